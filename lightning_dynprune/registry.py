@@ -1,0 +1,82 @@
+"""Named parts: how a setting such as ``strategy="magnitude"`` becomes an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+Part = TypeVar("Part")
+Cls = TypeVar("Cls", bound=type)
+
+
+class Registry(Generic[Part]):
+    """Names of one kind of part, and the class behind each.
+
+    Args:
+        kind: the setting the names belong to, as messages print it ("strategy").
+        base: the class that every part of this kind derives from.
+
+    Example:
+        >>> from lightning_dynprune.strategies import STRATEGIES
+        >>> STRATEGIES.build({"name": "magnitude", "norm": 2})
+        Magnitude(norm=2)
+    """
+
+    def __init__(self, kind: str, base: type[Part]) -> None:
+        self.kind = kind
+        self.base = base
+        self._classes: dict[str, type[Part]] = {}
+
+    def register(self, name: str) -> Callable[[Cls], Cls]:
+        """Class decorator that makes a class known under ``name``."""
+
+        def add(cls: Cls) -> Cls:
+            if self._classes.setdefault(name, cls) is not cls:
+                raise ValueError(f"{self.kind}={name!r} is registered already; choose another name")
+            return cls
+
+        return add
+
+    def names(self) -> tuple[str, ...]:
+        """Return the known names, in the order of their registration."""
+        return tuple(self._classes)
+
+    def __getitem__(self, name: str) -> type[Part]:
+        """Return the class known under ``name``.
+
+        Raises:
+            ValueError: the name is unknown; the message lists the known ones.
+        """
+        if name not in self._classes:
+            raise ValueError(f"{self.kind}={name!r} is unknown; known: {', '.join(self._classes)}")
+        return self._classes[name]
+
+    def build(self, spec: str | Mapping[str, Any] | Part, **defaults: Any) -> Part:
+        """Make a part from a name, a mapping (``name`` and settings) or pass an instance through.
+
+        Args:
+            spec: the setting as the user gave it.
+            **defaults: settings used where ``spec`` is no instance and does not give them.
+
+        Raises:
+            ValueError: unknown name or setting.
+            TypeError: ``spec`` is none of the three.
+        """
+        if isinstance(spec, self.base):
+            return spec
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping) or "name" not in spec:
+            raise TypeError(
+                f"{self.kind}={spec!r} is not accepted; give a name ({', '.join(self._classes)}), "
+                f"a mapping with 'name' and settings, or a {self.base.__name__} instance"
+            )
+        settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
+        cls = self[settings.pop("name")]
+        known = set(getattr(cls, "__dataclass_fields__", {}))
+        if unknown := sorted(set(settings) - known):
+            raise ValueError(
+                f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
+                f"it has: {', '.join(sorted(known)) or 'none'}"
+            )
+        return cls(**settings)
