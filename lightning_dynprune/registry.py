@@ -22,10 +22,10 @@ class Registry(Generic[Part]):
         Magnitude(norm=2)
     """
 
-    def __init__(self, kind: str, base: type[Part]) -> None:
+    def __init__(self, kind: str, base: type[Any]) -> None:
         self.kind = kind
         self.base = base
-        self._classes: dict[str, type[Part]] = {}
+        self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[Cls], Cls]:
         """Class decorator that makes a class known under ``name``."""
@@ -73,10 +73,10 @@ class Registry(Generic[Part]):
             )
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
         cls = self[settings.pop("name")]
-        known = set(getattr(cls, "__dataclass_fields__", {}))
+        known = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
         if unknown := sorted(set(settings) - known):
             raise ValueError(
                 f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known)) or 'none'}"
             )
-        return cls(**settings)
+        return cast("Part", cls(**settings))

@@ -1,0 +1,6 @@
+"""``python -m lightning_dynprune`` is the program ``dynprune``."""
+
+from lightning_dynprune.app.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,313 @@
+"""The Lightning callback: events in, calls of the pruner and logged values out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_dynprune.checks import check_share
+from lightning_dynprune.metrics import LayerSparsity, Sparsity
+from lightning_dynprune.optimizer import trains
+from lightning_dynprune.patterns import PATTERNS, Pattern
+from lightning_dynprune.pruner import Pruner, Update, build_schedule
+from lightning_dynprune.schedules import Schedule
+from lightning_dynprune.strategies import STRATEGIES, Strategy
+from lightning_dynprune.targets import Selector, Targets
+from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+
+
+class DynamicPruning(Callback):
+    """Prunes a network while a Trainer trains it.
+
+    ``sparsity`` alone prunes by global magnitude, along a cubic schedule over the middle half of training. After
+    ``fit`` the model holds exact zeros and nothing else of ours. The checkpoints of the Trainer carry what a run needs
+    to go on exactly; their weights load into the plain model without this package.
+
+    Args:
+        sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
+        strategy: what a connection is worth: a registered name, a mapping (``name`` and settings) or an instance.
+        threshold: where the cut falls, likewise.
+        schedule: when to update and how sparse to be by then, likewise.
+        pattern: what is kept or pruned together, likewise.
+        targets: which parameters are pruned; by default the weights of Linear, convolutions and attention projections.
+            A glob on parameter names, a module type, a sequence of those, or an ordered mapping glob -> settings
+            (``sparsity``, ``min_kept``), of which the first match wins.
+        exclude: globs and types never pruned.
+        min_kept: connections that every target keeps, at least.
+        seed: of random strategies.
+        name: tells two callbacks of one Trainer apart, in checkpoints and logs.
+
+    Raises:
+        TypeError: a setting of the wrong kind.
+        ValueError: a setting that cannot work; what depends on the model is checked before the first batch.
+
+    Example:
+        >>> DynamicPruning(sparsity=0.9).target_sparsity
+        0.9
+
+    Logs ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for), ``dynprune/churn`` and
+    ``dynprune/layer/<name>`` after every update; and at each validation ``dynprune/val_sparsity``, the sparsity that
+    the validated metrics were measured at.
+    """
+
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        strategy: str | Mapping[str, Any] | Strategy = "magnitude",
+        threshold: str | Mapping[str, Any] | Threshold = "topk",
+        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        pattern: str | Mapping[str, Any] | Pattern = "element",
+        targets: Targets = None,
+        exclude: Selector | Sequence[Selector] = (),
+        *,
+        min_kept: int = 1,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
+        self._settings: dict[str, Any] = {
+            "sparsity": None if sparsity is None else check_share("sparsity", sparsity),
+            "strategy": STRATEGIES.build(strategy),
+            "threshold": THRESHOLDS.build(threshold),
+            "schedule": schedule,
+            "pattern": PATTERNS.build(pattern),
+            "targets": targets,
+            "exclude": exclude,
+            "min_kept": min_kept,
+            "seed": seed,
+        }
+        if sparsity is not None or not isinstance(targets, Mapping):
+            self._settings["schedule"] = build_schedule(schedule, sparsity)
+        self.name = name
+        self.pruner: Pruner | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._handles: list[RemovableHandle] = []
+        self._stepping: set[str] = set()
+        self._update: Update | None = None
+        self._unlogged = True
+        self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint."""
+        return "DynamicPruning" if self.name is None else f"DynamicPruning/{self.name}"
+
+    @property
+    def sparsity(self) -> float:
+        """Share of connections pruned now, over the targets; 0 before training."""
+        return 0.0 if self.pruner is None else self.pruner.sparsity
+
+    @property
+    def target_sparsity(self) -> float | None:
+        """Share of connections to end at; None where the targets' own sparsities decide and no model is known yet."""
+        if self.pruner is not None:
+            return self.pruner.target_sparsity
+        schedule = self._settings["schedule"]
+        return schedule.final if isinstance(schedule, Schedule) else self._settings["sparsity"]
+
+    @property
+    def scheduled_sparsity(self) -> float:
+        """Share of connections that the schedule asks for now; 0 before training."""
+        return 0.0 if self.pruner is None else self.pruner.scheduled_sparsity
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of every target, by name: bool, shaped like the target, True = kept."""
+        if self.pruner is None:
+            return {}
+        return {t.name: mask for t, mask in zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)}
+
+    @property
+    def layer_sparsity(self) -> dict[str, float]:
+        """Share of connections pruned, by target."""
+        return {} if self.pruner is None else self.pruner.layer_sparsity
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the targets, check every setting and watch the optimizers' steps."""
+        earlier = self.pruner
+        if earlier is not None:
+            earlier.close()
+        steps, steps_per_epoch, epochs = _horizon(trainer)
+        self.pruner = pruner = Pruner(
+            pl_module,
+            trainer.optimizers,
+            **self._settings,
+            total_steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            epochs=epochs,
+            watch=False,
+        )
+        if self._loaded is not None:
+            pruner.load_state_dict(self._loaded)
+            self._loaded = None
+        elif earlier is not None:
+            _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
+        self._watch(trainer.optimizers)
+        self._update, self._unlogged = None, True
+        self._layer_metric = LayerSparsity([t.name for t in pruner.targets]).to(pl_module.device)
+        self._metric = Sparsity().to(pl_module.device)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log with the next batch; Lightning forgets what was logged when an epoch ends."""
+        self._unlogged = True
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note that the gradients of a step are there."""
+        self._on_stepping("gradients", optimizer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update on the event of an epoch's end, and log what the last update did."""
+        if trainer.is_last_batch:
+            self._note(self._running().end_epoch())
+        if self._unlogged:
+            self._log(pl_module)
+            self._unlogged = False
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the sparsity that this validation's metrics were measured at."""
+        if not trainer.sanity_checking and self.pruner is not None:
+            pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if the target was missed."""
+        pruner = self._running()
+        pruner.masks.apply()
+        missing = pruner.target_sparsity - pruner.sparsity
+        if missing * pruner.masks.total <= 1:
+            return
+        span = pruner.schedule.span
+        done = span is not None and (pruner.clock.step if span.unit == "steps" else pruner.clock.epoch) >= span.end
+        why = (
+            f"threshold {type(pruner.threshold).__name__} and min_kept pruned no more"
+            if done
+            else f"training ended at step {pruner.clock.step}, before the schedule did ({span})"
+        )
+        warnings.warn(
+            f"sparsity {pruner.sparsity:.4f} is short of the target {pruner.target_sparsity:.4f}: {why}",
+            stacklevel=2,
+        )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing behind but zeros; the masks stay readable on this callback."""
+        self._let_go()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind but zeros."""
+        self._let_go()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the run: tensors and plain values."""
+        if self.pruner is not None:
+            return self.pruner.state_dict()
+        return self._loaded or {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
+        if not state_dict:
+            return
+        if self.pruner is not None and self._handles:
+            self.pruner.load_state_dict(state_dict)
+        else:
+            self._loaded = state_dict
+
+    def _running(self) -> Pruner:
+        if self.pruner is None:
+            raise RuntimeError("DynamicPruning: on_fit_start has not run; train through Trainer.fit")
+        return self.pruner
+
+    def _watch(self, optimizers: Sequence[Optimizer]) -> None:
+        """Follow the steps of every optimizer of a target; the first of them is the clock."""
+        pruner = self._running()
+        parameters = {target.parameter for target in pruner.targets}
+        ours = [optimizer for optimizer in optimizers if trains(optimizer, parameters)]
+        if not ours:
+            raise ValueError(
+                f"no optimizer of this Trainer holds a target ({pruner.targets[0].name}, ...); "
+                "give targets that are trained"
+            )
+        self._let_go()
+        self._clock = ours[0]
+        for optimizer in ours:
+            self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
+            if pruner.strategy.accumulates:
+                self._handles.append(optimizer.register_step_pre_hook(lambda o, *_: self._on_stepping("step", o)))
+
+    def _on_stepping(self, event: str, optimizer: Optimizer) -> None:
+        """Observe once a step's gradients are there and the optimizer is sure to take it.
+
+        Automatic optimization runs the backward pass inside ``optimizer.step``, so the step begins first; with a
+        gradient scaler it comes last, and not at all where the scaler skips it.
+        """
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        if optimizer is not getattr(self, "_clock", None) or not self._running().strategy.accumulates:
+            return
+        self._stepping.add(event)
+        if len(self._stepping) == 2:
+            self._stepping.clear()
+            self._running().observe()
+
+    def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        pruner = self._running()
+        if optimizer is self._clock:
+            self._stepping.clear()
+            self._note(pruner.tick())
+        else:
+            pruner.masks.apply()
+
+    def _note(self, update: Update | None) -> None:
+        if update is not None:
+            self._update, self._unlogged = update, True
+
+    def _let_go(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._stepping.clear()
+
+    def _log(self, pl_module: LightningModule) -> None:
+        """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
+        pruner = self._running()
+        masks = self.masks
+        self._metric.reset()
+        self._metric.update(masks)
+        self._layer_metric.reset()
+        self._layer_metric.update(masks)
+        wanted = torch.tensor(pruner.scheduled_sparsity)
+        shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
+        others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
+        others["churn"] = torch.tensor(0.0 if self._update is None else self._update.churn)
+        pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
+        pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+
+
+def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:
+    """Return training's optimizer steps, those of one epoch, and its epochs; None where Lightning cannot tell."""
+    try:
+        steps = trainer.estimated_stepping_batches
+    except Exception as error:  # Lightning refuses to estimate where accumulation changes between epochs
+        warnings.warn(f"the length of training is not known: {error}", stacklevel=2)
+        steps = math.inf
+    batches = trainer.num_training_batches
+    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
+    return (int(steps) if math.isfinite(steps) else None), per_epoch, epochs
+
+
+def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
+    """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
+    state = earlier.state_dict()
+    if [t.parameter for t in earlier.targets] != [t.parameter for t in pruner.targets]:
+        return
+    if not going_on:
+        state = {**state, "clock": pruner.state_dict()["clock"]}
+    pruner.load_state_dict(state)

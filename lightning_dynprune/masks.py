@@ -1,0 +1,162 @@
+"""The masks of a run: apply, count, pack to bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.targets import Target
+
+# A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in
+# cache and off the peak of memory. On an accelerator the product is one kernel, whatever its size.
+PIECE = 2**19
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class MaskSet:
+    """One bool tensor a target, True = kept; all True at first.
+
+    Args:
+        targets: the targets, in order.
+
+    Example:
+        >>> from torch import nn
+        >>> weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        >>> masks = MaskSet([Target("w", weight)])
+        >>> masks.write(0, [torch.tensor([True, False, True])])
+        (1, 0)
+        >>> masks.apply()
+        >>> weight.tolist()
+        [1.0, 0.0, 3.0]
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.targets = list(targets)
+        # Strides follow the parameter's, so that a channels_last weight is masked in one straight pass.
+        self.tensors = [torch.ones_like(t.parameter, dtype=torch.bool, requires_grad=False) for t in targets]
+        self.kept = [target.numel for target in targets]
+        self._plan: list[tuple[int, list[tuple[Tensor, Tensor]]]] = []
+
+    @property
+    def total(self) -> int:
+        """Connections of all targets."""
+        return sum(target.numel for target in self.targets)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of connections pruned."""
+        return 1 - sum(self.kept) / self.total
+
+    def write(self, position: int, pieces: Iterable[Tensor]) -> tuple[int, int]:
+        """Replace the mask of one target, piece by piece.
+
+        Args:
+            position: of the target.
+            pieces: flat bool tensors that together cover the target in order.
+
+        Returns:
+            How many connections were dropped and how many grown.
+        """
+        mask = self.tensors[position]
+        # A layout that is not row-major has no flat view to write into, so its pieces are put together first.
+        flat = mask.view(-1) if mask.is_contiguous() else mask.reshape(-1)
+        dropped = grown = torch.zeros((), dtype=torch.int64, device=mask.device)
+        start = 0
+        for keep in pieces:
+            old = flat[start : start + keep.numel()]
+            stayed = torch.count_nonzero(old & keep)
+            dropped = dropped + torch.count_nonzero(old) - stayed
+            grown = grown + torch.count_nonzero(keep) - stayed
+            old.copy_(keep)
+            start += keep.numel()
+        if not mask.is_contiguous():
+            mask.copy_(flat.view(mask.shape))
+        changes = int(dropped), int(grown)
+        self.kept[position] += changes[1] - changes[0]
+        return changes
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Set every pruned entry of every target to +0.0, in place; no host sync."""
+        for position, target in enumerate(self.targets):
+            if self.kept[position] == target.numel:
+                continue
+            for weight, mask in self._pieces(position):
+                weight.mul_(mask)
+
+    def _pieces(self, position: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the integer views to multiply, made anew only where the parameter's memory has moved."""
+        if len(self._plan) != len(self.targets):
+            self._plan = [(0, [])] * len(self.targets)
+        parameter = self.targets[position].parameter
+        address = parameter.data_ptr()
+        if self._plan[position][0] != address or not address:
+            if self.tensors[position].device != parameter.device:
+                self.tensors[position] = self.tensors[position].to(parameter.device)
+            self._plan[position] = (address, list(integer_pieces(parameter.detach(), self.tensors[position])))
+        return self._plan[position][1]
+
+    @torch.no_grad()
+    def clear(self, position: int, tensor: Tensor) -> None:
+        """Set the pruned entries of ``tensor``, shaped like the target at ``position``, to +0.0."""
+        for values, mask in integer_pieces(tensor, self.tensors[position]):
+            values.mul_(mask)
+
+    def pack(self) -> dict[str, Tensor]:
+        """Return the masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
+        return {t.name: pack_bits(mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
+
+    def unpack(self, packed: dict[str, Tensor]) -> None:
+        """Take masks from :meth:`pack`; every one is checked before the first is changed.
+
+        Raises:
+            ValueError: a mask does not fit its target.
+        """
+        masks = [unpack_bits(packed[t.name], t.numel, t.name) for t in self.targets]
+        for position, mask in enumerate(masks):
+            self.write(position, [mask.to(self.tensors[position].device)])
+
+
+def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Yield views of a tensor's bits beside views of its mask as 0 / 1, piece by piece.
+
+    The product of a float's bits and 0 or 1 is the float itself or +0.0: no -0.0, and no NaN or inf left behind, which
+    a product of floats would leave.
+    """
+    bits = tensor.view(_BITS[tensor.element_size()])
+    ones = mask.view(torch.uint8)
+    if tensor.is_cuda or not (bits.is_contiguous() and ones.is_contiguous()):
+        order = sorted(range(bits.dim()), key=lambda axis: -bits.stride(axis))
+        yield bits.permute(order), ones.permute(order)
+        return
+    yield from zip(torch.split(bits.view(-1), PIECE), torch.split(ones.view(-1), PIECE), strict=True)
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """Return a bool tensor as bytes, eight entries each, the first in the lowest bit."""
+    place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=mask.device)
+    packed = []
+    for piece in torch.split(mask.reshape(-1), PIECE):
+        padded = torch.nn.functional.pad(piece.view(torch.uint8), (0, (8 - piece.numel() % 8) % 8))
+        packed.append((padded.view(-1, 8) * place).sum(1, dtype=torch.uint8))
+    return torch.cat(packed).cpu()
+
+
+def unpack_bits(packed: Tensor, numel: int, name: str) -> Tensor:
+    """Return the flat bool tensor of ``numel`` entries that :func:`pack_bits` packed.
+
+    Raises:
+        ValueError: ``packed`` has another type or length than ``numel`` entries take, or bits past the end.
+    """
+    if packed.dtype != torch.uint8 or packed.shape != ((numel + 7) // 8,):
+        raise ValueError(
+            f"mask of {name}: {packed.dtype} {tuple(packed.shape)} does not hold {numel} connections; "
+            f"expected uint8 ({(numel + 7) // 8},)"
+        )
+    place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=packed.device)
+    bits = torch.cat([(piece.unsqueeze(1) & place).ne(0).view(-1) for piece in torch.split(packed, PIECE)])
+    if bits[numel:].any():
+        raise ValueError(f"mask of {name}: bits are set past its {numel} connections; the file is damaged")
+    return bits[:numel]

@@ -1,0 +1,21 @@
+"""Schedules: when to update, and how sparse to be by then."""
+
+from lightning_dynprune.schedules.base import SCHEDULES, Clock, Horizon, Schedule, Span
+from lightning_dynprune.schedules.constant import Constant, OneShot
+from lightning_dynprune.schedules.cosine import Cosine
+from lightning_dynprune.schedules.exponential import Exponential
+from lightning_dynprune.schedules.polynomial import Cubic, Linear
+
+__all__ = [
+    "SCHEDULES",
+    "Clock",
+    "Constant",
+    "Cosine",
+    "Cubic",
+    "Exponential",
+    "Horizon",
+    "Linear",
+    "OneShot",
+    "Schedule",
+    "Span",
+]

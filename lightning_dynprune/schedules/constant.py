@@ -1,0 +1,52 @@
+"""Schedules that jump: to hold one value, or to prune once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lightning_dynprune.schedules.base import SCHEDULES, Moment, Schedule
+
+
+@SCHEDULES.register("constant")
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """``final`` from ``begin`` on, with updates until ``end``.
+
+    Example:
+        >>> Constant(0.8).curve(0.0)
+        0.8
+    """
+
+    begin: Moment = 0
+    end: Moment = 0.75
+
+    def curve(self, progress: float) -> float:
+        """Return ``final``, whatever the progress."""
+        return self.final
+
+
+@SCHEDULES.register("one_shot")
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """One update, at ``begin``, to ``final``.
+
+    Example:
+        >>> from lightning_dynprune.schedules import Clock, Horizon
+        >>> schedule = OneShot(0.8, begin="10 steps").resolve(Horizon())
+        >>> [step for step in range(100) if schedule.is_due(Clock(step))]
+        [10]
+    """
+
+    end: Moment = field(default=0, init=False, repr=False)
+    every: Moment = field(default=1, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "end", self.begin)
+        # An update in epochs stays on the event of an epoch.
+        in_epochs = isinstance(self.begin, str) and "epoch" in self.begin
+        object.__setattr__(self, "every", "1 epoch" if in_epochs else 1)
+        super().__post_init__()
+
+    def curve(self, progress: float) -> float:
+        """Return ``final``, whatever the progress."""
+        return self.final

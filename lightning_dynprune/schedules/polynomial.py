@@ -1,0 +1,50 @@
+"""Schedules that fall as a power of the time left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_dynprune.checks import check_real
+from lightning_dynprune.schedules.base import SCHEDULES, Schedule
+
+
+@SCHEDULES.register("linear")
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """``initial + (final - initial) x`` over the progress x.
+
+    Example:
+        >>> Linear(0.8).curve(0.5)
+        0.4
+    """
+
+    def curve(self, progress: float) -> float:
+        """Return the value at ``progress``."""
+        return self.between(progress)
+
+
+@SCHEDULES.register("cubic")
+@dataclass(frozen=True)
+class Cubic(Schedule):
+    """``final + (initial - final) (1 - x)^power`` over the progress x: fast at first, gentle at the end.
+
+    Args:
+        power: the exponent, above 0; 3 as published.
+
+    Source: Zhu and Gupta, "To prune, or not to prune" (2017), equation 1.
+
+    Example:
+        >>> round(Cubic(0.8).curve(0.5), 6)
+        0.7
+    """
+
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if check_real("schedule: power", self.power) <= 0:
+            raise ValueError(f"schedule: power={self.power!r} is not accepted; give a number above 0")
+
+    def curve(self, progress: float) -> float:
+        """Return the value at ``progress``."""
+        return self.between(1 - (1 - progress) ** self.power)

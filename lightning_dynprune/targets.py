@@ -1,0 +1,247 @@
+"""Which parameters are pruned, and the view of one that a strategy scores."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedParameter
+
+from lightning_dynprune.checks import check_count, check_share
+
+Selector: TypeAlias = "str | type[nn.Module]"
+Targets: TypeAlias = "Selector | Sequence[Selector] | Mapping[str, Any] | None"
+
+PRUNABLE_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, _ConvNd, nn.MultiheadAttention)
+_LOOKUP_TYPES = (nn.Embedding, nn.EmbeddingBag)
+_SETTINGS = ("sparsity", "min_kept")
+
+
+@dataclass(eq=False)
+class Target:
+    """One prunable parameter.
+
+    Attributes:
+        name: qualified name of the parameter in the model.
+        parameter: the parameter itself, never wrapped.
+        min_kept: connections that must stay, at least.
+        sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
+        state: what the strategy remembers of this target, tensors shaped like it.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    min_kept: int = 1
+    sparsity: float | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def numel(self) -> int:
+        """Connections of this target."""
+        return self.parameter.numel()
+
+    def view(self, mask: Tensor, seed: int = 0) -> TargetView:
+        """Return what a strategy sees of this target, shaped like the parameter."""
+        return TargetView(self.name, self.parameter.detach(), self.parameter.grad, mask, self.state, seed)
+
+
+@dataclass
+class TargetView:
+    """A target, or a piece of it, as a strategy sees it: tensors of one shape, entry by entry.
+
+    Attributes:
+        name: qualified name of the target.
+        weight: values, detached.
+        grad: the last gradient, or None where there is none.
+        mask: bool, True = kept.
+        state: what the strategy remembers, as its ``init_state`` made it; written by ``observe``.
+        seed: differs between targets, updates and runs, and is the same on every rank.
+        start: flat index in the target of the first entry, where the piece is a slice.
+        index: flat indices in the target, where the piece was gathered.
+    """
+
+    name: str
+    weight: Tensor
+    grad: Tensor | None
+    mask: Tensor
+    state: dict[str, Tensor]
+    seed: int
+    start: int = 0
+    index: Tensor | None = None
+
+    @property
+    def positions(self) -> Tensor:
+        """Flat index in the target of every entry: int64, shaped like ``weight``."""
+        if self.index is not None:
+            return self.index
+        stop = self.start + self.weight.numel()
+        return torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+
+    def flat(self) -> TargetView:
+        """Return the same entries in one dimension; a copy only where the layout is not contiguous."""
+        return self._map(lambda tensor: tensor.reshape(-1), start=self.start)
+
+    def piece(self, start: int, stop: int) -> TargetView:
+        """Return entries ``start`` to ``stop`` of a flat view."""
+        return self._map(lambda tensor: tensor[start:stop], start=self.start + start)
+
+    def gather(self, index: Tensor) -> TargetView:
+        """Return the entries of a flat view at ``index`` (int64, one dimension)."""
+        return self._map(lambda tensor: tensor[index], index=index)
+
+    def _map(self, change: Any, start: int = 0, index: Tensor | None = None) -> TargetView:
+        grad = None if self.grad is None else change(self.grad)
+        state = {key: change(value) for key, value in self.state.items()}
+        return TargetView(self.name, change(self.weight), grad, change(self.mask), state, self.seed, start, index)
+
+
+def find_targets(
+    model: nn.Module,
+    targets: Targets = None,
+    exclude: Selector | Sequence[Selector] = (),
+    min_kept: int = 1,
+) -> list[Target]:
+    """Return a model's targets, in the order of its parameters.
+
+    By default the weights of Linear, Conv1d/2d/3d (transposed too) and attention projections; no biases, norms or
+    embeddings, nor a weight that is tied to an embedding. A tied parameter is one target, under its first name.
+
+    Args:
+        model: the network; parameters must be initialised.
+        targets: a glob on qualified parameter names, a module type, a sequence of those, or an ordered mapping
+            glob -> settings (``sparsity``, ``min_kept``; a bare number is a sparsity), of which the first match
+            wins. A glob looks among the default targets, and among all parameters where it matches none of them.
+        exclude: globs and types that are never pruned.
+        min_kept: connections that every target keeps, at least.
+
+    Raises:
+        ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, a
+            parameter is lazy, or one is pruned by ``torch.nn.utils.prune`` already.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+        >>> [target.name for target in find_targets(net, exclude="2.*")]
+        ['0.weight']
+    """
+    check_count("min_kept", min_kept)
+    catalog = _Catalog(model)
+    if targets is None:
+        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
+    elif isinstance(targets, Mapping):
+        chosen = {}
+        for pattern, settings in targets.items():
+            for parameter in catalog.select(pattern, "targets"):
+                chosen.setdefault(parameter, settings)
+    else:
+        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+    found, frozen = [], []
+    for parameter, names in catalog.names.items():
+        if parameter not in chosen or parameter in left_out:
+            continue
+        if not parameter.requires_grad:
+            frozen.append(names[0])
+            continue
+        found.append(Target(names[0], parameter, **_settings(names[0], chosen[parameter], min_kept)))
+    if frozen:
+        warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
+    if not found:
+        raise ValueError(
+            f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
+            f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
+        )
+    return found
+
+
+class _Catalog:
+    """The parameters of a model, their names and the modules that own them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names: dict[nn.Parameter, list[str]] = {}
+        self.owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+        for prefix, module in model.named_modules():
+            for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+                name = f"{prefix}.{local}" if prefix else local
+                self._refuse(module, local, name, parameter)
+                self.names.setdefault(parameter, []).append(name)
+                self.owners.setdefault(parameter, []).append((module, local))
+        self.names = {p: self.names[p] for p in model.parameters()}
+
+    @staticmethod
+    def _refuse(module: nn.Module, local: str, name: str, parameter: nn.Parameter) -> None:
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(f"{name} is lazy and has no shape yet; run one batch through the model first")
+        if local.endswith("_orig") and f"{local[:-5]}_mask" in dict(module.named_buffers(recurse=False)):
+            raise ValueError(
+                f"{name[:-5]} is pruned by torch.nn.utils.prune already; call prune.remove on it first, "
+                "or exclude it from targets"
+            )
+
+    def all_names(self) -> list[str]:
+        return [name for names in self.names.values() for name in names]
+
+    def default(self) -> list[nn.Parameter]:
+        return [
+            parameter
+            for parameter, owners in self.owners.items()
+            if any(isinstance(module, PRUNABLE_TYPES) and "weight" in local for module, local in owners)
+            and not any(isinstance(module, _LOOKUP_TYPES) for module, _ in owners)
+            and parameter.is_floating_point()
+        ]
+
+    def select(self, selector: Selector, setting: str) -> list[nn.Parameter]:
+        if isinstance(selector, str):
+            matched = [p for p in self.names if any(fnmatchcase(name, selector) for name in self.names[p])]
+            prunable = set(self.default())
+            matched = [p for p in matched if p in prunable] or matched
+        elif isinstance(selector, type) and issubclass(selector, nn.Module):
+            matched = [
+                p
+                for p, owners in self.owners.items()
+                if any(isinstance(module, selector) and "weight" in local for module, local in owners)
+            ]
+        else:
+            raise TypeError(
+                f"{setting}={selector!r} is not accepted; give globs on parameter names ('encoder.*.weight') "
+                "or module types (torch.nn.Linear)"
+            )
+        if not matched:
+            what = selector if isinstance(selector, str) else selector.__name__
+            raise ValueError(f"{setting}: {what!r} matches no parameter; there are {_some(self.all_names())}")
+        return matched
+
+
+def _listed(selectors: Selector | Sequence[Selector]) -> Iterator[Selector]:
+    if isinstance(selectors, (str, type)):
+        yield selectors
+        return
+    try:
+        yield from selectors
+    except TypeError:
+        raise TypeError(f"targets={selectors!r} is not accepted; give globs, module types or a mapping") from None
+
+
+def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
+    settings = {"min_kept": min_kept}
+    if given is None:
+        return settings
+    if not isinstance(given, Mapping):
+        given = {"sparsity": given}
+    if unknown := sorted(set(given) - set(_SETTINGS)):
+        raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
+    if given.get("sparsity") is not None:
+        check_share(f"targets: sparsity of {name}", given["sparsity"])
+    if "min_kept" in given:
+        check_count(f"targets: min_kept of {name}", given["min_kept"])
+    return {**settings, **given}
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"

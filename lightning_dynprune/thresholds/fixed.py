@@ -1,0 +1,39 @@
+"""A threshold given as a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_dynprune.checks import check_real
+from lightning_dynprune.schedules import Schedule
+from lightning_dynprune.selection import Scores
+from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
+
+
+@THRESHOLDS.register("fixed")
+@dataclass
+class Fixed(ValueThreshold):
+    """Keeps what scores above ``theta``; the scheduled sparsity is the ceiling.
+
+    Args:
+        theta: the score to exceed, a number or a schedule.
+
+    Raises:
+        TypeError: theta is no number.
+
+    Example:
+        >>> import torch
+        >>> Fixed(0.3).cut([Scores.of("w", torch.tensor([0.5, 0.3, 0.1]))], sparsity=0.9)
+        [Cut(value=0.3, ties=0, kept=1)]
+    """
+
+    theta: float | Schedule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.theta, Schedule):
+            check_real("threshold fixed: theta", self.theta)
+
+    def value(self, scores: Scores) -> float:
+        """Return theta."""
+        assert not isinstance(self.theta, Schedule)
+        return self.theta
