@@ -1,0 +1,80 @@
+"""The ways to hold a network at 90 % sparsity while it trains: ours, the peers', and none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.callbacks import ModelPruning
+from torch import nn
+from torch.ao.pruning import WeightNormSparsifier
+from torch.nn.utils import prune
+
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.schedules import OneShot
+
+SPARSITY = 0.9
+
+
+def named_weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return the weights that every contender prunes: those of all linear layers."""
+    return [(layer, "weight") for layer in network.modules() if isinstance(layer, nn.Linear)]
+
+
+def zeros(network: nn.Module) -> float:
+    """Return the share of zeros among the weights that the forward pass sees."""
+    layers = [layer for layer, _ in named_weights(network)]
+    with torch.no_grad():
+        nonzero = sum(int(layer.weight.count_nonzero()) for layer in layers)
+        return 1 - nonzero / sum(layer.weight.numel() for layer in layers)
+
+
+def nothing(network: nn.Module) -> list[L.Callback]:
+    """Train densely."""
+    return []
+
+
+def dynprune(network: nn.Module) -> list[L.Callback]:
+    """Prune once, after the first step, by this package's callback; from then on the masks are held."""
+    return [DynamicPruning(schedule=OneShot(SPARSITY, begin=1))]
+
+
+def torch_prune(network: nn.Module) -> list[L.Callback]:
+    """Prune before training by ``torch.nn.utils.prune``."""
+    prune.global_unstructured(named_weights(network), pruning_method=prune.L1Unstructured, amount=SPARSITY)
+    return []
+
+
+def model_pruning(network: nn.Module) -> list[L.Callback]:
+    """Prune at the end of the first, short epoch by Lightning's callback."""
+    return [
+        ModelPruning(
+            "l1_unstructured",
+            named_weights(network),
+            amount=SPARSITY,
+            use_global_unstructured=True,
+            use_lottery_ticket_hypothesis=False,
+            apply_pruning=lambda epoch: epoch == 0,
+        )
+    ]
+
+
+def ao_pruning(network: nn.Module) -> list[L.Callback]:
+    """Prune before training by ``torch.ao.pruning``, entry by entry."""
+    sparsifier = WeightNormSparsifier(SPARSITY, sparse_block_shape=(1, 1), zeros_per_block=1)
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    sparsifier.prepare(network, config=[{"tensor_fqn": f"{name}.weight"} for name in names])
+    sparsifier.step()
+    return []
+
+
+BASE = "no pruning"
+CONTENDERS: dict[str, Callable[[nn.Module], list[L.Callback]]] = {
+    BASE: nothing,
+    "no pruning, again": nothing,
+    "dynprune": dynprune,
+    "torch.nn.utils.prune": torch_prune,
+    "Lightning ModelPruning": model_pruning,
+    "torch.ao.pruning": ao_pruning,
+}

@@ -1,0 +1,116 @@
+"""The networks that the benchmarks train: plain torch modules, and one plain LightningModule around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def lenet_300_100() -> nn.Module:
+    """Return LeNet-300-100: 266,200 connections in three layers."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+
+
+def wide_mlp(width: int = 4096, depth: int = 3) -> nn.Module:
+    """Return an MLP of ``depth`` square layers: 50 M connections as it stands, so that RSS noise is small."""
+    return nn.Sequential(*[layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())])
+
+
+class Block(nn.Module):
+    """One transformer block: causal attention, then a feed-forward of four times the width."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed_in, self.feed_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, time, width) to the same shape."""
+        heads = self.qkv(self.norm_1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*heads, is_causal=True)
+        x = x + self.project(attended.transpose(1, 2).flatten(2))
+        return x + self.feed_out(F.gelu(self.feed_in(self.norm_2(x))))
+
+
+class GPT(nn.Module):
+    """A small GPT: 10.7 M parameters as it stands, 10.6 M of them connections."""
+
+    def __init__(self, vocabulary: int = 65, width: int = 384, depth: int = 6, heads: int = 6) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(256, width)
+        self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(depth)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (batch, time) to logits (batch, vocabulary, time)."""
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        return self.head(self.norm(self.blocks(x))).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network with its optimizer and its batch, all from memory."""
+
+    network: Callable[[], nn.Module]
+    optimizer: Callable[[Any], torch.optim.Optimizer]
+    batch: Callable[[], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+
+
+WORKLOADS = {
+    "LeNet-300-100, Adam, batch 128": Workload(
+        lenet_300_100,
+        lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        lambda: (torch.randn(128, 1, 28, 28), torch.randint(10, (128,))),
+    ),
+    "GPT 10.7 M, AdamW, 4 x 128 tokens": Workload(
+        GPT,
+        lambda parameters: torch.optim.AdamW(parameters, lr=3e-4),
+        lambda: (torch.randint(65, (4, 128)), torch.randint(65, (4, 128))),
+    ),
+    "MLP 50 M, SGD, batch 8": Workload(
+        wide_mlp,
+        lambda parameters: torch.optim.SGD(parameters, lr=1e-3),
+        lambda: (torch.randn(8, 4096), torch.randn(8, 4096)),
+        F.mse_loss,
+    ),
+}
+
+
+class Plain(L.LightningModule):
+    """A LightningModule that only trains: it logs nothing, so that overhead has nothing to hide behind."""
+
+    def __init__(self, network: nn.Module, workload: Workload, batches: Callable[[], Iterator[Any]]) -> None:
+        super().__init__()
+        self.network, self.workload, self.batches = network, workload, batches
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        inputs, wanted = batch
+        return self.workload.loss(self.network(inputs), wanted)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the workload's optimizer over whatever parameters the network has by now."""
+        return self.workload.optimizer(self.parameters())
+
+    def train_dataloader(self) -> Any:
+        """Return an iterable that starts ``batches`` anew each epoch."""
+        return _Epochs(self.batches)
+
+
+class _Epochs:
+    def __init__(self, batches: Callable[[], Iterator[Any]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches()

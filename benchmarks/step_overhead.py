@@ -1,0 +1,212 @@
+"""What does pruning cost a training step, in time and in memory?
+
+    OMP_NUM_THREADS=1 python benchmarks/step_overhead.py  # ~15 minutes
+    OMP_NUM_THREADS=1 python benchmarks/step_overhead.py --quick  # LeNet-300-100, few rounds: two minutes
+
+Every contender trains the same network by a real Lightning ``Trainer`` with a CSV logger, its weights
+pruned to 90 % before measuring starts: nothing (the base), nothing once more (the control),
+``DynamicPruning`` with its logging as it comes, ``torch.nn.utils.prune``, Lightning's ``ModelPruning``
+and ``torch.ao.pruning``. The trainers live side by side in one process, each in a thread that waits
+inside its data iterator until it is its turn to take a few steps; so turns alternate, only one thread
+ever runs, and CPU time is counted.
+
+Prints three tables and writes JSON: the time of a step between updates over that of the base (median and
+quartiles over the rounds); the time of a whole run with the default schedule over one without; and the
+bytes a connection that a contender adds to the peak of resident memory, while training and at set-up,
+each run in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timing
+import torch
+from contenders import BASE, CONTENDERS, SPARSITY, named_weights, nothing, zeros
+from models import WORKLOADS, Plain
+from rich.table import Table
+from turns import WARM_STEPS, Training, trainer
+
+from lightning_dynprune import DynamicPruning
+
+LENET, GPT, MLP = WORKLOADS
+AIMS = {LENET: 1.03, GPT: 1.01, "bytes a connection": 1.3}
+# steps a turn, rounds, steps of a whole run, whole runs
+PLANS = {LENET: (50, 60, 3000, 5), GPT: (2, 20, 150, 1)}
+
+
+def between_updates(name: str, rounds: int) -> dict[str, dict]:
+    """Time steps of all contenders in turns, all pruned already."""
+    steps = PLANS[name][0]
+    with tempfile.TemporaryDirectory() as folder:
+        running = {
+            contender: Training(WORKLOADS[name], prepare, steps, folder) for contender, prepare in CONTENDERS.items()
+        }
+        for training in running.values():
+            training.turn()  # set-up and the short epoch
+        seconds = timing.interleaved({key: training.turn for key, training in running.items()}, rounds, warmup=2)
+        shares = {key: zeros(training.network) for key, training in running.items()}
+        for training in running.values():
+            training.finish()
+    return {
+        key: {
+            "step_seconds": timing.summary([value / steps for value in values]),
+            "ratio": timing.ratio_summary(values, seconds[BASE]),
+            "zeros": shares[key],
+        }
+        for key, values in seconds.items()
+    }
+
+
+def whole_run(name: str, runs: int) -> dict[str, Any]:
+    """Time whole runs with ``DynamicPruning(sparsity=0.9)`` as it comes, beside runs without."""
+    steps, _, length, _ = PLANS[name]
+    pair = {"with": lambda network: [DynamicPruning(sparsity=SPARSITY)], "without": nothing}
+    totals: dict[str, list[float]] = {key: [] for key in pair}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            running = {key: Training(WORKLOADS[name], prepare, steps, folder, length) for key, prepare in pair.items()}
+            spent = dict.fromkeys(pair, 0.0)
+            while not all(training.is_done for training in running.values()):
+                for key, training in running.items():
+                    if not training.is_done:
+                        spent[key] += training.turn()
+            for key in pair:
+                totals[key].append(spent[key])
+            reached = zeros(running["with"].network)
+        gc.collect()
+    return {
+        "steps": length,
+        "runs": runs,
+        "ratio": timing.ratio_summary(totals["with"], totals["without"]),
+        "seconds": {key: timing.summary(values) for key, values in totals.items()},
+        "zeros": reached,
+    }
+
+
+def probe(contender: str) -> dict[str, int]:
+    """Train the wide MLP in this process; return the peaks of resident memory at set-up and in training."""
+    peaks: dict[str, int] = {}
+    workload = WORKLOADS[MLP]
+
+    def batches() -> Iterator[Any]:
+        for _ in range(WARM_STEPS):
+            yield batch
+        if not peaks:
+            peaks["setup"] = 0
+            return
+        yield batch
+        peaks["setup"] = timing.resident_bytes("VmHWM")
+        timing.reset_peak()
+        for _ in range(6):
+            yield batch
+        peaks["training"] = timing.resident_bytes("VmHWM")
+
+    torch.manual_seed(0)
+    network, batch = workload.network(), workload.batch()
+    callbacks = CONTENDERS[contender](network)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer(folder, callbacks).fit(Plain(network, workload, batches))
+    return peaks
+
+
+def memory(repeats: int) -> dict[str, dict]:
+    """Return what each contender adds to the peaks of the base, in bytes a connection."""
+    connections = sum(layer.weight.numel() for layer, _ in named_weights(WORKLOADS[MLP].network()))
+    peaks: dict[str, dict[str, list[int]]] = {name: {"training": [], "setup": []} for name in CONTENDERS}
+    for _ in range(repeats):
+        for name in CONTENDERS:
+            for phase, peak in timing.in_own_process(__file__, "--probe", name).items():
+                peaks[name][phase].append(peak)
+    return {
+        name: {
+            phase: timing.summary(
+                [(mine - base) / connections for mine, base in zip(values, peaks[BASE][phase], strict=True)]
+            )
+            for phase, values in phases.items()
+        }
+        for name, phases in peaks.items()
+    }
+
+
+def _spread(values: dict[str, float], digits: int = 3) -> str:
+    return f"{values['median']:.{digits}f} ({values['q1']:.{digits}f}-{values['q3']:.{digits}f})"
+
+
+def tables(steps: dict[str, dict], runs: dict[str, dict], used: dict[str, dict]) -> list[Table]:
+    """Return the figures as tables."""
+    shown = []
+    for name, contenders in steps.items():
+        table = Table("contender", title=f"A step between updates, masks at 90 %: {name} (aim {AIMS[name]}x)")
+        for heading in ("ms a step", "over no pruning", "zeros"):
+            table.add_column(heading, justify="right")
+        for key, row in contenders.items():
+            table.add_row(
+                key,
+                f"{row['step_seconds']['median'] * 1e3:.2f}",
+                _spread(row["ratio"]),
+                f"{row['zeros']:.2%}",
+            )
+        shown.append(table)
+    table = Table("network", title="A whole run, DynamicPruning(sparsity=0.9) as it comes")
+    for heading in ("steps", "seconds with", "without", "ratio", "zeros at the end"):
+        table.add_column(heading, justify="right")
+    for name, run in runs.items():
+        seconds = [f"{run['seconds'][key]['median']:.1f}" for key in ("with", "without")]
+        table.add_row(name, str(run["steps"]), *seconds, _spread(run["ratio"]), f"{run['zeros']:.2%}")
+    shown.append(table)
+    aim = AIMS["bytes a connection"]
+    table = Table("contender", title=f"Peak memory added, bytes a connection: {MLP} (aim {aim} while training)")
+    for heading in ("while training", "at set-up and update"):
+        table.add_column(heading, justify="right")
+    for name, row in used.items():
+        table.add_row(name, _spread(row["training"], 2), _spread(row["setup"], 2))
+    return [*shown, table]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="LeNet-300-100 alone and few rounds")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "step_overhead.json")
+    options.add_argument("--probe", choices=CONTENDERS, help="internal")
+    chosen = options.parse_args()
+    timing.use_one_thread()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*|torch.ao.*")
+    if chosen.probe:
+        print(json.dumps(probe(chosen.probe)))
+        return
+    console = timing.console()
+    plans = {LENET: (50, 8, 3000, 1)} if chosen.quick else PLANS
+    with console.status("memory, each contender in its own process"):
+        used = memory(repeats=1 if chosen.quick else 3)
+    steps, runs = {}, {}
+    for name, (_, rounds, _, repeats) in plans.items():
+        with console.status(f"steps of {name}"):
+            steps[name] = between_updates(name, rounds)
+        with console.status(f"whole runs of {name}"):
+            runs[name] = whole_run(name, repeats)
+    for table in tables(steps, runs, used):
+        console.print(table)
+    timing.write(
+        chosen.out,
+        question=__doc__.splitlines()[0],
+        aims=AIMS,
+        between_updates=steps,
+        whole_run=runs,
+        memory_bytes_a_connection=used,
+    )
+    console.print(f"written to {chosen.out}")
+
+
+if __name__ == "__main__":
+    main()
