@@ -1,0 +1,1 @@
+"""Every registered part, held to the promises of the design."""

@@ -1,0 +1,43 @@
+"""The table of parts. A new strategy, threshold, schedule or pattern is one row here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "magnitude": {"name": "magnitude"},
+    "sigmoid": {"name": "sigmoid"},
+    "taylor": {"name": "taylor"},
+    "random": {"name": "random"},
+}
+THRESHOLDS: dict[str, dict[str, Any]] = {
+    "topk": {"name": "topk"},
+    "fixed": {"name": "fixed", "theta": 0.51},
+    "mean": {"name": "mean", "rate": 0.1},
+    "std": {"name": "std", "c": -0.5},
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant": {"name": "constant", "begin": 3, "end": 16, "every": 4},
+    "one_shot": {"name": "one_shot", "begin": 6},
+    "linear": {"name": "linear", "begin": 3, "end": 16, "every": 3},
+    "cubic": {"name": "cubic", "begin": 3, "end": 16, "every": "2 steps"},
+    "exponential": {"name": "exponential", "begin": 0.1, "end": 0.8, "every": 0.1},
+    "cosine": {"name": "cosine", "begin": "1 epoch", "end": "4 epochs", "every": "1 epoch"},
+}
+PATTERNS: dict[str, dict[str, Any]] = {"element": {"name": "element"}}
+
+# What topk does besides its default scope; each scope meets the target as exactly.
+SCOPES = ("global", "uniform", "erk")
+
+COMBINATIONS = [
+    pytest.param(
+        {"strategy": strategy, "threshold": threshold, "schedule": schedule, "pattern": pattern},
+        id=f"{strategy['name']}-{threshold['name']}-{schedule['name']}-{pattern['name']}",
+    )
+    for strategy in STRATEGIES.values()
+    for threshold in THRESHOLDS.values()
+    for schedule in SCHEDULES.values()
+    for pattern in PATTERNS.values()
+]

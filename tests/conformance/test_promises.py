@@ -1,0 +1,173 @@
+"""Promises 1 to 5, 7 and 8 for every strategy x threshold x schedule x pattern, in a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_dynprune.patterns import PATTERNS
+from lightning_dynprune.schedules import SCHEDULES
+from lightning_dynprune.selection import NonFiniteError
+from lightning_dynprune.strategies import STRATEGIES
+from lightning_dynprune.thresholds import THRESHOLDS
+from tests.conformance import parts
+from tests.conformance.loop import STEPS, Run, network, same
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is down to min_kept")
+every_combination = pytest.mark.parametrize("settings", parts.COMBINATIONS)
+
+
+@pytest.mark.parametrize(
+    ("registry", "table"),
+    [
+        (STRATEGIES, parts.STRATEGIES),
+        (THRESHOLDS, parts.THRESHOLDS),
+        (SCHEDULES, parts.SCHEDULES),
+        (PATTERNS, parts.PATTERNS),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_every_registered_part_is_in_the_table(registry, table):
+    assert set(registry.names()) == set(table)
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().view(torch.int32)
+
+
+@every_combination
+def test_promises_hold_at_every_step(settings):
+    plain = network()
+    run = Run(settings)
+    parameters = dict(run.net.named_parameters())
+    total = run.pruner.masks.total
+    exact = settings["threshold"]["name"] == "topk"
+    updates = 0
+    for _ in range(STEPS):
+        before = run.pruner.sparsity
+        for update in run.step():
+            updates += 1
+            pruned = sum(int((~mask).sum()) for mask in run.pruner.masks.tensors)
+            due = math.floor(update.scheduled_sparsity * total + 0.5)
+            # Promise 3: to the unit, or under the ceiling; never back up, as these strategies grow nothing.
+            assert pruned == due if exact else pruned <= due
+            assert update.sparsity == pytest.approx(pruned / total)
+            assert update.sparsity >= before - 1e-12
+        for target, mask in zip(run.pruner.targets, run.pruner.masks.tensors, strict=True):
+            # Promise 2: +0.0 to the bit, momentum and weight decay notwithstanding.
+            assert not bits(target.parameter)[~mask].any()
+            # Promise 4: no dead layer.
+            assert int(mask.sum()) >= 1
+    assert updates >= 1
+    # Promise 1: same objects, names, order, keys and shapes; strictly loadable; copyable.
+    assert [(n, id(p)) for n, p in run.net.named_parameters()] == [(n, id(p)) for n, p in parameters.items()]
+    assert list(run.net.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(run.net.state_dict(), strict=True)
+    assert same(dict(copy.deepcopy(run.net).state_dict()), dict(run.net.state_dict()))
+    assert not any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in run.net.modules())
+
+
+@every_combination
+def test_a_resumed_run_is_the_unbroken_run_to_the_bit(settings, stop=11):
+    unbroken = Run(settings)
+    unbroken.finish()
+    killed = Run(settings)
+    for _ in range(stop):
+        killed.step()
+    file = io.BytesIO()
+    torch.save(killed.state(), file)
+    file.seek(0)
+    resumed = Run(settings)
+    resumed.load(torch.load(file, weights_only=True))
+    resumed.finish()
+    assert same(resumed.state(), unbroken.state())
+
+
+class NoSync(TorchDispatchMode):
+    """Refuses operations that make the host wait for the device."""
+
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(wait in str(func) for wait in self.waits), f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@every_combination
+def test_a_step_that_does_not_update_neither_waits_nor_allocates_more_than_a_byte_a_connection(settings):
+    run = Run(settings)
+    while run.done < 12:
+        run.step()
+    assert sum(m.numel() * m.element_size() for m in run.pruner.masks.tensors) == run.pruner.masks.total
+    packed = run.pruner.state_dict()["masks"]
+    assert all(packed[t.name].numel() == math.ceil(t.numel / 8) for t in run.pruner.targets)
+    while run.pruner.schedule.is_due(dataclass_next(run.pruner.clock), "steps"):
+        run.step()
+    with NoSync():
+        run.pruner.observe()
+        assert run.pruner.tick() is None
+
+
+def dataclass_next(clock):
+    return type(clock)(clock.step + 1, clock.epoch)
+
+
+@every_combination
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_stops_the_update_and_changes_nothing(settings, bad):
+    run = Run(settings)
+    for _ in range(10):
+        run.step()
+    target = run.pruner.targets[1]
+    with torch.no_grad():
+        target.parameter.view(-1)[run.pruner.masks.tensors[1].view(-1).nonzero()[0]] = bad
+    weights = [bits(t.parameter).clone() for t in run.pruner.targets]
+    masks = [m.clone() for m in run.pruner.masks.tensors]
+    with pytest.raises(NonFiniteError, match=target.name):
+        run.pruner.update(0.9)
+    assert same([bits(t.parameter) for t in run.pruner.targets], weights)
+    assert same([m.view(torch.uint8) for m in run.pruner.masks.tensors], [m.view(torch.uint8) for m in masks])
+
+
+@pytest.mark.parametrize("scope", parts.SCOPES)
+@pytest.mark.parametrize("strategy", parts.STRATEGIES.values(), ids=str)
+@pytest.mark.parametrize("sparsity", [0.0, 0.333, 0.9, 0.999])
+def test_every_scope_meets_the_sparsity_to_one_connection(strategy, scope, sparsity):
+    run = Run(
+        {
+            "strategy": strategy,
+            "threshold": {"name": "topk", "scope": scope},
+            "schedule": {"name": "cubic", "begin": 1, "end": 15, "every": 2},
+        },
+        sparsity=sparsity,
+    )
+    total = run.pruner.masks.total
+    most = total - len(run.pruner.targets)  # one connection stays in each
+    for update in run.finish():
+        assert round(update.sparsity * total) == min(math.floor(update.scheduled_sparsity * total + 0.5), most)
+    assert round(run.pruner.sparsity * total) == min(math.floor(sparsity * total + 0.5), most)
+
+
+def test_scores_that_are_not_finite_leave_no_note_in_the_masks():
+    run = Run({"strategy": "magnitude", "schedule": parts.SCHEDULES["linear"]})
+    for _ in range(8):
+        run.step()
+
+    class Overflowing(STRATEGIES.base):
+        def score(self, target):
+            scores = target.weight.abs()
+            return scores / 0.0 if target.name == "6.weight" else scores
+
+    run.pruner.strategy = Overflowing()
+    masks = [m.clone() for m in run.pruner.masks.tensors]
+    with pytest.raises(NonFiniteError, match=r"scores of 6\.weight"):
+        run.pruner.update(0.85)
+    assert same([m.view(torch.uint8) for m in run.pruner.masks.tensors], [m.view(torch.uint8) for m in masks])
+    run.pruner.strategy = STRATEGIES.build("magnitude")
+    run.finish()
+    assert run.pruner.sparsity == pytest.approx(0.8, abs=1 / run.pruner.masks.total)
