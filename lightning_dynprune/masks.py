@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from lightning_dynprune.selection import count_true
 from lightning_dynprune.targets import Target
 
 # A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in
@@ -47,7 +48,7 @@ class MaskSet:
     @property
     def sparsity(self) -> float:
         """Share of connections pruned."""
-        return 1 - sum(self.kept) / self.total
+        return (self.total - sum(self.kept)) / self.total
 
     def write(self, position: int, pieces: Iterable[Tensor]) -> tuple[int, int]:
         """Replace the mask of one target, piece by piece.
@@ -62,20 +63,34 @@ class MaskSet:
         mask = self.tensors[position]
         # A layout that is not row-major has no flat view to write into, so its pieces are put together first.
         flat = mask.view(-1) if mask.is_contiguous() else mask.reshape(-1)
-        dropped = grown = torch.zeros((), dtype=torch.int64, device=mask.device)
+        counts = [torch.zeros(2, dtype=torch.int64, device=mask.device)]
         start = 0
         for keep in pieces:
             old = flat[start : start + keep.numel()]
-            stayed = torch.count_nonzero(old & keep)
-            dropped = dropped + torch.count_nonzero(old) - stayed
-            grown = grown + torch.count_nonzero(keep) - stayed
+            lived = old.view(torch.uint8).bitwise_and_(1).view(torch.bool)
+            counts.append(torch.stack([count_true(keep), count_true(lived & keep)]))
             old.copy_(keep)
             start += keep.numel()
         if not mask.is_contiguous():
             mask.copy_(flat.view(mask.shape))
-        changes = int(dropped), int(grown)
-        self.kept[position] += changes[1] - changes[0]
+        kept, stayed = torch.stack(counts).sum(0).tolist()
+        changes = self.kept[position] - stayed, kept - stayed
+        self.kept[position] = kept
         return changes
+
+    def draft(self, position: int) -> Tensor | None:
+        """Return the memory of a mask, a flat byte a connection, whose bit 1 an update may use until it writes.
+
+        None where the layout is not row-major. :meth:`discard_drafts` ends an update that failed.
+        """
+        mask = self.tensors[position]
+        return mask.view(-1).view(torch.uint8) if mask.is_contiguous() else None
+
+    def discard_drafts(self) -> None:
+        """Clear what updates noted in the masks' memory."""
+        for position in range(len(self.targets)):
+            if (draft := self.draft(position)) is not None:
+                draft.bitwise_and_(1)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -119,6 +134,11 @@ class MaskSet:
             self.write(position, [mask.to(self.tensors[position].device)])
 
 
+def undrafted(mask: Tensor) -> Tensor:
+    """Return a mask, or a piece of one, free of what an update has noted in its memory."""
+    return (mask.view(torch.uint8) & 1).view(torch.bool)
+
+
 def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield views of a tensor's bits beside views of its mask as 0 / 1, piece by piece.
 
@@ -128,7 +148,7 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
     bits = tensor.view(_BITS[tensor.element_size()])
     ones = mask.view(torch.uint8)
     if tensor.is_cuda or not (bits.is_contiguous() and ones.is_contiguous()):
-        order = sorted(range(bits.dim()), key=lambda axis: -bits.stride(axis))
+        order = sorted(range(bits.dim()), key=lambda axis: bits.stride()[axis], reverse=True)
         yield bits.permute(order), ones.permute(order)
         return
     yield from zip(torch.split(bits.view(-1), PIECE), torch.split(ones.view(-1), PIECE), strict=True)

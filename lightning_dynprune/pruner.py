@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.checks import check_share
-from lightning_dynprune.masks import MaskSet
+from lightning_dynprune.masks import MaskSet, undrafted
 from lightning_dynprune.optimizer import slots
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import SCHEDULES, Clock, Horizon, Schedule
@@ -159,7 +159,7 @@ class Pruner:
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
         return {
-            t.name: 1 - kept / t.numel if t.numel else 0.0
+            t.name: (t.numel - kept) / t.numel if t.numel else 0.0
             for t, kept in zip(self.targets, self.masks.kept, strict=True)
         }
 
@@ -217,7 +217,11 @@ class Pruner:
         for target in self.targets:
             require_finite(target.parameter, f"weights of {target.name}")
         scores = [self._scores(strategy, position) for position in range(len(self.targets))]
-        cuts = threshold.cut(scores, asked)
+        try:
+            cuts = threshold.cut(scores, asked)
+        except BaseException:
+            self.masks.discard_drafts()
+            raise
         # Nothing can fail from here on, so masks and weights change together or not at all.
         before = list(self.masks.kept)
         changes = {}
@@ -317,7 +321,7 @@ class Pruner:
             candidates = self.masks.kept[position]
 
             def score(piece: TargetView) -> tuple[Tensor, Tensor | None]:
-                return strategy.score(piece), None if all_live else piece.mask
+                return strategy.score(piece), None if all_live else undrafted(piece.mask)
 
             def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
                 return (score(flat.piece(start, stop)) for start, stop in _bounds(target))
@@ -345,6 +349,7 @@ class Pruner:
             min_kept=target.min_kept,
             shape=tuple(target.parameter.shape),
             share=target.sparsity,
+            draft=self.masks.draft(position) if self.pattern.elementwise and strategy.elementwise else None,
         )
 
     def _keeps(self, position: int, cut: Cut, scores: Scores) -> Iterator[Tensor]:

@@ -63,7 +63,7 @@ class Registry(Generic[Part]):
             TypeError: ``spec`` is none of the three.
         """
         if isinstance(spec, self.base):
-            return spec
+            return cast("Part", spec)
         if isinstance(spec, str):
             spec = {"name": spec}
         if not isinstance(spec, Mapping) or "name" not in spec:
@@ -79,4 +79,4 @@ class Registry(Generic[Part]):
                 f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known)) or 'none'}"
             )
-        return cast("Part", cls(**settings))
+        return cls(**settings)

@@ -100,7 +100,9 @@ def allocate(keep: int, wanted: Sequence[float], floors: Sequence[int], caps: Se
     def shares(scale: float) -> list[float]:
         return [min(max(scale * w, low), high) for w, low, high in zip(wanted, floors, caps, strict=True)]
 
-    low, high = 0.0, 2.0 * max((c / w for c, w in zip(caps, wanted, strict=True) if w > 0), default=1.0)
+    # A share this small rounds to nothing beside the others, and keeps the scale finite.
+    wanted = [max(w, 1e-9 * max(wanted), 1e-300) for w in wanted]
+    low, high = 0.0, 2.0 * max(c / w for c, w in zip(caps, wanted, strict=True))
     while math.nextafter(low, high) < high:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(shares(middle)) < keep else (low, middle)
