@@ -115,7 +115,7 @@ class DynamicPruning(Callback):
 
     @property
     def scheduled_sparsity(self) -> float:
-        """Share of connections that the schedule asks for now; 0 before training."""
+        """Share of connections that the schedule asked for at the last update; 0 before training."""
         return 0.0 if self.pruner is None else self.pruner.scheduled_sparsity
 
     @property

@@ -82,6 +82,13 @@ class Pruner:
         TypeError: a setting of the wrong kind.
         ValueError: a setting that cannot work; a parameter that another pruner prunes already.
 
+    Attributes:
+        targets: the parameters that are pruned.
+        masks: their masks.
+        clock: optimizer steps and epochs so far.
+        updates: how often the masks were updated.
+        scheduled_sparsity: what the schedule asked for at the last update.
+
     Example:
         >>> net = nn.Linear(10, 10)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -130,6 +137,7 @@ class Pruner:
         self.seed = seed
         self.clock = Clock()
         self.updates = 0
+        self.scheduled_sparsity = self.schedule.initial
         self.masks = MaskSet(self.targets)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
@@ -149,11 +157,6 @@ class Pruner:
     def target_sparsity(self) -> float:
         """Share of connections to end at."""
         return self.schedule.final
-
-    @property
-    def scheduled_sparsity(self) -> float:
-        """Share of connections that the schedule asks for now."""
-        return self.schedule.value(self.clock)
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
@@ -212,7 +215,7 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
-        asked = self.scheduled_sparsity if sparsity is None else check_share("sparsity", sparsity)
+        asked = self.schedule.value(self.clock) if sparsity is None else check_share("sparsity", sparsity)
         strategy, threshold = _settled(self.strategy, self.clock), _settled(self.threshold, self.clock)
         for target in self.targets:
             require_finite(target.parameter, f"weights of {target.name}")
@@ -231,6 +234,7 @@ class Pruner:
                 self.masks.clear(position, slot)
         self.masks.apply()
         self.updates += 1
+        self.scheduled_sparsity = asked
         self._name_floors(before)
         dropped = {name: change[0] for name, change in changes.items()}
         grown = {name: change[1] for name, change in changes.items()}
@@ -250,6 +254,7 @@ class Pruner:
             "version": _VERSION,
             "clock": dataclasses.asdict(self.clock),
             "updates": self.updates,
+            "scheduled_sparsity": self.scheduled_sparsity,
             "seed": self.seed,
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
@@ -281,6 +286,7 @@ class Pruner:
                 target.state[key].copy_(value)
         self.clock = Clock(**state["clock"])
         self.updates, self.seed = state["updates"], state["seed"]
+        self.scheduled_sparsity = state["scheduled_sparsity"]
         self._at_floor = set(state["at_floor"])
         self.masks.apply()
 
