@@ -249,7 +249,7 @@ def test_two_callbacks_share_a_model_by_name(tmp_path):
     trainer(callbacks, tmp_path).fit(model, loader())
     assert [c.sparsity for c in callbacks] == [0.9, 0.5]
     both = [DynamicPruning(sparsity=0.9, name="a"), DynamicPruning(sparsity=0.5, name="b")]
-    with pytest.raises(ValueError, match="net.0.weight is pruned by another pruner already"):
+    with pytest.raises(ValueError, match=r"net\.0\.weight is pruned by another pruner already"):
         trainer(both, tmp_path).fit(net(), loader())
 
 
@@ -351,7 +351,7 @@ def test_a_checkpoint_of_other_targets_is_refused(tmp_path):
     run = trainer([DynamicPruning(sparsity=0.5, targets="net.0.*")], tmp_path)
     run.fit(net(), loader())
     run.save_checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match="made for other targets; net.3.weight is no target there"):
+    with pytest.raises(ValueError, match=r"made for other targets; net\.3\.weight is no target there"):
         trainer([DynamicPruning(sparsity=0.5)], tmp_path, max_epochs=6).fit(
             net(), loader(), ckpt_path=tmp_path / "a.ckpt"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import warnings
 
 import pytest
 import torch
@@ -123,10 +124,12 @@ def test_a_target_at_its_floor_is_named_once():
     net = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
     nn.init.constant_(net[0].weight, 1e-6)
     pruner = Pruner(net, sparsity=0.6, min_kept=3, schedule={"name": "linear", "begin": 1, "end": 4, "every": 1})
-    with pytest.warns(UserWarning, match=r"0.weight is down to min_kept=3 of its 100 connections") as seen:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
         for _ in range(4):
             pruner.tick()
-    assert len([w for w in seen if "min_kept" in str(w.message)]) == 1
+    said = [str(w.message) for w in seen]
+    assert said == ["0.weight is down to min_kept=3 of its 100 connections and is pruned no further"]
     assert pruner.masks.kept == [3, 77]
 
 
@@ -134,7 +137,7 @@ def test_two_pruners_of_one_parameter_are_refused_until_one_lets_go():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     first = Pruner(net, sparsity=0.5, targets="0.*", schedule=NOW)
     second = Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
-    with pytest.raises(ValueError, match="1.weight is pruned by another pruner already; .* call close()"):
+    with pytest.raises(ValueError, match=r"1\.weight is pruned by another pruner already; .* call close\(\)"):
         Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
     second.close()
     third = Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)

@@ -14,9 +14,7 @@ from lightning_dynprune.metrics.counting import Masks, exact, named_masks, total
 def _count(before: Masks, after: Masks, device: torch.device | None = None) -> tuple[Tensor, int]:
     old, new = named_masks(before, "before"), named_masks(after, "after")
     if old.keys() != new.keys():
-        raise ValueError(
-            f"before has masks {sorted(old)} and after has {sorted(new)}; give both for the same targets"
-        )
+        raise ValueError(f"before has masks {sorted(old)} and after has {sorted(new)}; give both for the same targets")
     for name, mask in old.items():
         if mask.shape != new[name].shape:
             raise ValueError(

@@ -36,8 +36,7 @@ def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Source: the definition of sparsity in Zhu and Gupta, "To prune, or not to prune", 2017, for one layer.
     """
     return {
-        name: exact(mask.numel() - torch.count_nonzero(mask)) / mask.numel()
-        for name, mask in _checked(masks).items()
+        name: exact(mask.numel() - torch.count_nonzero(mask)) / mask.numel() for name, mask in _checked(masks).items()
     }
 
 
@@ -97,8 +96,7 @@ class LayerSparsity(Metric):
         unknown = [name for name in found if name not in self.names]
         if missing or unknown:
             raise ValueError(
-                f"masks lacks {missing} and has {unknown} beyond names; "
-                f"give one mask for each of {list(self.names)}"
+                f"masks lacks {missing} and has {unknown} beyond names; give one mask for each of {list(self.names)}"
             )
         device = self.pruned.device
         for position, name in enumerate(self.names):

@@ -73,11 +73,11 @@ def test_promises_hold_at_every_step(settings):
 
 
 @every_combination
-def test_a_resumed_run_is_the_unbroken_run_to_the_bit(settings, stop=11):
+def test_a_resumed_run_is_the_unbroken_run_to_the_bit(settings):
     unbroken = Run(settings)
     unbroken.finish()
     killed = Run(settings)
-    for _ in range(stop):
+    for _ in range(11):
         killed.step()
     file = io.BytesIO()
     torch.save(killed.state(), file)

@@ -1,0 +1,7 @@
+"""The small image sets of the program, held in memory as tensors."""
+
+from lightning_dynprune.app.data.digits import Digits
+from lightning_dynprune.app.data.images import InMemoryImages
+from lightning_dynprune.app.data.mnist import MNIST, FashionMNIST
+
+__all__ = ["MNIST", "Digits", "FashionMNIST", "InMemoryImages"]

@@ -1,0 +1,64 @@
+"""The idx format of MNIST, read from checked .gz files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+UNSIGNED_BYTE = 8
+
+
+def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
+    """Return the array in a gzipped idx file of unsigned bytes whose unzipped content has the given checksum.
+
+    The content is checked, not the archive: two archives of one file differ with the tool that packed them.
+
+    Args:
+        path: the ``.gz`` file.
+        md5: MD5 of the unzipped bytes, hexadecimal.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged; the message names it, the checksum it should have and what to do.
+
+    Source: http://yann.lecun.com/exdb/mnist, "the IDX file format".
+    """
+    remedy = "delete it and copy it again, or unset data_dir and DYNPRUNE_DATA to have it downloaded"
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing (unzipped MD5 {md5}); copy it there, point data_dir or DYNPRUNE_DATA at the folder "
+            "that holds it, or unset both to have it downloaded"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}; expected unzipped MD5 {md5}); {remedy}") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise ValueError(f"{path} is corrupt: unzipped MD5 {found}, expected {md5}; {remedy}")
+    return parse_idx(content)
+
+
+def parse_idx(content: bytes) -> npt.NDArray[np.uint8]:
+    """Return the array in the bytes of an idx file.
+
+    Raises:
+        ValueError: the bytes hold something else than unsigned bytes, or too many or few of them.
+
+    Example:
+        >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])).tolist()
+        [7, 8, 9]
+    """
+    if content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+        raise ValueError(f"not an idx file of unsigned bytes: it starts with {content[:4].hex(' ')}")
+    axes = content[3]
+    shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4).astype(np.int64)
+    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes)
+    if values.size != shape.prod():
+        raise ValueError(f"an idx file of shape {shape.tolist()} holds {values.size} values")
+    return values.reshape(shape)

@@ -1,0 +1,72 @@
+"""The entry of the program ``dynprune``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
+from lightning_dynprune.app.quiet import silence_lightning
+from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_command
+from lightning_dynprune.app.run_folder import RunFolder
+from lightning_dynprune.report.atomic import write_json
+
+INTERRUPTED = 130
+
+
+def conf_dir() -> Path:
+    """Return the folder of the shipped configuration: in the installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "conf"
+    return shipped if shipped.is_dir() else package.parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Run one job; in a sweep, write down a failure and let the other jobs run.
+
+    Returns:
+        The accuracy (or whatever ``objective`` names); not a number for a failed job of a sweep.
+    """
+    # Lightning and torch take seconds to import, which --help and a refused command line need not wait for.
+    from lightning_dynprune.app.job import run_job
+
+    silence_lightning()
+    folder = RunFolder.of_hydra(cfg)
+    try:
+        with stop_on_interrupt() as stop:
+            return run_job(cfg, folder, stop)
+    except Stopped:
+        how = resume_command(folder.path, folder.config_dirs)
+        Console(stderr=True, soft_wrap=True).print(f"Stopped. To continue:\n\n    {how}\n", markup=False)
+        raise
+    except Exception as error:
+        if folder.sweep is None:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        record = {"error": what, "overrides": folder.overrides, "traceback": traceback.format_exc()}
+        write_json(folder.error, record)
+        number = HydraConfig.get().job.num
+        Console(stderr=True, soft_wrap=True).print(f"Job {number} failed: {what}", markup=False)
+        return float("nan")
+
+
+def run() -> None:
+    """Console script: make the command line of a resumed run, then hand over to Hydra."""
+    try:
+        sys.argv[1:] = expand_resume(sys.argv[1:])
+        main()
+    except ResumeRefused as refusal:
+        raise SystemExit(f"dynprune: {refusal}") from None
+    except (Stopped, KeyboardInterrupt):
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    run()

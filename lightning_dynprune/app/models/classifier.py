@@ -1,0 +1,89 @@
+"""The LightningModule around any network that turns images into class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics.classification import MulticlassAccuracy
+
+LR_SCHEDULES = ("none", "cosine")
+
+
+class Classifier(L.LightningModule):
+    r"""Train a network by the cross-entropy of its class scores.
+
+    .. math:: L = -\log \operatorname{softmax}(f(x))_y
+
+    Args:
+        network: maps images to scores, ``(batch, classes)``; registered under its own name, so its state dict is
+            ours without the prefix ``network.``.
+        classes: number of classes.
+        optimizer: makes the optimizer from the parameters.
+        lr_schedule: ``none``, or ``cosine``: from the optimizer's rate to zero over the whole training, every step.
+        log_every_n_steps: optimizer steps between two logged training losses.
+
+    Raises:
+        ValueError: ``lr_schedule`` is unknown.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: int,
+        optimizer: Callable[[Iterator[Parameter]], Optimizer],
+        lr_schedule: str = "none",
+        log_every_n_steps: int = 50,
+    ) -> None:
+        if lr_schedule not in LR_SCHEDULES:
+            raise ValueError(f"lr_schedule={lr_schedule!r} is unknown; known: {', '.join(LR_SCHEDULES)}")
+        super().__init__()
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.log_every_n_steps = log_every_n_steps
+        self.val_acc = MulticlassAccuracy(classes, average="micro")
+        self.test_acc = MulticlassAccuracy(classes, average="micro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class scores, ``(batch, classes)``."""
+        scores: Tensor = self.network(images)
+        return scores
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of one batch; it is logged only in the steps that a logger writes, for its cost."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels)
+        if (self.trainer.global_step + 1) % self.log_every_n_steps == 0:
+            self.log("train_loss", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one held-out batch to the accuracy."""
+        images, labels = batch
+        scores = self(images)
+        self.val_acc.update(scores, labels)
+        self.log("val_loss", F.cross_entropy(scores, labels), on_epoch=True, batch_size=len(labels))
+        self.log("val_acc", self.val_acc, on_epoch=True, prog_bar=True, batch_size=len(labels))
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one test batch to the accuracy."""
+        images, labels = batch
+        self.test_acc.update(self(images), labels)
+        self.log("test_acc", self.test_acc, on_epoch=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and, where asked for, the schedule of its learning rate."""
+        optimizer = self.optimizer(self.network.parameters())
+        if self.lr_schedule == "none":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: torch.optim.lr_scheduler.LRScheduler = CosineAnnealingLR(optimizer, T_max=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

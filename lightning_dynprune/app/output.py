@@ -1,0 +1,43 @@
+"""The run's folder: refused early where it cannot be written."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+
+class RefuseUnwritable(Callback):
+    """Hydra callback that ends the program, in words, before Hydra fails on the folder itself."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the folder of a single run."""
+        refuse_unwritable(Path(config.hydra.run.dir), "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the folder of a sweep."""
+        refuse_unwritable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+
+
+def refuse_unwritable(folder: Path, setting: str) -> None:
+    """Make the folder and a file in it; say which setting to change where that fails.
+
+    Args:
+        folder: the folder to write to.
+        setting: the setting that names it.
+
+    Raises:
+        SystemExit: it cannot be made or written. No ordinary exception: Hydra turns those of a callback into warnings.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SystemExit(
+            f"dynprune: the output folder {folder} cannot be written ({error.strerror}); "
+            f"give a writable one: {setting}=FOLDER"
+        ) from None

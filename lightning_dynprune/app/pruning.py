@@ -1,0 +1,57 @@
+"""From the configuration to the pruning callback, checked before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.phase import new_classifier
+
+
+def new_pruning(cfg: DictConfig) -> DynamicPruning:
+    """Return the callback that the settings describe.
+
+    Raises:
+        ValueError: a setting cannot work; the message names it.
+        TypeError: a setting is of a wrong kind.
+    """
+    return DynamicPruning(**_settings(cfg))
+
+
+def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
+    """Set the pruning up on a network of its own, so that it is refused before the dense control is trained.
+
+    Raises:
+        ValueError: a glob matches nothing, the schedule ends after the training, ...
+    """
+    module = new_classifier(cfg)
+    steps = -(-len(data.train_dataloader()) // cfg.trainer.get("accumulate_grad_batches", 1))
+    epochs = cfg.trainer.max_epochs
+    trial = Pruner(
+        module,
+        module.optimizer(module.network.parameters()),
+        **_settings(cfg),
+        total_steps=steps * epochs,
+        steps_per_epoch=steps,
+        epochs=epochs,
+    )
+    trial.close()
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    targets = instantiate(cfg.targets, _convert_="all")
+    return {
+        "sparsity": cfg.sparsity,
+        "strategy": instantiate(cfg.strategy),
+        "threshold": instantiate(cfg.threshold),
+        "schedule": instantiate(cfg.schedule),
+        "pattern": instantiate(cfg.pattern),
+        "targets": targets["include"],
+        "exclude": tuple(targets["exclude"]),
+        "min_kept": targets["min_kept"],
+        "seed": cfg.seed,
+    }

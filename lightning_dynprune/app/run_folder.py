@@ -1,0 +1,85 @@
+"""The folder of one run: its files by name, and what the run was asked to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and the command line it came from.
+
+    Args:
+        path: the folder.
+        overrides: the run's overrides, as typed or as the sweep made them.
+        config: the resolved configuration.
+        config_dirs: folders given by ``--config-dir``.
+        sweep: the sweep's folder, where the run belongs to one.
+        resuming: the run continues from its checkpoints.
+    """
+
+    path: Path
+    overrides: list[str]
+    config: dict[str, Any]
+    config_dirs: list[str] = field(default_factory=list)
+    sweep: Path | None = None
+    resuming: bool = False
+
+    @classmethod
+    def of_hydra(cls, cfg: DictConfig) -> RunFolder:
+        """Return the folder of the job that Hydra is running."""
+        hydra = HydraConfig.get()
+        config = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(config, dict)
+        return cls(
+            path=Path(hydra.runtime.output_dir),
+            overrides=list(hydra.overrides.task),
+            config={str(key): value for key, value in config.items()},
+            config_dirs=[s.path for s in hydra.runtime.config_sources if s.provider == "command-line"],
+            sweep=Path(hydra.sweep.dir).resolve() if hydra.mode == RunMode.MULTIRUN else None,
+            resuming=cfg.resume is not None,
+        )
+
+    @property
+    def config_text(self) -> str:
+        """The resolved configuration as JSON text with sorted keys."""
+        return json.dumps(self.config, sort_keys=True)
+
+    def checkpoint(self, phase: str) -> Path:
+        """Return the checkpoint of a phase, ``dense`` or ``pruned``."""
+        return self.path / ("dense.ckpt" if phase == "dense" else "last.ckpt")
+
+    @property
+    def results(self) -> Path:
+        """The figures of the finished run."""
+        return self.path / "results.json"
+
+    @property
+    def error(self) -> Path:
+        """Why the run failed."""
+        return self.path / "error.json"
+
+    @property
+    def dense_record(self) -> Path:
+        """The figures of the dense control."""
+        return self.path / "dense.json"
+
+    def refuse_occupied(self) -> None:
+        """Refuse to start a new run over the checkpoints of another.
+
+        Raises:
+            FileExistsError: the folder holds a run.
+        """
+        for phase in ("pruned", "dense"):
+            if not self.resuming and (found := self.checkpoint(phase)).exists():
+                raise FileExistsError(
+                    f"{found} exists: the folder holds another run. Continue it by resume={self.path}, "
+                    "or choose another folder by hydra.run.dir or hydra.sweep.dir"
+                )

@@ -1,0 +1,63 @@
+"""What a sweep ends with: one table, ``summary.csv`` and ``pareto.png`` over all its jobs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_dynprune.report.figures import draw_pareto
+from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
+
+
+class SweepReport(Callback):
+    """Hydra callback that reports a sweep from the files of its jobs, whichever launcher ran them.
+
+    The process exits with status 1 if a job failed.
+    """
+
+    def __init__(self) -> None:
+        self._began = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember the time, to tell this sweep's jobs from older ones in the same folder."""
+        self._began = time.time()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table and write the files into the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
+        rows = read_jobs(folder, since=self._began)
+        write_summary(rows, folder / "summary.csv")
+        draw_pareto(rows, folder / "pareto.png")
+        Console().print(sweep_table(rows, folder))
+        if any(row.error for row in rows):
+            raise SystemExit(1)
+
+
+def read_jobs(folder: Path, since: float = 0.0) -> list[SweepRow]:
+    """Return a row for each job that ran in a sweep's folder.
+
+    Args:
+        folder: the sweep's folder.
+        since: time in seconds since the epoch; jobs started earlier are left out.
+    """
+    # Hydra writes this file when a job starts, so a job that was killed is found as well.
+    started = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= since - 1]
+    rows = [_row(path.parent.parent, folder) for path in started]
+    return sorted(rows, key=lambda row: (not row.job.isdigit(), int(row.job) if row.job.isdigit() else 0, row.job))
+
+
+def _row(job: Path, sweep: Path) -> SweepRow:
+    name = str(job.relative_to(sweep))
+    if (job / "error.json").exists():
+        failure = json.loads((job / "error.json").read_text(encoding="utf-8"))
+        return SweepRow(name, failure["overrides"], error=failure["error"])
+    if not (job / "results.json").exists():
+        return SweepRow(name, [], error="ended without results")
+    results = json.loads((job / "results.json").read_text(encoding="utf-8"))
+    return SweepRow(name, results["overrides"], results=results)

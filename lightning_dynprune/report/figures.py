@@ -1,0 +1,127 @@
+"""The figures of a run and of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lightning_dynprune.report.atomic import write_atomically
+from lightning_dynprune.report.sweep_table import SweepRow
+
+ACCURACY, SPARSITY, DENSE, GRID = "#0b6e99", "#c8553d", "#6b7280", "#e5e7eb"
+SERIES = ("#0b6e99", "#c8553d", "#5b8c5a", "#8a5fa8", "#c99a2e", "#4c5b8f", "#a8576b", "#3d8f8f")
+
+
+def draw_run(results: Mapping[str, Any], path: Path) -> None:
+    """Draw sparsity and validation accuracy over the optimizer steps, the dense control's accuracy as a dashed line.
+
+    Args:
+        results: the content of ``results.json``.
+        path: the PNG.
+    """
+    history, steps = results["history"], results["steps"]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+
+    accuracy = history["val_accuracy"]
+    if accuracy:
+        above.plot(*zip(*accuracy, strict=True), color=ACCURACY, linewidth=2, label="pruned, validation")
+    if history["dense_val_accuracy"]:
+        dense = history["dense_val_accuracy"]
+        above.plot(*zip(*dense, strict=True), color=DENSE, linewidth=1, alpha=0.6, label="dense, validation")
+    if results["dense_val_accuracy"] is not None:
+        final = results["dense_val_accuracy"]
+        above.axhline(final, color=DENSE, linestyle="--", linewidth=1.2, label=f"dense, at the end: {final:.2%}")
+    _percent_axis(above, "validation accuracy")
+    _zoom_on_the_end(above, [value for _, value in [*accuracy, *history["dense_val_accuracy"]]])
+    if above.get_legend_handles_labels()[0]:
+        above.legend(loc="lower right", frameon=False, fontsize=9)
+
+    if history["sparsity"]:
+        points = [*history["sparsity"], (steps, history["sparsity"][-1][1])]
+        below.step(*zip(*points, strict=True), where="post", color=SPARSITY, linewidth=2)
+        below.fill_between(*zip(*points, strict=True), step="post", color=SPARSITY, alpha=0.12, linewidth=0)
+    target = results["target_sparsity"]
+    below.axhline(target, color=SPARSITY, linestyle=":", linewidth=1.2)
+    below.annotate(
+        f"asked for: {target:.2%}", (0, target), (4, -4), textcoords="offset points", va="top", color=SPARSITY
+    )
+    _percent_axis(below, "sparsity")
+    below.set_ylim(0, 1.02)
+    below.set_xlim(0, steps)
+    below.set_xlabel("optimizer steps")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    figure.suptitle(
+        f"{results['sparsity']:.2%} pruned · {results['compression']:.1f}x · "
+        f"test accuracy {results['accuracy']:.2%}"
+        + ("" if results["dense_accuracy"] is None else f" (dense {results['dense_accuracy']:.2%})"),
+        fontsize=12,
+    )
+    _save(figure, path)
+
+
+def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
+    """Draw test accuracy over sparsity, one curve for all jobs alike but in sparsity, the dense control as a line.
+
+    Args:
+        rows: the jobs; failed ones have no point.
+        path: the PNG.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for (label, members), color in zip(_series(rows).items(), _colors(), strict=False):
+        points = sorted((found["sparsity"], found["accuracy"]) for found in members)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=5, linewidth=2, color=color, label=label)
+    controls = sorted({row.results["dense_accuracy"] for row in rows if row.results} - {None})
+    for number, accuracy in enumerate(controls):
+        # One entry in the legend stands for all lines; a leading underscore keeps the others out of it.
+        name = f"dense: {accuracy:.2%}" if len(controls) == 1 else "_dense" if number else "dense"
+        axes.axhline(accuracy, color=DENSE, linestyle="--", linewidth=1.2, label=name)
+    _percent_axis(axes, "test accuracy")
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xlabel("sparsity reached")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", frameon=False, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "no job of this sweep has results", ha="center", transform=axes.transAxes, color=DENSE)
+    axes.set_title("Accuracy over sparsity", fontsize=12)
+    _save(figure, path)
+
+
+def _series(rows: Sequence[SweepRow]) -> dict[str, list[Mapping[str, Any]]]:
+    series: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row.results is not None:
+            others = [text for text in row.overrides if not text.startswith("sparsity=")]
+            series.setdefault(", ".join(others) or "pruned", []).append(row.results)
+    return series
+
+
+def _colors() -> list[str]:
+    return [*SERIES] * 8
+
+
+def _percent_axis(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _zoom_on_the_end(axes: Axes, values: Sequence[float]) -> None:
+    """Cut off the steep start, which would press all that matters into the upper edge."""
+    if values:
+        lower = sorted(values)[len(values) // 10]
+        room = max(max(values) - lower, 0.005)
+        axes.set_ylim(lower - 0.15 * room, min(max(values) + 0.15 * room, 1.0 + 0.02 * room))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_atomically(path, lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
