@@ -50,12 +50,13 @@ class MaskSet:
         """Share of connections pruned."""
         return (self.total - sum(self.kept)) / self.total
 
-    def write(self, position: int, pieces: Iterable[Tensor]) -> tuple[int, int]:
+    def write(self, position: int, pieces: Iterable[Tensor], kept: int | None = None) -> tuple[int, int]:
         """Replace the mask of one target, piece by piece.
 
         Args:
             position: of the target.
             pieces: flat bool tensors that together cover the target in order.
+            kept: how many entries of them are True, where that is known; counted where it is not.
 
         Returns:
             How many connections were dropped and how many grown.
@@ -63,18 +64,21 @@ class MaskSet:
         mask = self.tensors[position]
         # A layout that is not row-major has no flat view to write into, so its pieces are put together first.
         flat = mask.view(-1) if mask.is_contiguous() else mask.reshape(-1)
-        counts = [torch.zeros(2, dtype=torch.int64, device=mask.device)]
+        stayed = torch.zeros((), dtype=torch.int64, device=mask.device)
+        counted = torch.zeros((), dtype=torch.int64, device=mask.device)
         start = 0
         for keep in pieces:
             old = flat[start : start + keep.numel()]
             lived = old.view(torch.uint8).bitwise_and_(1).view(torch.bool)
-            counts.append(torch.stack([count_true(keep), count_true(lived & keep)]))
+            stayed += count_true(lived & keep)
+            if kept is None:
+                counted += count_true(keep)
             old.copy_(keep)
             start += keep.numel()
         if not mask.is_contiguous():
             mask.copy_(flat.view(mask.shape))
-        kept, stayed = torch.stack(counts).sum(0).tolist()
-        changes = self.kept[position] - stayed, kept - stayed
+        kept = int(counted) if kept is None else kept
+        changes = self.kept[position] - int(stayed), kept - int(stayed)
         self.kept[position] = kept
         return changes
 

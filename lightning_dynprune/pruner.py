@@ -24,7 +24,7 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
-_PIECE = 2**18  # entries scored at once on a CPU: the intermediate results stay in cache
+_PIECE = 2**19  # entries scored at once on a CPU: the intermediate results stay in cache
 _PIECE_ON_DEVICE = 2**26  # on an accelerator: few launches and few host syncs
 _VERSION = 1
 
@@ -229,7 +229,9 @@ class Pruner:
         before = list(self.masks.kept)
         changes = {}
         for position, target in enumerate(self.targets):
-            changes[target.name] = self.masks.write(position, self._keeps(position, cuts[position], scores[position]))
+            keeps = self._keeps(position, cuts[position], scores[position])
+            kept = cuts[position].kept if self.pattern.elementwise else None
+            changes[target.name] = self.masks.write(position, keeps, kept)
             for slot in slots(self.optimizers, target.parameter):
                 self.masks.clear(position, slot)
         self.masks.apply()
@@ -353,6 +355,7 @@ class Pruner:
             pieces,
             sample,
             min_kept=target.min_kept,
+            device=target.parameter.device,
             shape=tuple(target.parameter.shape),
             share=target.sparsity,
             draft=self.masks.draft(position) if self.pattern.elementwise and strategy.elementwise else None,
