@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.checks import check_share
-from lightning_dynprune.metrics import LayerSparsity, Sparsity
+from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner, Update, build_schedule
@@ -53,9 +53,10 @@ class DynamicPruning(Callback):
         >>> DynamicPruning(sparsity=0.9).target_sparsity
         0.9
 
-    Logs ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for), ``dynprune/churn`` and
-    ``dynprune/layer/<name>`` after every update; and at each validation ``dynprune/val_sparsity``, the sparsity that
-    the validated metrics were measured at.
+    Logs after every update ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for),
+    ``dynprune/churn``, ``dynprune/compression`` (all parameters over those that are not zero) and
+    ``dynprune/layer/<name>``; and at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
+    were measured at.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class DynamicPruning(Callback):
         self._update, self._unlogged = None, True
         self._layer_metric = LayerSparsity([t.name for t in pruner.targets]).to(pl_module.device)
         self._metric = Sparsity().to(pl_module.device)
+        self._compression_metric = CompressionRatio().to(pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log with the next batch; Lightning forgets what was logged when an epoch ends."""
@@ -199,11 +201,11 @@ class DynamicPruning(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind but zeros; the masks stay readable on this callback."""
-        self._let_go()
+        self._end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind but zeros."""
-        self._let_go()
+        self._end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the run: tensors and plain values."""
@@ -268,6 +270,11 @@ class DynamicPruning(Callback):
         if update is not None:
             self._update, self._unlogged = update, True
 
+    def _end(self) -> None:
+        self._let_go()
+        if self.pruner is not None:
+            self.pruner.close()
+
     def _let_go(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -285,6 +292,9 @@ class DynamicPruning(Callback):
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
+        self._compression_metric.reset()
+        self._compression_metric.update(pl_module)
+        others["compression"] = self._compression_metric.compute().float()
         others["churn"] = torch.tensor(0.0 if self._update is None else self._update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)

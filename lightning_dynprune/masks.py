@@ -151,7 +151,7 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
     """
     bits = tensor.view(_BITS[tensor.element_size()])
     ones = mask.view(torch.uint8)
-    if tensor.is_cuda or not (bits.is_contiguous() and ones.is_contiguous()):
+    if tensor.device.type != "cpu" or not (bits.is_contiguous() and ones.is_contiguous()):
         order = sorted(range(bits.dim()), key=lambda axis: bits.stride()[axis], reverse=True)
         yield bits.permute(order), ones.permute(order)
         return

@@ -205,6 +205,7 @@ def test_values_are_logged_beside_their_target_and_validation_beside_its_sparsit
         assert float(steps[step]["dynprune/sparsity"]) == pytest.approx(expected)
         assert float(steps[step]["dynprune/target_sparsity"]) == pytest.approx(expected)
     assert float(steps[15]["dynprune/churn"]) == pytest.approx(0.4)
+    assert float(steps[23]["dynprune/compression"]) == pytest.approx(1045 / 245)
     layers = [float(steps[23][f"dynprune/layer/net.{i}.weight"]) for i in (0, 3)]
     assert (layers[0] * 800 + layers[1] * 200) / 1000 == pytest.approx(0.8)
     validated = [r for r in rows if r["val_acc"]]
@@ -278,8 +279,35 @@ def test_the_callback_lets_go_after_an_exception(tmp_path):
     with pytest.raises(OSError, match="on fire"):
         trainer([pruning], tmp_path).fit(model, loader())
     assert not pruning._handles
-    DynamicPruning(sparsity=0.5)
-    trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(net(), loader())
+    model.__class__ = Net
+    trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(model, loader())
+    assert zeros(model) == 500
+
+
+def test_another_callback_may_prune_the_model_after_a_fit(tmp_path):
+    model = net()
+    trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(model, loader())
+    trainer([DynamicPruning(sparsity=0.75)], tmp_path).fit(model, loader())
+    assert zeros(model) == 750
+
+
+@pytest.mark.parametrize(("sized", "limit"), [(True, 1.0), (True, 0.5), (True, 3), (False, 1.0), (False, 3)])
+@pytest.mark.parametrize("check", [1.0, 2])
+def test_an_epoch_ends_once_however_long_it_is(limit, sized, check, tmp_path):
+    class Unsized(IterableDataset):
+        def __iter__(self):
+            for _ in range(6):
+                yield torch.randn(4, 20), torch.randint(5, (4,))
+
+    data = loader() if sized else DataLoader(Unsized(), batch_size=None)
+    pruning = DynamicPruning(
+        schedule={"name": "linear", "final": 0.8, "begin": "1 epoch", "end": "3 epochs", "every": "1 epoch"}
+    )
+    trainer([pruning], tmp_path, limit_train_batches=limit, val_check_interval=check, max_epochs=4).fit(
+        net(), data, loader()
+    )
+    assert pruning.pruner.clock.epoch == 4
+    assert pruning.sparsity == pytest.approx(0.8)
 
 
 def test_a_target_that_was_missed_is_said_at_the_end(tmp_path):
