@@ -241,6 +241,37 @@ def test_several_optimizers_with_manual_optimization_tick_once_a_batch(strategy,
     assert zeros(model) == 600
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_strategy_observes_each_step_once_before_the_weights_move(automatic, tmp_path):
+    class One(L.LightningModule):
+        automatic_optimization = automatic
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 1, bias=False)
+            self.fc.weight.data = torch.tensor([[2.0, -3.0]])
+
+        def training_step(self, batch, batch_idx):
+            loss = self.fc(torch.tensor([[1.0, 4.0]])).sum()
+            if automatic:
+                return loss
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            return self.optimizers().step()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    pruning = DynamicPruning(
+        sparsity=0.5, strategy={"name": "taylor", "decay": 0.5}, schedule={"name": "one_shot", "begin": 2}
+    )
+    trainer([pruning], tmp_path, max_epochs=1, limit_train_batches=2).fit(One(), loader())
+    # Gradients are 1 and 4; the weights are 2 and -3, then 1 and -7: averages of squares with decay a half.
+    first, second = [0.5 * 2.0**2, 0.5 * 12.0**2], [1.0**2, 28.0**2]
+    expected = [0.5 * a + 0.5 * b for a, b in zip(first, second, strict=True)]
+    assert pruning.pruner.targets[0].state["sensitivity"].tolist() == [expected]
+
+
 def test_two_callbacks_share_a_model_by_name(tmp_path):
     model = net()
     callbacks = [
