@@ -25,6 +25,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,41 +40,57 @@ from lightning_dynprune import DynamicPruning
 
 LENET, GPT, MLP = WORKLOADS
 AIMS = {LENET: 1.03, GPT: 1.01, "bytes a connection": 1.3}
-# steps a turn, rounds, steps of a whole run, whole runs
-PLANS = {LENET: (50, 60, 3000, 5), GPT: (2, 20, 150, 1)}
 
 
-def between_updates(name: str, rounds: int) -> dict[str, dict]:
+@dataclass(frozen=True)
+class Plan:
+    """How much of a workload is run: short turns cancel drift, blocks of turns contain a logging step."""
+
+    steps: int  # of a turn
+    turns: int  # of a block; ratios are those of blocks
+    blocks: int
+    run: int  # steps of a whole run
+    runs: int
+
+
+PLANS = {LENET: Plan(10, 5, 60, 3000, 5), GPT: Plan(1, 2, 20, 150, 1)}
+QUICK = {LENET: Plan(10, 5, 10, 3000, 1)}
+
+
+def between_updates(name: str, plan: Plan) -> dict[str, dict]:
     """Time steps of all contenders in turns, all pruned already."""
-    steps = PLANS[name][0]
     with tempfile.TemporaryDirectory() as folder:
         running = {
-            contender: Training(WORKLOADS[name], prepare, steps, folder) for contender, prepare in CONTENDERS.items()
+            contender: Training(WORKLOADS[name], prepare, plan.steps, folder)
+            for contender, prepare in CONTENDERS.items()
         }
         for training in running.values():
             training.turn()  # set-up and the short epoch
-        seconds = timing.interleaved({key: training.turn for key, training in running.items()}, rounds, warmup=2)
+        turns = {key: training.turn for key, training in running.items()}
+        seconds = timing.interleaved(turns, plan.turns * plan.blocks, warmup=2 * plan.turns)
         shares = {key: zeros(training.network) for key, training in running.items()}
         for training in running.values():
             training.finish()
+    blocks = {key: timing.added_up(values, plan.turns) for key, values in seconds.items()}
     return {
         key: {
-            "step_seconds": timing.summary([value / steps for value in values]),
-            "ratio": timing.ratio_summary(values, seconds[BASE]),
+            "step_seconds": timing.summary([value / (plan.steps * plan.turns) for value in values]),
+            "ratio": timing.ratio_summary(values, blocks[BASE]),
             "zeros": shares[key],
         }
-        for key, values in seconds.items()
+        for key, values in blocks.items()
     }
 
 
-def whole_run(name: str, runs: int) -> dict[str, Any]:
+def whole_run(name: str, plan: Plan) -> dict[str, Any]:
     """Time whole runs with ``DynamicPruning(sparsity=0.9)`` as it comes, beside runs without."""
-    steps, _, length, _ = PLANS[name]
     pair = {"with": lambda network: [DynamicPruning(sparsity=SPARSITY)], "without": nothing}
     totals: dict[str, list[float]] = {key: [] for key in pair}
-    for _ in range(runs):
+    for _ in range(plan.runs):
         with tempfile.TemporaryDirectory() as folder:
-            running = {key: Training(WORKLOADS[name], prepare, steps, folder, length) for key, prepare in pair.items()}
+            running = {
+                key: Training(WORKLOADS[name], prepare, plan.steps, folder, plan.run) for key, prepare in pair.items()
+            }
             spent = dict.fromkeys(pair, 0.0)
             while not all(training.is_done for training in running.values()):
                 for key, training in running.items():
@@ -84,8 +101,8 @@ def whole_run(name: str, runs: int) -> dict[str, Any]:
             reached = zeros(running["with"].network)
         gc.collect()
     return {
-        "steps": length,
-        "runs": runs,
+        "steps": plan.run,
+        "runs": plan.runs,
         "ratio": timing.ratio_summary(totals["with"], totals["without"]),
         "seconds": {key: timing.summary(values) for key, values in totals.items()},
         "zeros": reached,
@@ -186,15 +203,15 @@ def main() -> None:
         print(json.dumps(probe(chosen.probe)))
         return
     console = timing.console()
-    plans = {LENET: (50, 8, 3000, 1)} if chosen.quick else PLANS
+    plans = QUICK if chosen.quick else PLANS
     with console.status("memory, each contender in its own process"):
         used = memory(repeats=1 if chosen.quick else 3)
     steps, runs = {}, {}
-    for name, (_, rounds, _, repeats) in plans.items():
+    for name, plan in plans.items():
         with console.status(f"steps of {name}"):
-            steps[name] = between_updates(name, rounds)
+            steps[name] = between_updates(name, plan)
         with console.status(f"whole runs of {name}"):
-            runs[name] = whole_run(name, repeats)
+            runs[name] = whole_run(name, plan)
     for table in tables(steps, runs, used):
         console.print(table)
     timing.write(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from rich.console import Console
@@ -42,7 +43,9 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
 
 
 def interleaved(turns: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Let every contender take a turn in each round, in alternating order.
+    """Let every contender take a turn in each round, in a seeded random order.
+
+    No contender follows itself, for it would find the caches as it left them.
 
     Args:
         turns: contender -> a call that does its own preparation and returns the seconds that count.
@@ -53,12 +56,22 @@ def interleaved(turns: dict[str, Callable[[], float]], rounds: int, warmup: int 
         Contender -> seconds of each round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in turns}
+    random, order = Random(0), list(turns)
     for number in range(-warmup, rounds):
-        for name in reversed(turns) if number % 2 else turns:
+        last = order[-1]
+        random.shuffle(order)
+        if order[0] == last:
+            order[0], order[-1] = order[-1], order[0]
+        for name in order:
             taken = turns[name]()
             if number >= 0:
                 seconds[name].append(taken)
     return seconds
+
+
+def added_up(values: Sequence[float], count: int) -> list[float]:
+    """Return the sums of each ``count`` values in a row."""
+    return [sum(values[start : start + count]) for start in range(0, len(values), count)]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
