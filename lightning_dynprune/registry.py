@@ -55,7 +55,7 @@ class Registry(Generic[Part]):
         """Make a part from a name, a mapping (``name`` and settings) or pass an instance through.
 
         Args:
-            spec: the setting as the user gave it.
+            spec: the setting as the user gave it; the name in a mapping may be the class itself.
             **defaults: settings used where ``spec`` is no instance and does not give them.
 
         Raises:
@@ -72,7 +72,8 @@ class Registry(Generic[Part]):
                 f"a mapping with 'name' and settings, or a {self.base.__name__} instance"
             )
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
-        cls = self[settings.pop("name")]
+        name = settings.pop("name")
+        cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
         known = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
         if unknown := sorted(set(settings) - known):
             raise ValueError(

@@ -11,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from lightning_dynprune.app.arguments import flags_first
 from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.quiet import silence_lightning
 from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_command
-from lightning_dynprune.app.run_folder import RunFolder
+from lightning_dynprune.app.run_folder import PHASES, RunFolder
 from lightning_dynprune.report.atomic import write_json
 
 INTERRUPTED = 130
@@ -43,8 +44,10 @@ def main(cfg: DictConfig) -> float:
         with stop_on_interrupt() as stop:
             return run_job(cfg, folder, stop)
     except Stopped:
-        how = resume_command(folder.path, folder.config_dirs)
-        Console(stderr=True, soft_wrap=True).print(f"Stopped. To continue:\n\n    {how}\n", markup=False)
+        how = f"To continue:\n\n    {resume_command(folder.path, folder.config_dirs)}\n"
+        if not any(folder.checkpoint(phase).exists() for phase in PHASES):
+            how = "Nothing had been trained yet; start it again by the same command."
+        Console(stderr=True, soft_wrap=True).print(f"Stopped. {how}", markup=False)
         raise
     except Exception as error:
         if folder.sweep is None:
@@ -60,7 +63,7 @@ def main(cfg: DictConfig) -> float:
 def run() -> None:
     """Console script: make the command line of a resumed run, then hand over to Hydra."""
     try:
-        sys.argv[1:] = expand_resume(sys.argv[1:])
+        sys.argv[1:] = flags_first(expand_resume(sys.argv[1:]))
         main()
     except ResumeRefused as refusal:
         raise SystemExit(f"dynprune: {refusal}") from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from lightning_dynprune import DynamicPruning, Pruner
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.phase import new_classifier
+from lightning_dynprune.checks import check_share
 
 
 def new_pruning(cfg: DictConfig) -> DynamicPruning:
@@ -43,15 +44,25 @@ def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
+    if cfg.sparsity is not None:
+        check_share("sparsity", cfg.sparsity)
     targets = instantiate(cfg.targets, _convert_="all")
     return {
         "sparsity": cfg.sparsity,
         "strategy": instantiate(cfg.strategy),
         "threshold": instantiate(cfg.threshold),
-        "schedule": instantiate(cfg.schedule),
+        "schedule": _schedule(cfg),
         "pattern": instantiate(cfg.pattern),
         "targets": targets["include"],
         "exclude": tuple(targets["exclude"]),
         "min_kept": targets["min_kept"],
         "seed": cfg.seed,
     }
+
+
+def _schedule(cfg: DictConfig) -> Any:
+    """Return the schedule; without a sparsity, what is needed to make it once the targets' own are known."""
+    if cfg.schedule.final is not None:
+        return instantiate(cfg.schedule)
+    settings = {str(key): value for key, value in cfg.schedule.items() if key not in ("_target_", "final")}
+    return {"name": get_class(cfg.schedule._target_), **settings}

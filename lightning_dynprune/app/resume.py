@@ -19,8 +19,9 @@ import torch
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+FOLDERS = ("data_dir", "data.data_dir")
 # Differences in these say where things lie or how they are shown, not what is computed.
-NOT_COMPARED = ("resume", "data_dir", "data.data_dir", "progress", "objective")
+NOT_COMPARED = ("resume", *FOLDERS, "progress", "objective")
 
 
 class ResumeRefused(ValueError):
@@ -114,7 +115,8 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
         given: arguments that the user typed now; an override that is among them is trusted.
 
     Raises:
-        ResumeRefused: an override is no ``key=value``, names a ``_target_``, or uses a resolver, which could build one.
+        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation, which could build
+            one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file).
 
     Example:
         >>> safe_overrides(["sparsity=0.8", "hydra.run.dir=x", "resume=y"])
@@ -125,7 +127,8 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
         key = re.split(r"[=.@/:]", text.lstrip("+~"))[0]
         if key in ("hydra", "resume"):
             continue
-        names_code = "_target_" in text or re.search(r"\$\{.*:", text, re.DOTALL)
+        climbs = ".." in text and text.partition("=")[0] not in FOLDERS
+        names_code = climbs or "_target_" in text or "${" in text
         well_formed = re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text)
         if text not in given and (names_code or not well_formed):
             raise ResumeRefused(

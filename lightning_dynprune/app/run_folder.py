@@ -11,6 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+PHASES = ("pruned", "dense")
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -77,7 +79,7 @@ class RunFolder:
         Raises:
             FileExistsError: the folder holds a run.
         """
-        for phase in ("pruned", "dense"):
+        for phase in PHASES:
             if not self.resuming and (found := self.checkpoint(phase)).exists():
                 raise FileExistsError(
                     f"{found} exists: the folder holds another run. Continue it by resume={self.path}, "

@@ -56,10 +56,10 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     """
     shared = [text for text in rows[0].overrides if all(text in row.overrides for row in rows)] if rows else []
     title = " ".join(["Sweep", *shared]) if len(rows) > 1 else "Sweep"
-    table = Table(box=SIMPLE_HEAD, title=escape(title), title_justify="left", title_style="bold")
+    table = Table(box=SIMPLE_HEAD, title=escape(title), title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("job", justify="right")
-    table.add_column("settings", overflow="fold", min_width=24)
-    for heading in ("asked", "sparsity", "accuracy", "dense", "kept 1 in"):
+    table.add_column("settings", overflow="fold", min_width=20)
+    for heading in ("asked", "sparsity", "accuracy", "dense", "factor"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         settings = [text for text in row.overrides if len(rows) == 1 or text not in shared]
@@ -75,7 +75,7 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
             percent(found["sparsity"]),
             percent(found["accuracy"]),
             percent(found["dense_accuracy"]),
-            f"{found['compression']:.1f}",
+            f"{found['compression']:.1f}x",
         )
     return Group(table, Text(f"  {folder}", style="dim"))
 

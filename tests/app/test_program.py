@@ -1,0 +1,168 @@
+"""Runs, sweeps and refusals of the program."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_dynprune.app.compact import read_compact
+from lightning_dynprune.app.models import LeNet300100
+from lightning_dynprune.app.sweep import read_jobs
+from tests.app.program import SHORT, dynprune, dynprune_afresh, stopped, words
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the folder and the output of one run."""
+    folder = tmp_path_factory.mktemp("run")
+    done = dynprune_afresh(*SHORT, "hydra.run.dir=run", "logger=csv", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_a_run_ends_with_its_table(run):
+    table = words(run[1])
+    for text in (
+        "test accuracy",
+        "sparsity asked for",
+        "sparsity reached",
+        "90.00 %",
+        "50,610",
+        "fc1.weight",
+        "19,200",
+    ):
+        assert text in table
+
+
+def test_results_hold_the_figures_and_what_they_came_from(run):
+    found = json.loads((run[0] / "results.json").read_text())
+    assert found["parameters"] == 50_610
+    assert found["target_sparsity"] == 0.9
+    assert found["sparsity"] == 0.9
+    assert found["nonzero"] == 50_610 - 45_180
+    assert found["compression"] == 50_610 / 5_430
+    assert set(found["layers"]) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    pruned = sum(found["layers"][name] * found["connections"][name] for name in found["layers"])
+    assert round(pruned) == 45_180
+    assert 0.1 < found["accuracy"] <= 1
+    assert 0.1 < found["dense_accuracy"] <= 1
+    assert found["seed"] == 0
+    assert {"data", "dense", "pruned", "test"} == set(found["seconds"])
+    assert {"python", "torch", "lightning"} <= set(found["versions"])
+    assert found["config"]["trainer"]["max_epochs"] == 3
+
+
+def test_weights_load_into_the_plain_network_and_are_as_sparse_as_said(run):
+    weights = load_file(run[0] / "model.safetensors")
+    network = LeNet300100(shape=[1, 8, 8], classes=10)
+    network.load_state_dict(weights, strict=True)
+    assert sum(int((p == 0).sum()) for p in network.parameters()) == 45_180
+    packed = read_compact(run[0] / "compact.safetensors", {name: w.shape for name, w in weights.items()})
+    assert all(torch.equal(packed[name], weight) for name, weight in weights.items())
+    sizes = json.loads((run[0] / "results.json").read_text())["bytes"]
+    assert sizes["compact"] == (run[0] / "compact.safetensors").stat().st_size < 0.2 * sizes["dense"]
+
+
+def test_a_run_leaves_checkpoint_picture_and_log(run):
+    checkpoint = torch.load(run[0] / "last.ckpt", weights_only=True)
+    assert "DynamicPruning" in checkpoint["callbacks"]
+    assert (run[0] / "sparsity.png").read_bytes().startswith(PNG)
+    (log,) = (run[0] / "logs").glob("pruned/**/metrics.csv")
+    assert "dynprune/val_sparsity" in log.read_text().splitlines()[0]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(run, tmp_path):
+    for name, seed in (("same", 0), ("other", 1)):
+        dynprune(*SHORT, f"hydra.run.dir={name}", f"seed={seed}", "dense=false", folder=tmp_path)
+    expected = (run[0] / "model.safetensors").read_bytes()
+    assert (tmp_path / "same" / "model.safetensors").read_bytes() == expected
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != expected
+    assert json.loads((tmp_path / "other" / "results.json").read_text())["dense_accuracy"] is None
+
+
+def test_a_sweep_names_the_job_that_failed_and_goes_on(tmp_path):
+    sweep = dynprune("-m", *SHORT, "sparsity=0.5,1.5,0.9", "hydra.sweep.dir=sweep", folder=tmp_path)
+    assert sweep.returncode == 1
+    folder = tmp_path / "sweep"
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["sparsity"] for row in rows] == ["0.5", "", "0.9"]
+    assert "1.5 is not accepted; give a number in [0, 1)" in rows[1]["error"]
+    assert "1.5 is not accepted" in words(sweep.stdout)
+    assert (folder / "pareto.png").read_bytes().startswith(PNG)
+    assert len(list((folder / "dense").glob("*.json"))) == 1  # one dense control for all jobs
+    assert rows[0]["dense_accuracy"] == rows[2]["dense_accuracy"]
+
+
+def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from lightning_dynprune.strategies import Strategy\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Largest(Strategy):\n"
+        "    def score(self, target):\n"
+        "        return -target.weight.abs()\n"
+    )
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "largest.yaml").write_text("_target_: mine.Largest\n")
+    done = dynprune_afresh(
+        "--config-dir",
+        "conf",
+        *SHORT,
+        "strategy=largest",
+        "dense=false",
+        "hydra.run.dir=run",
+        folder=tmp_path,
+        path=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert sum(int((w == 0).sum()) for w in weights.values()) == 45_180
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sparsity=1.2"], "sparsity=1.2 is not accepted; give a number in [0, 1)"),
+        (["sparsity=much"], "sparsity='much' is not a number"),
+        (["strategy=nope"], "Could not find 'strategy/nope' Available options in 'strategy': magnitude random"),
+        (["schedule.end=100000"], "lies after training, which ends at 30 steps"),
+        (["targets.include='nope.*'"], "'nope.*' matches no parameter"),
+        (["+trainer.max_steps=10"], "trainer.max_steps=10 is not accepted"),
+        (["checkpoint.every_n_steps=0"], "checkpoint.every_n_steps=0 is not accepted"),
+        (["data.holdout=5000"], "data.holdout=5000 is not accepted; give 1 to 1436"),
+        (["objective=speed"], "objective='speed' is unknown; known: accuracy, val_accuracy"),
+        (["data=mnist", "data_dir=nowhere"], "train-images-idx3-ubyte.gz is missing"),
+        (["hydra.run.dir=occupied"], "the folder holds another run. Continue it by resume="),
+        (["hydra.run.dir=file/run"], "the output folder file/run cannot be written"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_cannot_work_is_refused_in_words_and_trains_nothing(arguments, message, tmp_path):
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "last.ckpt").write_bytes(b"precious")
+    (tmp_path / "file").write_text("in the way")
+    refused = dynprune(*SHORT, *arguments, folder=tmp_path)
+    assert refused.returncode != 0
+    assert message in words(refused.stderr + refused.stdout)
+    assert not list(tmp_path.glob("outputs/*/*/*.ckpt"))
+    assert (tmp_path / "occupied" / "last.ckpt").read_bytes() == b"precious"
+
+
+def test_a_job_of_a_sweep_that_was_killed_is_named_and_can_be_resumed_on_its_own(tmp_path):
+    sweep = (*SHORT, "sparsity=0.5,0.9", "hydra.sweep.dir=sweep", "dense=false")
+    killed = stopped("pruned", "on_train_batch_end", 15, "-m", *sweep, folder=tmp_path)
+    assert killed.returncode == -9
+    job = tmp_path / "sweep" / "0"
+    assert [row.error for row in read_jobs(tmp_path / "sweep")] == ["ended without results"]
+    assert dynprune("resume=sweep/0", folder=tmp_path).returncode == 0
+    assert json.loads((job / "results.json").read_text())["sparsity"] == 0.5
+    (row,) = read_jobs(tmp_path / "sweep")
+    assert row.error is None

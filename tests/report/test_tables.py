@@ -1,0 +1,114 @@
+"""What the tables say, on figures written out here."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lightning_dynprune.report.run_table import run_line, run_table
+from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
+
+RESULTS: dict[str, Any] = {
+    "accuracy": 0.91,
+    "dense_accuracy": 0.93,
+    "val_accuracy": 0.92,
+    "dense_val_accuracy": 0.94,
+    "sparsity": 0.75,
+    "target_sparsity": 0.8,
+    "nonzero": 300,
+    "parameters": 1200,
+    "compression": 4.0,
+    "layers": {"fc.weight": 0.75},
+    "connections": {"fc.weight": 1000},
+    "seconds": {"data": 0.1, "dense": 3.0, "pruned": 130.0, "test": 0.2},
+    "bytes": {"dense": 4800, "compact": 1325},
+    "seed": 3,
+}
+FAILED = SweepRow("1", ["sparsity=[2]"], error="ValueError: sparsity=2 is [not] accepted")
+
+
+def printed(table: Any, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def cells(text: str, label: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(label)]
+    return re.split(r"\s{2,}", line.strip())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ["test accuracy", "93.00 %", "91.00 %"],
+        ["validation accuracy", "94.00 %", "92.00 %"],
+        ["sparsity asked for", "0.00 %", "80.00 %"],
+        ["sparsity reached", "0.00 %", "75.00 %"],
+        ["non-zero parameters", "1,200", "300"],
+        ["compression", "1.0x", "4.0x"],
+        ["weights on disk", "4.8 kB", "1.3 kB"],
+        ["training", "3.0 s", "2 min 10 s"],
+        ["fc.weight", "1,000", "250", "75.00 %"],
+    ],
+    ids=lambda row: row[0],
+)
+def test_a_run_shows_dense_beside_pruned_and_each_layer(row):
+    found = cells(printed(run_table(RESULTS, Path("/runs/1"))), row[0])
+    assert found[1:] == row[1:]
+
+
+def test_a_run_without_dense_control_claims_no_figures_for_it():
+    alone = {
+        **RESULTS,
+        "dense_accuracy": None,
+        "dense_val_accuracy": None,
+        "seconds": {"data": 0, "pruned": 1, "test": 0},
+    }
+    table = printed(run_table(alone, Path("/runs/1")))
+    assert cells(table, "test accuracy")[1:] == ["-", "91.00 %"]
+    assert cells(table, "training")[1:] == ["-", "1.0 s"]
+
+
+def test_a_job_of_a_sweep_is_one_line():
+    text = printed(run_line(RESULTS, Path("/runs/1"))).strip()
+    assert text == "75.00 % pruned, 4.0x, test accuracy 91.00 % (dense 93.00 %), /runs/1"
+
+
+def test_a_sweep_names_what_sets_its_jobs_apart_and_why_one_failed():
+    rows = [
+        SweepRow("0", ["seed=3", "sparsity=0.8"], RESULTS),
+        SweepRow("1", ["seed=3", *FAILED.overrides], error=FAILED.error),
+    ]
+    text = printed(sweep_table(rows, Path("/sweep")))
+    assert text.splitlines()[0].strip() == "Sweep seed=3"
+    assert cells(text, "0") == ["0", "sparsity=0.8", "80.00 %", "75.00 %", "91.00 %", "93.00 %", "4.0x"]
+    assert "sparsity=[2]" in text
+    assert "failed: ValueError: sparsity=2 is [not] accepted" in re.sub(r"\s+", " ", text)
+
+
+def test_all_columns_of_a_sweep_fit_a_terminal_of_80_columns():
+    text = printed(
+        sweep_table([SweepRow("0", ["sparsity=0.8", "strategy=magnitude"], RESULTS), FAILED], Path("/s")), 80
+    )
+    assert "4.0x" in text
+    assert "factor" in text
+    assert "…" not in text
+
+
+def test_a_summary_has_a_line_a_job_with_empty_figures_for_a_failed_one(tmp_path):
+    write_summary([SweepRow("0", ["sparsity=0.8"], RESULTS), FAILED], tmp_path / "summary.csv")
+    with (tmp_path / "summary.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["accuracy"] == "0.91"
+    assert first["target_sparsity"] == "0.8"
+    assert first["error"] == ""
+    assert second["overrides"] == "sparsity=[2]"
+    assert second["accuracy"] == ""
+    assert second["error"] == "ValueError: sparsity=2 is [not] accepted"
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
