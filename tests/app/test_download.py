@@ -64,7 +64,7 @@ def test_all_four_files_are_fetched_by_checksum_and_read(mirror):
 
 def test_what_a_mirror_serves_instead_is_found_out_by_the_content(mirror, monkeypatch):
     monkeypatch.setitem(CONTENT, "t10k-labels-idx1-ubyte", idx([2], bytes([1, 3])))
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz is corrupt: unzipped MD5"):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is corrupt: unzipped MD5"):
         MNIST([1, 28, 28], 10, batch_size=2, holdout=1, seed=0).setup()
 
 

@@ -58,7 +58,6 @@ def fitted(lr_schedule: str) -> tuple[L.Trainer, Classifier, Recorder]:
     # Two classes told apart by their sign: one step of gradient descent learns them.
     labels = torch.arange(40) % 2
     images = (labels * 2.0 - 1).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    batches = TensorBatches(images, labels, batch_size=10, seed=0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     module = Classifier(network, 2, lambda p: torch.optim.SGD(p, lr=0.8), lr_schedule, log_every_n_steps=3)
     noted = Recorder()
@@ -72,7 +71,8 @@ def fitted(lr_schedule: str) -> tuple[L.Trainer, Classifier, Recorder]:
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(module, batches, batches)
+    train, held = (TensorBatches(images, labels, 10, seed) for seed in (0, None))
+    trainer.fit(module, train, held)
     return trainer, module, noted
 
 
