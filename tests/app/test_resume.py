@@ -44,11 +44,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(
     ("strategy", "phase", "event", "step"),
     [
+        ("magnitude", "dense", "on_train_batch_end", 1),
         ("magnitude", "dense", "on_train_batch_end", 7),
+        ("magnitude", "dense", "on_train_batch_end", 30),
         ("magnitude", "dense", "on_test_start", 30),
         ("magnitude", "pruned", "on_train_batch_end", 1),
         ("magnitude", "pruned", "on_train_batch_end", 20),
         ("magnitude", "pruned", "on_validation_end", 20),
+        ("magnitude", "pruned", "on_test_start", 30),
         ("taylor", "pruned", "on_train_batch_end", 13),
         ("taylor", "pruned", "on_train_epoch_end", 10),
         ("random", "pruned", "on_train_batch_end", 17),

@@ -1,0 +1,122 @@
+"""The program as it is typed: help, a folder of one's own settings, a sweep, Ctrl-C from the terminal."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from lightning_dynprune.app.sweep import read_jobs
+from tests.app.program import SHORT, dynprune, dynprune_afresh, environment, stopped
+
+OWN_STRATEGY = """
+from dataclasses import dataclass
+from lightning_dynprune.strategies import Strategy
+
+@dataclass(frozen=True)
+class Largest(Strategy):
+    def score(self, target):
+        return -target.weight.abs()
+"""
+
+
+def zeros(folder: Path) -> dict[str, int]:
+    weights = load_file(folder / "model.safetensors")
+    return {name: int((weight == 0).sum()) for name, weight in weights.items() if name.endswith("weight")}
+
+
+def test_help_lists_the_groups_and_trains_nothing(tmp_path):
+    done = dynprune_afresh("--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert "strategy: magnitude, random, sigmoid, taylor" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_settings_of_the_users_own_is_resumed_by_the_command_it_printed(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_STRATEGY)
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "largest.yaml").write_text("_target_: mine.Largest\n")
+    settings = ("strategy=largest", "--config-dir", "conf", *SHORT, "dense=false")
+    arguments = [*settings, "hydra.run.dir=run"]
+    broken = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT_STEP_16, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert broken.returncode == 130, broken.stderr
+    (command,) = re.findall(r"^ +dynprune (.*resume=.*)$", broken.stderr, re.MULTILINE)
+    assert f"--config-dir {tmp_path / 'conf'}" in command
+    resumed = dynprune_afresh(*shlex.split(command), folder=tmp_path, path=str(tmp_path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert sum(zeros(tmp_path / "run").values()) == 45_180
+
+
+STOPPED_AT_STEP_16 = """
+import os, signal
+from lightning_dynprune.app.callbacks import History
+from lightning_dynprune.app.main import run
+
+def stop(self, trainer, *rest):
+    if trainer.global_step == 16:
+        os.kill(os.getpid(), signal.SIGINT)
+
+History.on_train_batch_start = stop
+run()
+"""
+
+
+def test_ctrl_c_from_outside_leaves_a_checkpoint_that_continues(tmp_path):
+    settings = ("trainer.max_epochs=400", "logger=none", "dense=false", "hydra.run.dir=run")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "lightning_dynprune", *settings],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        last = tmp_path / "run" / "last.ckpt"
+        ends = time.monotonic() + 120
+        while not last.exists() and running.poll() is None and time.monotonic() < ends:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130, errors
+    assert f"resume={tmp_path.resolve() / 'run'}" in errors
+    checkpoint = torch.load(last, weights_only=True)
+    assert 0 < checkpoint["global_step"] < 400 * 38
+    # The checkpoint is whole: the program takes it up, to be stopped again two steps on.
+    step = checkpoint["global_step"] + 2
+    again = stopped("pruned", "on_train_batch_end", step, "resume=run", folder=tmp_path)
+    assert again.returncode == -9, again.stderr
+
+
+def test_a_sweep_without_failures_ends_with_status_0_and_a_row_a_job(tmp_path):
+    sweep = (*SHORT, "trainer.max_epochs=1", "dense=false", "sparsity=0.5,0.8", "hydra.sweep.dir=sweep")
+    done = dynprune("-m", *sweep, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = read_jobs(tmp_path / "sweep")
+    assert [(row.job, row.error, row.results["sparsity"]) for row in rows] == [("0", None, 0.5), ("1", None, 0.8)]
+    assert sum(zeros(tmp_path / "sweep" / "0").values()) == 50_200 // 2
+
+
+def test_each_target_may_have_a_sparsity_of_its_own_and_the_run_none(tmp_path):
+    targets = "targets.include={*.fc1.weight:{sparsity:0.75},*.fc2.weight:{sparsity:0.5}}"
+    done = dynprune(
+        *SHORT, "sparsity=null", "threshold.scope=layer", targets, "dense=false", "hydra.run.dir=run", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert zeros(tmp_path / "run") == {"fc1.weight": 14_400, "fc2.weight": 15_000, "fc3.weight": 0}
