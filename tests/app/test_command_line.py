@@ -1,9 +1,7 @@
-"""The program as it is typed: help, a folder of one's own settings, a sweep, Ctrl-C from the terminal."""
+"""The program as it is typed: help, a sweep, targets, Ctrl-C from the terminal."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,16 +14,6 @@ from safetensors.torch import load_file
 from lightning_dynprune.app.sweep import read_jobs
 from tests.app.program import SHORT, dynprune, dynprune_afresh, environment, stopped
 
-OWN_STRATEGY = """
-from dataclasses import dataclass
-from lightning_dynprune.strategies import Strategy
-
-@dataclass(frozen=True)
-class Largest(Strategy):
-    def score(self, target):
-        return -target.weight.abs()
-"""
-
 
 def zeros(folder: Path) -> dict[str, int]:
     weights = load_file(folder / "model.safetensors")
@@ -37,41 +25,6 @@ def test_help_lists_the_groups_and_trains_nothing(tmp_path):
     assert done.returncode == 0
     assert "strategy: magnitude, random, sigmoid, taylor" in done.stdout
     assert not list(tmp_path.iterdir())
-
-
-def test_a_run_with_settings_of_the_users_own_is_resumed_by_the_command_it_printed(tmp_path):
-    (tmp_path / "mine.py").write_text(OWN_STRATEGY)
-    (tmp_path / "conf" / "strategy").mkdir(parents=True)
-    (tmp_path / "conf" / "strategy" / "largest.yaml").write_text("_target_: mine.Largest\n")
-    settings = ("strategy=largest", "--config-dir", "conf", *SHORT, "dense=false")
-    arguments = [*settings, "hydra.run.dir=run"]
-    broken = subprocess.run(
-        [sys.executable, "-c", STOPPED_AT_STEP_16, *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert broken.returncode == 130, broken.stderr
-    (command,) = re.findall(r"^ +dynprune (.*resume=.*)$", broken.stderr, re.MULTILINE)
-    assert f"--config-dir {tmp_path / 'conf'}" in command
-    resumed = dynprune_afresh(*shlex.split(command), folder=tmp_path, path=str(tmp_path))
-    assert resumed.returncode == 0, resumed.stderr
-    assert sum(zeros(tmp_path / "run").values()) == 45_180
-
-
-STOPPED_AT_STEP_16 = """
-import os, signal
-from lightning_dynprune.app.callbacks import History
-from lightning_dynprune.app.main import run
-
-def stop(self, trainer, *rest):
-    if trainer.global_step == 16:
-        os.kill(os.getpid(), signal.SIGINT)
-
-History.on_train_batch_start = stop
-run()
-"""
 
 
 def test_ctrl_c_from_outside_leaves_a_checkpoint_that_continues(tmp_path):
