@@ -39,3 +39,16 @@ def test_a_run_killed_at_random_in_each_training_ends_as_the_unbroken_one(situat
     resumed = dynprune(*arguments, **place)
     assert resumed.returncode == 0, resumed.stderr
     assert outcome(tmp_path / "killed" / "run") == outcome(tmp_path / "whole" / "run")
+
+
+def test_ctrl_c_amid_an_accumulated_gradient_saves_no_half_of_it(tmp_path):
+    # 10 batches an epoch, 3 a step: the batch that starts behind step 6 is the first of its three.
+    settings = (*SETTINGS, *SITUATIONS["accumulation"], "hydra.run.dir=run", "dense=false")
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    assert dynprune(*settings, folder=tmp_path / "whole").returncode == 0
+    broken = stopped("pruned", "on_train_batch_start", 6, *settings, folder=tmp_path / "broken", by="SIGINT")
+    assert broken.returncode == 130, broken.stderr
+    assert dynprune("resume=run", folder=tmp_path / "broken").returncode == 0
+    weights = [(tmp_path / name / "run" / "model.safetensors").read_bytes() for name in ("whole", "broken")]
+    assert weights[0] == weights[1]
