@@ -15,6 +15,7 @@ from lightning_dynprune import DynamicPruning
 from lightning_dynprune.schedules import OneShot
 
 SPARSITY = 0.9
+WARM_STEPS = 3  # of the first, short epoch
 
 
 def named_weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -30,24 +31,36 @@ def zeros(network: nn.Module) -> float:
         return 1 - nonzero / sum(layer.weight.numel() for layer in layers)
 
 
+class AfterFirstEpoch(L.Callback):
+    """Prunes once some steps are taken, so that every contender's optimizer has seen dense gradients alike."""
+
+    def __init__(self, prune_now: Callable[[], object]) -> None:
+        self.prune_now = prune_now
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prune at the end of epoch 0, as ModelPruning does."""
+        if trainer.current_epoch == 0:
+            self.prune_now()
+
+
 def nothing(network: nn.Module) -> list[L.Callback]:
     """Train densely."""
     return []
 
 
 def dynprune(network: nn.Module) -> list[L.Callback]:
-    """Prune once, after the first step, by this package's callback; from then on the masks are held."""
-    return [DynamicPruning(schedule=OneShot(SPARSITY, begin=1))]
+    """Prune once, after the first steps, by this package's callback; from then on the masks are held."""
+    return [DynamicPruning(schedule=OneShot(SPARSITY, begin=WARM_STEPS))]
 
 
 def torch_prune(network: nn.Module) -> list[L.Callback]:
-    """Prune before training by ``torch.nn.utils.prune``."""
-    prune.global_unstructured(named_weights(network), pruning_method=prune.L1Unstructured, amount=SPARSITY)
-    return []
+    """Prune after the first, short epoch by ``torch.nn.utils.prune``."""
+    weights = named_weights(network)
+    return [AfterFirstEpoch(lambda: prune.global_unstructured(weights, prune.L1Unstructured, amount=SPARSITY))]
 
 
 def model_pruning(network: nn.Module) -> list[L.Callback]:
-    """Prune at the end of the first, short epoch by Lightning's callback."""
+    """Prune after the first, short epoch by Lightning's callback."""
     return [
         ModelPruning(
             "l1_unstructured",
@@ -61,12 +74,11 @@ def model_pruning(network: nn.Module) -> list[L.Callback]:
 
 
 def ao_pruning(network: nn.Module) -> list[L.Callback]:
-    """Prune before training by ``torch.ao.pruning``, entry by entry."""
+    """Prune after the first, short epoch by ``torch.ao.pruning``, entry by entry."""
     sparsifier = WeightNormSparsifier(SPARSITY, sparse_block_shape=(1, 1), zeros_per_block=1)
     names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     sparsifier.prepare(network, config=[{"tensor_fqn": f"{name}.weight"} for name in names])
-    sparsifier.step()
-    return []
+    return [AfterFirstEpoch(sparsifier.step)]
 
 
 BASE = "no pruning"

@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/step_overhead.py --quick  # LeNet-300-100, few rounds: two minutes
 
 Every contender trains the same network by a real Lightning ``Trainer`` with a CSV logger, its weights
-pruned to 90 % before measuring starts: nothing (the base), nothing once more (the control),
-``DynamicPruning`` with its logging as it comes, ``torch.nn.utils.prune``, Lightning's ``ModelPruning``
-and ``torch.ao.pruning``. The trainers live side by side in one process, each in a thread that waits
-inside its data iterator until it is its turn to take a few steps; so turns alternate, only one thread
-ever runs, and CPU time is counted.
+pruned to 90 % after the first steps, before measuring starts: nothing (the base), nothing once more (the
+control), ``DynamicPruning`` with its logging as it comes, ``torch.nn.utils.prune``, Lightning's
+``ModelPruning`` and ``torch.ao.pruning``. The trainers live side by side in one process, each in a thread
+that waits inside its data iterator until it is its turn to take a few steps; so turns alternate, only one
+thread ever runs, and CPU time is counted.
 
 Prints three tables and writes JSON: the time of a step between updates over that of the base (median and
 quartiles over the rounds); the time of a whole run with the default schedule over one without; and the
@@ -31,10 +31,10 @@ from typing import Any
 
 import timing
 import torch
-from contenders import BASE, CONTENDERS, SPARSITY, named_weights, nothing, zeros
+from contenders import BASE, CONTENDERS, SPARSITY, WARM_STEPS, named_weights, nothing, zeros
 from models import WORKLOADS, Plain
 from rich.table import Table
-from turns import WARM_STEPS, Training, trainer
+from turns import Training, trainer
 
 from lightning_dynprune import DynamicPruning
 

@@ -13,12 +13,10 @@ from typing import Any
 import lightning.pytorch as L
 import timing
 import torch
+from contenders import WARM_STEPS
 from lightning.pytorch.loggers import CSVLogger
 from models import Plain, Workload
 from torch import nn
-
-WARM_STEPS = 3
-
 
 ENDLESS = 10**9
 
