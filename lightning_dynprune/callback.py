@@ -310,7 +310,9 @@ def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
     epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
-    return (int(steps) if math.isfinite(steps) else None), per_epoch, epochs
+    # -1 stands for max_steps without a limit, which is all Lightning says of a loader without a length.
+    known = math.isfinite(steps) and steps >= 0
+    return (int(steps) if known else None), per_epoch, epochs
 
 
 def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:

@@ -112,12 +112,16 @@ class Cut:
         left = self.ties
         for keep, values, candidates, positions in self._pieces(scores):
             if left:
-                tied = values == self.value
+                tied = compared(values, self.value, torch.eq)
                 if candidates is not None:
                     tied &= candidates
-                first = tied.nonzero().view(-1)[:left]
-                left -= first.numel()
-                keep[first if positions is None else positions[first]] = True
+                count = int(count_true(tied))
+                if positions is None and count <= left:
+                    keep |= tied
+                elif count:
+                    first = tied.nonzero().view(-1)[:left]
+                    keep[first if positions is None else positions[first]] = True
+                left -= min(left, count)
             yield keep
 
     def _pieces(self, scores: Scores) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -125,7 +129,7 @@ class Cut:
         if self.drafted is None or scores.draft is None:
             for piece, candidates in scores.pieces():
                 values = _widened(piece)
-                keep = values > self.value
+                keep = compared(values, self.value)
                 if candidates is not None:
                     keep &= candidates
                 yield keep, values, candidates, None
@@ -201,6 +205,17 @@ def moments(scores: Scores) -> tuple[float, float]:
     return mean, math.sqrt(max(squares / count - mean * mean, 0.0))
 
 
+def compared(values: Tensor, bound: float, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
+    """Return ``values > bound`` (or another comparison) as bool.
+
+    On a CPU torch compares into floats with vector instructions and into bools without: two passes are three times
+    faster than one.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return compare(values, bound)
+    return compare(values, bound, out=torch.empty_like(values)).bool()
+
+
 def count_true(flags: Tensor) -> Tensor:
     """Return how many entries of a flat bool tensor are True, int64; several times faster than ``count_nonzero``.
 
@@ -210,7 +225,8 @@ def count_true(flags: Tensor) -> Tensor:
     if flags.device.type != "cpu" or not whole or flags.storage_offset() % 8 or not flags.is_contiguous():
         return torch.count_nonzero(flags)
     words = flags[:whole].view(torch.int64).view(-1, 128).sum(1)
-    return words.view(torch.uint8).sum() + torch.count_nonzero(flags[whole:])
+    counted = words.view(torch.uint8).sum()
+    return counted if whole == flags.numel() else counted + torch.count_nonzero(flags[whole:])
 
 
 def require_finite(values: Tensor, what: str) -> None:
@@ -329,7 +345,7 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     start = 0
     for piece, candidates in scores.checked():
         piece = piece.to(dtype)
-        above, inside = piece > top, piece >= bottom
+        above, inside = compared(piece, top), compared(piece, bottom, torch.ge)
         if candidates is not None:
             above &= candidates
             inside &= candidates

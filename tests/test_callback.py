@@ -322,14 +322,17 @@ def test_another_callback_may_prune_the_model_after_a_fit(tmp_path):
     assert zeros(model) == 750
 
 
+class Unsized(IterableDataset):
+    """Six batches, which nobody can count beforehand."""
+
+    def __iter__(self):
+        for _ in range(6):
+            yield torch.randn(4, 20), torch.randint(5, (4,))
+
+
 @pytest.mark.parametrize(("sized", "limit"), [(True, 1.0), (True, 0.5), (True, 3), (False, 1.0), (False, 3)])
 @pytest.mark.parametrize("check", [1.0, 2])
 def test_an_epoch_ends_once_however_long_it_is(limit, sized, check, tmp_path):
-    class Unsized(IterableDataset):
-        def __iter__(self):
-            for _ in range(6):
-                yield torch.randn(4, 20), torch.randint(5, (4,))
-
     data = loader() if sized else DataLoader(Unsized(), batch_size=None)
     pruning = DynamicPruning(
         schedule={"name": "linear", "final": 0.8, "begin": "1 epoch", "end": "3 epochs", "every": "1 epoch"}
@@ -401,7 +404,14 @@ def test_shares_of_an_endless_training_are_refused_and_steps_are_not(tmp_path):
     endless = DataLoader(Endless(), batch_size=4)
     with pytest.raises(ValueError, match="is a share of training, whose length is not known; give begin in steps"):
         trainer([DynamicPruning(sparsity=0.5)], tmp_path, max_epochs=-1).fit(net(), endless)
-    pruning = DynamicPruning(sparsity=0.5, schedule={"name": "cubic", "begin": 1, "end": 8, "every": 1})
+    in_steps = {"name": "cubic", "begin": 1, "end": 8, "every": 1}
+    without_length = DataLoader(Unsized(), batch_size=None)
+    with pytest.raises(ValueError, match="is a share of training, whose length is not known"):
+        trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(net(), without_length)
+    pruning = DynamicPruning(sparsity=0.5, schedule=in_steps)
+    trainer([pruning], tmp_path).fit(net(), without_length)
+    assert pruning.sparsity == 0.5
+    pruning = DynamicPruning(sparsity=0.5, schedule=in_steps)
     trainer([pruning], tmp_path, max_epochs=-1, max_steps=10).fit(net(), endless)
     assert pruning.sparsity == 0.5
 
