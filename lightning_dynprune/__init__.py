@@ -1,6 +1,19 @@
 """Dynamic pruning for PyTorch Lightning."""
 
-from lightning_dynprune.callback import DynamicPruning
+from typing import TYPE_CHECKING, Any
+
 from lightning_dynprune.pruner import Pruner, Update
 
+if TYPE_CHECKING:
+    from lightning_dynprune.callback import DynamicPruning
+
 __all__ = ["DynamicPruning", "Pruner", "Update"]
+
+
+def __getattr__(name: str) -> Any:
+    # The engine works without Lightning, whose import takes seconds, so the callback is loaded when it is named.
+    if name == "DynamicPruning":
+        from lightning_dynprune.callback import DynamicPruning
+
+        return DynamicPruning
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -17,8 +18,9 @@ from lightning_dynprune.checks import check_share
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
-from lightning_dynprune.pruner import Pruner, Update, build_schedule
+from lightning_dynprune.pruner import Pruner, Update
 from lightning_dynprune.schedules import Schedule
+from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.targets import Selector, Targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
@@ -86,10 +88,11 @@ class DynamicPruning(Callback):
             "seed": seed,
         }
         if sparsity is not None or not isinstance(targets, Mapping):
-            self._settings["schedule"] = build_schedule(schedule, sparsity)
+            self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
         self.name = name
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
+        self._clock: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._stepping: set[str] = set()
         self._update: Update | None = None
@@ -251,7 +254,7 @@ class DynamicPruning(Callback):
         gradient scaler it comes last, and not at all where the scaler skips it.
         """
         optimizer = getattr(optimizer, "optimizer", optimizer)
-        if optimizer is not getattr(self, "_clock", None) or not self._running().strategy.accumulates:
+        if optimizer is not self._clock or not self._running().strategy.accumulates:
             return
         self._stepping.add(event)
         if len(self._stepping) == 2:
@@ -304,7 +307,7 @@ def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:
     """Return training's optimizer steps, those of one epoch, and its epochs; None where Lightning cannot tell."""
     try:
         steps = trainer.estimated_stepping_batches
-    except Exception as error:  # Lightning refuses to estimate where accumulation changes between epochs
+    except MisconfigurationException as error:  # accumulation that changes between epochs
         warnings.warn(f"the length of training is not known: {error}", stacklevel=2)
         steps = math.inf
     batches = trainer.num_training_batches

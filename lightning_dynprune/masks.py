@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_dynprune.selection import count_true
+from lightning_dynprune.flags import count_true
 from lightning_dynprune.targets import Target
 
 # A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in

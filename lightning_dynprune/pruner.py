@@ -8,27 +8,28 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.checks import check_share
-from lightning_dynprune.masks import MaskSet, undrafted
+from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.optimizer import slots
 from lightning_dynprune.patterns import PATTERNS, Pattern
-from lightning_dynprune.schedules import SCHEDULES, Clock, Horizon, Schedule
-from lightning_dynprune.selection import Cut, Scores, require_finite
+from lightning_dynprune.schedules import Clock, Horizon, Schedule
+from lightning_dynprune.schedules.settings import resolved, settled
+from lightning_dynprune.schedules.sparsity import sparsity_schedule
+from lightning_dynprune.scores import Scores, require_finite
+from lightning_dynprune.scoring import pieces_of, scores_of
+from lightning_dynprune.selection import Cut
 from lightning_dynprune.strategies import STRATEGIES, Strategy
-from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
+from lightning_dynprune.targets import Selector, Target, Targets, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
-_PIECE = 2**19  # entries scored at once on a CPU: the intermediate results stay in cache
-_PIECE_ON_DEVICE = 2**26  # on an accelerator: few launches and few host syncs
 _VERSION = 1
 
-PartT = TypeVar("PartT")
 _active: weakref.WeakSet[Pruner] = weakref.WeakSet()
 
 
@@ -124,10 +125,10 @@ class Pruner:
         horizon = Horizon(total_steps, steps_per_epoch, epochs)
         self.targets = find_targets(model, targets, exclude, min_kept)
         self._refuse_two_owners()
-        self.strategy = _resolved(STRATEGIES.build(strategy), horizon)
-        self.threshold = _resolved(THRESHOLDS.build(threshold), horizon)
+        self.strategy = resolved(STRATEGIES.build(strategy), horizon)
+        self.threshold = resolved(THRESHOLDS.build(threshold), horizon)
         self.pattern = PATTERNS.build(pattern)
-        self.schedule = build_schedule(schedule, self.threshold.planned(self.targets, sparsity)).resolve(horizon)
+        self.schedule = sparsity_schedule(schedule, self.threshold.planned(self.targets, sparsity)).resolve(horizon)
         self.optimizers = _as_list(optimizer)
         if self.strategy.needs_gradients and not self.optimizers:
             raise ValueError(
@@ -202,7 +203,7 @@ class Pruner:
                 self.strategy.observe(view)
                 continue
             flat = view.flat()
-            for start, stop in _bounds(target):
+            for start, stop in pieces_of(target):
                 self.strategy.observe(flat.piece(start, stop))
 
     @torch.no_grad()
@@ -216,7 +217,7 @@ class Pruner:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
         asked = self.schedule.value(self.clock) if sparsity is None else check_share("sparsity", sparsity)
-        strategy, threshold = _settled(self.strategy, self.clock), _settled(self.threshold, self.clock)
+        strategy, threshold = settled(self.strategy, self.clock), settled(self.threshold, self.clock)
         for target in self.targets:
             require_finite(target.parameter, f"weights of {target.name}")
         scores = [self._scores(strategy, position) for position in range(len(self.targets))]
@@ -319,47 +320,9 @@ class Pruner:
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
 
     def _scores(self, strategy: Strategy, position: int) -> Scores:
-        """Return the scores of one target: made piece by piece where strategy and pattern allow, else whole."""
-        target, mask = self.targets[position], self.masks.tensors[position]
-        view = target.view(mask, self._seed(target))
-        all_live = self.masks.kept[position] == target.numel
-        if strategy.elementwise and self.pattern.elementwise:
-            flat = view.flat()
-            units = target.numel
-            candidates = self.masks.kept[position]
-
-            def score(piece: TargetView) -> tuple[Tensor, Tensor | None]:
-                return strategy.score(piece), None if all_live else undrafted(piece.mask)
-
-            def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
-                return (score(flat.piece(start, stop)) for start, stop in _bounds(target))
-
-            def sample(index: Tensor) -> tuple[Tensor, Tensor | None]:
-                return score(flat.gather(index))
-        else:
-            living = None if all_live else self.pattern.pool(target, mask.float()) > 0
-            whole = self.pattern.pool(target, strategy.score(view))
-            units = whole.numel()
-            candidates = units if living is None else int(living.sum())
-
-            def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
-                yield whole, living
-
-            def sample(index: Tensor) -> tuple[Tensor, Tensor | None]:
-                return whole[index], None if living is None else living[index]
-
-        return Scores(
-            target.name,
-            units,
-            candidates,
-            pieces,
-            sample,
-            min_kept=target.min_kept,
-            device=target.parameter.device,
-            shape=tuple(target.parameter.shape),
-            share=target.sparsity,
-            draft=self.masks.draft(position) if self.pattern.elementwise and strategy.elementwise else None,
-        )
+        target, masks = self.targets[position], self.masks
+        mask, kept, draft = masks.tensors[position], masks.kept[position], masks.draft(position)
+        return scores_of(target, strategy, self.pattern, mask, kept, draft, self._seed(target))
 
     def _keeps(self, position: int, cut: Cut, scores: Scores) -> Iterator[Tensor]:
         keeps = cut.keeps(scores)
@@ -380,57 +343,7 @@ class Pruner:
                 )
 
 
-def build_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: float | None) -> Schedule:
-    """Return the schedule of the sparsity, from what the user gave for both.
-
-    Raises:
-        TypeError: sparsity is no number.
-        ValueError: sparsity is outside [0, 1), is not given at all, or contradicts the schedule's own.
-    """
-    if sparsity is not None:
-        check_share("sparsity", sparsity)
-    given = schedule.get("final") if isinstance(schedule, Mapping) else getattr(schedule, "final", None)
-    if given is None:
-        if sparsity is None:
-            raise ValueError(
-                "sparsity=None: how sparse to become is not said; give sparsity in [0, 1), or a schedule with final"
-            )
-        return SCHEDULES.build(schedule, final=sparsity)
-    check_share("schedule: final", given)
-    if sparsity is not None and sparsity != given:
-        raise ValueError(
-            f"sparsity={sparsity!r} contradicts the schedule's final={given!r}; give one of them, or the same in both"
-        )
-    built = SCHEDULES.build(schedule)
-    check_share("schedule: initial", built.initial)
-    return built
-
-
 def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-
-
-def _bounds(target: Target) -> Iterator[tuple[int, int]]:
-    size = _PIECE if target.parameter.device.type == "cpu" else _PIECE_ON_DEVICE
-    return ((start, min(start + size, target.numel)) for start in range(0, target.numel, size))
-
-
-def _schedules_of(part: Any) -> dict[str, Schedule]:
-    """Return the settings of a part that change over training."""
-    if not dataclasses.is_dataclass(part):
-        return {}
-    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    return {name: value for name, value in values.items() if isinstance(value, Schedule)}
-
-
-def _resolved(part: PartT, horizon: Horizon) -> PartT:
-    changing = {name: value.resolve(horizon) for name, value in _schedules_of(part).items()}
-    return cast("PartT", dataclasses.replace(cast("Any", part), **changing)) if changing else part
-
-
-def _settled(part: PartT, clock: Clock) -> PartT:
-    """Return the part with the numbers its settings have now."""
-    now = {name: value.value(clock) for name, value in _schedules_of(part).items()}
-    return cast("PartT", dataclasses.replace(cast("Any", part), **now)) if now else part

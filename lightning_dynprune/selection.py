@@ -3,92 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
+from lightning_dynprune.flags import compared, count_true, true_positions
+from lightning_dynprune.scores import Scores, widened
+
 _SIGMAS = 6.0  # a bracket this wide misses about twice in a billion cuts; a miss costs one more pass
 _COLLECTED = 0.12  # at most about this share of all units is collected inside a bracket
 _FEW = 2**16  # so few units are simply all collected
-
-
-class NonFiniteError(RuntimeError):
-    """A score or a weight is NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one target, one a unit of its pattern, made on demand.
-
-    Attributes:
-        name: qualified name of the target.
-        units: how many units there are.
-        candidates: how many of them may be kept.
-        pieces: yields (scores, candidates) in flat order; the second is bool, or None where all are candidates.
-        sample: the same at given flat indices (int64).
-        min_kept: units that must be kept.
-        device: where the scores are made.
-        shape: shape of the target.
-        share: the target's own sparsity at the end, where it has one.
-        clip: scores above this count as infinitely good.
-        draft: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there is no
-            such memory, and scores are then made once more to tell what stays.
-    """
-
-    name: str
-    units: int
-    candidates: int
-    pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
-    sample: Callable[[Tensor], tuple[Tensor, Tensor | None]]
-    min_kept: int = 1
-    device: torch.device | str = "cpu"
-    shape: tuple[int, ...] = ()
-    share: float | None = None
-    clip: float = math.inf
-    draft: Tensor | None = None
-
-    @property
-    def floor(self) -> int:
-        """Units that must be kept, as far as there are candidates."""
-        return min(self.min_kept, self.candidates)
-
-    def checked(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield the pieces, in float32 at least.
-
-        Raises:
-            NonFiniteError: a score is not finite.
-        """
-        for scores, candidates in self.pieces():
-            require_finite(scores, f"scores of {self.name}")
-            yield self._clipped(_widened(scores)), candidates
-
-    def drawn(self, index: Tensor) -> Tensor:
-        """Return the scores of those units of ``index`` that are candidates."""
-        scores, candidates = self.sample(index)
-        scores = self._clipped(_widened(scores))
-        return scores if candidates is None else scores[candidates]
-
-    def _clipped(self, scores: Tensor) -> Tensor:
-        return scores if self.clip == math.inf else scores.masked_fill(scores > self.clip, math.inf)
-
-    @classmethod
-    def of(cls, name: str, scores: Tensor, candidates: Tensor | None = None, min_kept: int = 1) -> Scores:
-        """Return scores that lie in one tensor."""
-        flat = scores.reshape(-1)
-        mask = None if candidates is None else candidates.reshape(-1)
-        return cls(
-            name,
-            units=flat.numel(),
-            candidates=flat.numel() if mask is None else int(mask.sum()),
-            pieces=lambda: iter([(flat, mask)]),
-            sample=lambda index: (flat[index], None if mask is None else mask[index]),
-            min_kept=min_kept,
-            device=flat.device,
-            shape=tuple(scores.shape),
-        )
 
 
 @dataclass(frozen=True)
@@ -128,7 +55,7 @@ class Cut:
         """Yield what lies above the cut, and the scores among which its ties are: all, or those at some positions."""
         if self.drafted is None or scores.draft is None:
             for piece, candidates in scores.pieces():
-                values = _widened(piece)
+                values = widened(piece)
                 keep = compared(values, self.value)
                 if candidates is not None:
                     keep &= candidates
@@ -187,60 +114,6 @@ def cut_above(value: float, scores: Scores) -> Cut:
     if int(count) < scores.floor:
         return _cut_freely(scores.floor, [scores])[0]
     return Cut(value, 0, int(count))
-
-
-def moments(scores: Scores) -> tuple[float, float]:
-    """Return the mean and the standard deviation (divisor n) of a target's candidates; 0 and 0 where there are none.
-
-    Raises:
-        NonFiniteError: a score is not finite.
-    """
-    total = squares = 0.0
-    for piece, candidates in scores.checked():
-        values = (piece if candidates is None else piece[candidates]).double()
-        total += float(values.sum())
-        squares += float(values.square_().sum())
-    count = max(scores.candidates, 1)
-    mean = total / count
-    return mean, math.sqrt(max(squares / count - mean * mean, 0.0))
-
-
-def compared(values: Tensor, bound: float, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
-    """Return ``values > bound`` (or another comparison) as bool.
-
-    On a CPU torch compares into floats with vector instructions and into bools without: two passes are three times
-    faster than one.
-    """
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
-        return compare(values, bound)
-    return compare(values, bound, out=torch.empty_like(values)).bool()
-
-
-def count_true(flags: Tensor) -> Tensor:
-    """Return how many entries of a flat bool tensor are True, int64; several times faster than ``count_nonzero``.
-
-    Eight bools are added as one int64; its bytes are the sums, and 128 of them cannot overflow one.
-    """
-    whole = flags.numel() // 1024 * 1024
-    if flags.device.type != "cpu" or not whole or flags.storage_offset() % 8 or not flags.is_contiguous():
-        return torch.count_nonzero(flags)
-    words = flags[:whole].view(torch.int64).view(-1, 128).sum(1)
-    counted = words.view(torch.uint8).sum()
-    return counted if whole == flags.numel() else counted + torch.count_nonzero(flags[whole:])
-
-
-def require_finite(values: Tensor, what: str) -> None:
-    """Raise where a tensor holds NaN or inf.
-
-    Raises:
-        NonFiniteError: naming ``what``.
-    """
-    # Any NaN or inf survives a sum, the cheapest pass there is; a sum can also overflow, so a second look decides.
-    if not math.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
-        raise NonFiniteError(
-            f"{what} are not finite; masks and weights are left as they were. Look for a loss that diverged or an "
-            "overflow in mixed precision"
-        )
 
 
 @dataclass(frozen=True)
@@ -352,7 +225,7 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
         inside ^= above
         above_count += count_true(above)
         if bottom < top:
-            positions = _positions(inside)
+            positions = true_positions(inside)
             pieces.append(_Inside(piece.numel(), positions.int(), piece.index_select(0, positions)))
         else:
             inside_count += count_true(inside)
@@ -363,18 +236,6 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     if bottom < top:
         return _Found(int(above_count), sum(p.positions.numel() for p in pieces), pieces)
     return _Found(int(above_count), int(inside_count), None)
-
-
-def _positions(flags: Tensor) -> Tensor:
-    """Return the flat indices where ``flags`` is True; three times faster than ``nonzero`` where few are."""
-    whole = flags.numel() // 8 * 8
-    if flags.device.type != "cpu" or not whole:
-        return flags.nonzero().view(-1)
-    eights = flags[:whole].view(torch.int64)
-    filled = eights.nonzero().view(-1)
-    inside = eights.index_select(0, filled).view(torch.bool).nonzero().view(-1)
-    found = filled.index_select(0, inside >> 3).mul_(8).add_(inside & 7)
-    return found if whole == flags.numel() else torch.cat([found, flags[whole:].nonzero().view(-1) + whole])
 
 
 def _settle(rank: int, found: Sequence[_Found], bottom: float) -> list[Cut]:
@@ -398,7 +259,3 @@ def _settle(rank: int, found: Sequence[_Found], bottom: float) -> list[Cut]:
 
 def _next(value: float, towards: float, dtype: torch.dtype) -> float:
     return float(torch.nextafter(torch.tensor(value, dtype=dtype), torch.tensor(towards, dtype=dtype)))
-
-
-def _widened(scores: Tensor) -> Tensor:
-    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()

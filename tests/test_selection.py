@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_dynprune import selection
-from lightning_dynprune.selection import Cut, NonFiniteError, Scores, cut, cut_above, moments
+from lightning_dynprune.scores import NonFiniteError, Scores, moments
+from lightning_dynprune.selection import Cut, cut, cut_above
 
 
 def split(scores: list[Tensor], size: int, masks: list[Tensor] | None = None, min_kept: int = 0) -> list[Scores]:
@@ -155,9 +156,3 @@ def test_moments_are_of_the_candidates_alone():
     mean, std = moments(s)
     assert mean == 3.0
     assert std == pytest.approx(math.sqrt((4 + 1 + 9) / 3))
-
-
-def test_positions_match_nonzero():
-    flags = torch.rand(8 * 100, generator=torch.Generator().manual_seed(0)) < 0.05
-    assert torch.equal(selection._positions(flags), flags.nonzero().view(-1))
-    assert torch.equal(selection._positions(flags[:13]), flags[:13].nonzero().view(-1))

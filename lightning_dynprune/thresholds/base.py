@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning_dynprune.registry import Registry
-from lightning_dynprune.selection import Cut, Scores, cut, cut_above
+from lightning_dynprune.scores import Scores
+from lightning_dynprune.selection import Cut, cut, cut_above
 from lightning_dynprune.targets import Target
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_dynprune.selection import Cut, Scores, cut
+from lightning_dynprune.scores import Scores
+from lightning_dynprune.selection import Cut, cut
 from lightning_dynprune.targets import Target
 from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, units_kept
 

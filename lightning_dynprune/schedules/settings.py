@@ -1,0 +1,30 @@
+"""Settings of a part that are schedules: numbers that change over training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, cast
+
+from lightning_dynprune.schedules.base import Clock, Horizon, Schedule
+
+PartT = TypeVar("PartT")
+
+
+def _schedules_of(part: Any) -> dict[str, Schedule]:
+    """Return the settings of a part that change over training."""
+    if not dataclasses.is_dataclass(part):
+        return {}
+    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return {name: value for name, value in values.items() if isinstance(value, Schedule)}
+
+
+def resolved(part: PartT, horizon: Horizon) -> PartT:
+    """Return the part with its schedules counted in steps or epochs."""
+    changing = {name: value.resolve(horizon) for name, value in _schedules_of(part).items()}
+    return cast("PartT", dataclasses.replace(cast("Any", part), **changing)) if changing else part
+
+
+def settled(part: PartT, clock: Clock) -> PartT:
+    """Return the part with the numbers its settings have now."""
+    now = {name: value.value(clock) for name, value in _schedules_of(part).items()}
+    return cast("PartT", dataclasses.replace(cast("Any", part), **now)) if now else part
