@@ -164,7 +164,7 @@ def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
 
 def _draw(scores: Sequence[Scores], units: int) -> Tensor:
     """Return the scores of a seeded sample of candidates, on the CPU: one drawn from each of equally long stretches."""
-    size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**16
+    size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
     generator = torch.Generator().manual_seed(units)
     stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / size)
     index = stretch.long().clamp_(max=units - 1)
