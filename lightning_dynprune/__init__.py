@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_dynprune.pruner import Pruner, Update
+from lightning_dynprune.journal import Update
+from lightning_dynprune.pruner import Pruner
 
 if TYPE_CHECKING:
     from lightning_dynprune.callback import DynamicPruning

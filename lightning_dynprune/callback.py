@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
-from lightning_dynprune.pruner import Pruner, Update
+from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.strategies import STRATEGIES, Strategy

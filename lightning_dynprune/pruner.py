@@ -7,7 +7,6 @@ import hashlib
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.journal import Update
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.optimizer import slots
 from lightning_dynprune.patterns import PATTERNS, Pattern
@@ -31,27 +31,6 @@ from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 _VERSION = 1
 
 _active: weakref.WeakSet[Pruner] = weakref.WeakSet()
-
-
-@dataclass(frozen=True)
-class Update:
-    """One change of the masks.
-
-    Attributes:
-        step: optimizer steps done.
-        scheduled_sparsity: what the schedule asked for.
-        sparsity: what was reached.
-        dropped: connections pruned, by target.
-        grown: connections returned, by target.
-        churn: share of mask entries that flipped.
-    """
-
-    step: int
-    scheduled_sparsity: float
-    sparsity: float
-    dropped: dict[str, int]
-    grown: dict[str, int]
-    churn: float
 
 
 class Pruner:

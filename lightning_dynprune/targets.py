@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ class Target:
         parameter: the parameter itself, never wrapped.
         min_kept: connections that must stay, at least.
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
-        state: what the strategy remembers of this target, tensors shaped like it.
+        state: what the strategy remembers of this target.
+        memory: what the threshold remembers of this target.
     """
 
     name: str
@@ -40,15 +42,17 @@ class Target:
     min_kept: int = 1
     sparsity: float | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:
         """Connections of this target."""
         return self.parameter.numel()
 
-    def view(self, mask: Tensor, seed: int = 0) -> TargetView:
+    def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like the parameter."""
-        return TargetView(self.name, self.parameter.detach(), self.parameter.grad, mask, self.state, seed)
+        weight, grad = self.parameter.detach(), self.parameter.grad
+        return TargetView(self.name, weight, grad, mask, self.state, seed, run_seed, step)
 
 
 @dataclass
@@ -57,11 +61,13 @@ class TargetView:
 
     Attributes:
         name: qualified name of the target.
-        weight: values, detached.
+        weight: values, detached; where the strategy is latent, those behind the mask too.
         grad: the last gradient, or None where there is none.
         mask: bool, True = kept.
         state: what the strategy remembers, as its ``init_state`` made it; written by ``observe``.
         seed: differs between targets, updates and runs, and is the same on every rank.
+        run_seed: differs between targets and runs only.
+        step: optimizer steps done; 0 before training.
         start: flat index in the target of the first entry, where the piece is a slice.
         index: flat indices in the target, where the piece was gathered.
     """
@@ -72,6 +78,8 @@ class TargetView:
     mask: Tensor
     state: dict[str, Tensor]
     seed: int
+    run_seed: int = 0
+    step: int = 1
     start: int = 0
     index: Tensor | None = None
 
@@ -98,7 +106,9 @@ class TargetView:
     def _map(self, change: Any, start: int = 0, index: Tensor | None = None) -> TargetView:
         grad = None if self.grad is None else change(self.grad)
         state = {key: change(value) for key, value in self.state.items()}
-        return TargetView(self.name, change(self.weight), grad, change(self.mask), state, self.seed, start, index)
+        return dataclasses.replace(
+            self, weight=change(self.weight), grad=grad, mask=change(self.mask), state=state, start=start, index=index
+        )
 
 
 def find_targets(

@@ -1,4 +1,4 @@
-"""What a strategy is: how much a connection is worth."""
+"""What a strategy is: how much a connection is worth, and whether a pruned one may return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_dynprune.registry import Registry
+from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.targets import Target, TargetView
 
 
@@ -15,12 +16,19 @@ class Strategy(ABC):
     """Scores connections; the higher the score, the sooner a connection is kept.
 
     A strategy is a dataclass whose fields are its settings; whatever it remembers of a target lives in that target's
-    ``state``, so one instance may serve several runs.
+    ``state``, so one instance may serve several runs. A setting that could change over training is a number or a
+    schedule. What a strategy needs it declares:
 
     Attributes:
         elementwise: a connection's score depends on nothing but that connection, so a target may be scored in pieces.
-        needs_gradients: ``score`` reads ``target.grad``.
+        needs_gradients: ``score`` or ``grow`` reads ``target.grad``.
+        needs_activations: ``attend`` is called with the inputs of the targets' modules.
         accumulates: ``observe`` is called before each optimizer step.
+        latent: the values behind the mask keep training, and all of them are scored; without it pruned connections are
+            zero in the parameter and only living ones are scored.
+        exchange: share of the living connections that an update puts up for exchange: that many are dropped by
+            ``score`` beyond what the sparsity asks for, and as many returned by ``grow``. A number in [0, 1) or a
+            schedule; a strategy that grows makes it a field.
 
     Example:
         A whole strategy:
@@ -32,18 +40,42 @@ class Strategy(ABC):
 
     elementwise: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = False
+    needs_activations: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
+    latent: ClassVar[bool] = False
+    exchange: float | Schedule = 0.0
 
     @abstractmethod
     def score(self, target: TargetView) -> Tensor:
         """Return the importance of every connection: finite, shaped like ``target.weight``, higher = keep."""
 
+    def grow(self, target: TargetView) -> Tensor | None:
+        """Return the worth of every pruned connection's return: finite, shaped like ``target.weight``.
+
+        Entries of living connections are not looked at. None leaves the choice, where the schedule lets connections
+        return, to chance.
+        """
+        return None
+
     def init_state(self, target: Target) -> dict[str, Tensor]:
-        """Return the tensors to remember of a target, shaped like it; they are saved in checkpoints."""
+        """Return the tensors to remember of a target; they are saved in checkpoints.
+
+        Where the strategy is elementwise, each is shaped like the target.
+        """
         return {}
 
     def observe(self, target: TargetView) -> None:
         """Take note of a step's gradient in ``target.state``; called only where ``accumulates`` is declared."""
+        return
+
+    def attend(self, target: TargetView, inputs: Tensor) -> None:
+        """Take note of inputs in ``target.state``; called only where ``needs_activations`` is declared.
+
+        Args:
+            target: the whole target.
+            inputs: what the target's weights were multiplied with, float ``(groups, n, columns)``: a row of
+                ``target.weight.flatten(1)`` meets each of the ``n`` rows of its group, 1 group for a Linear.
+        """
         return
 
 
