@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_dynprune.journal import Update
+from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.journal import Journal, Update
 from lightning_dynprune.pruner import Pruner
 
 if TYPE_CHECKING:
     from lightning_dynprune.callback import DynamicPruning
 
-__all__ = ["DynamicPruning", "Pruner", "Update"]
+__all__ = ["AccuracyGuard", "DynamicPruning", "Journal", "Pruner", "Update"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.checks import check_share
-from lightning_dynprune.journal import Update
+from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
@@ -23,6 +24,7 @@ from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.strategies import STRATEGIES, Strategy
+from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
@@ -37,7 +39,8 @@ class DynamicPruning(Callback):
     Args:
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
         strategy: what a connection is worth: a registered name, a mapping (``name`` and settings) or an instance.
-        threshold: where the cut falls, likewise.
+        threshold: where the cut falls, likewise; by default the strategy's own, and a mapping without a ``name``
+            changes its settings.
         schedule: when to update and how sparse to be by then, likewise.
         pattern: what is kept or pruned together, likewise.
         targets: which parameters are pruned; by default the weights of Linear, convolutions and attention projections.
@@ -45,6 +48,11 @@ class DynamicPruning(Callback):
             (``sparsity``, ``min_kept``), of which the first match wins.
         exclude: globs and types never pruned.
         min_kept: connections that every target keeps, at least.
+        reconstruct: refit the weights that stay to the layer's output at each cut, on the inputs of that step's batch.
+        rewind: optimizer steps after which the model is copied, to be put back at every later update; None: never.
+        journal: record every update: True, False or the settings of :class:`~lightning_dynprune.journal.Journal`.
+        guard: watches a validated metric, and holds the pruning where it costs too much; the journal then remembers the
+            values that are cut.
         seed: of random strategies.
         name: tells two callbacks of one Trainer apart, in checkpoints and logs.
 
@@ -66,38 +74,46 @@ class DynamicPruning(Callback):
         self,
         sparsity: float | None = None,
         strategy: str | Mapping[str, Any] | Strategy = "magnitude",
-        threshold: str | Mapping[str, Any] | Threshold = "topk",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        threshold: str | Mapping[str, Any] | Threshold | None = None,
+        schedule: str | Mapping[str, Any] | Schedule | None = None,
         pattern: str | Mapping[str, Any] | Pattern = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         *,
         min_kept: int = 1,
+        reconstruct: bool = False,
+        rewind: int | None = None,
+        journal: bool | Mapping[str, Any] = True,
+        guard: AccuracyGuard | None = None,
         seed: int = 0,
         name: str | None = None,
     ) -> None:
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
+        built = STRATEGIES.build(strategy)
+        schedule = with_partner("schedule", schedule, built.schedule)
         self._settings: dict[str, Any] = {
             "sparsity": None if sparsity is None else check_share("sparsity", sparsity),
-            "strategy": STRATEGIES.build(strategy),
-            "threshold": THRESHOLDS.build(threshold),
+            "strategy": built,
+            "threshold": THRESHOLDS.build(with_partner("threshold", threshold, built.threshold)),
             "schedule": schedule,
             "pattern": PATTERNS.build(pattern),
             "targets": targets,
             "exclude": exclude,
             "min_kept": min_kept,
+            "reconstruct": reconstruct,
+            "rewind": rewind,
+            "journal": journal if guard is None else _remembering(journal),
             "seed": seed,
         }
         if sparsity is not None or not isinstance(targets, Mapping):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
+        self.guard = guard
         self.name = name
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
-        self._stepping: set[str] = set()
-        self._update: Update | None = None
-        self._unlogged = True
+        self._logged = -1
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
     @property
@@ -148,54 +164,80 @@ class DynamicPruning(Callback):
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
-            watch=False,
         )
         if self._loaded is not None:
-            pruner.load_state_dict(self._loaded)
+            self._load(self._loaded)
             self._loaded = None
         elif earlier is not None:
             _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
         self._watch(trainer.optimizers)
-        self._update, self._unlogged = None, True
+        self._logged = -1
         self._layer_metric = LayerSparsity([t.name for t in pruner.targets]).to(pl_module.device)
         self._metric = Sparsity().to(pl_module.device)
         self._compression_metric = CompressionRatio().to(pl_module.device)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the update that a schedule has before the first step, unless it waits for what a batch brings."""
+        pruner = self._running()
+        if not pruner.waits_for_data:
+            pruner.start()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log with the next batch; Lightning forgets what was logged when an epoch ends."""
-        self._unlogged = True
+        self._logged = -1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Watch the inputs of the targets where the update after this step reads them."""
+        pruner = self._running()
+        if pruner.attends and pruner.updates_next(trainer.is_last_batch):
+            pruner.attend()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Note that the gradients of a step are there."""
-        self._on_stepping("gradients", optimizer)
+        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
+            self._running().mask_gradients(trainer.is_last_batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update on the event of an epoch's end, and log what the last update did."""
+        pruner = self._running()
         if trainer.is_last_batch:
-            self._note(self._running().end_epoch())
-        if self._unlogged:
+            pruner.end_epoch()
+        if self._logged != pruner.updates:
             self._log(pl_module)
-            self._unlogged = False
+            self._logged = pruner.updates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
         if not trainer.sanity_checking and self.pruner is not None:
             pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the guard judge what was validated."""
+        if self.guard is None or trainer.sanity_checking or not self._handles:
+            return
+        if self.guard.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"guard: monitor={self.guard.monitor!r} was not logged in validation; there are "
+                f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
+            )
+        value = float(trainer.callback_metrics[self.guard.monitor])
+        if decision := self.guard.judge(value, self._running(), _validations_left(trainer)):
+            rank_zero_info(f"dynprune: {decision}")
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if the target was missed."""
         pruner = self._running()
-        pruner.masks.apply()
         missing = pruner.target_sparsity - pruner.sparsity
         if missing * pruner.masks.total <= 1:
             return
         span = pruner.schedule.span
-        done = span is not None and (pruner.clock.step if span.unit == "steps" else pruner.clock.epoch) >= span.end
         why = (
-            f"threshold {type(pruner.threshold).__name__} and min_kept pruned no more"
-            if done
+            f"the guard held it ({pruner.journal.notes[-1][1]})"
+            if self.guard is not None and pruner.paused and pruner.journal is not None and pruner.journal.notes
+            else f"threshold {type(pruner.threshold).__name__} and min_kept pruned no more"
+            if pruner.has_ended
             else f"training ended at step {pruner.clock.step}, before the schedule did ({span})"
         )
         warnings.warn(
@@ -213,18 +255,24 @@ class DynamicPruning(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the run: tensors and plain values."""
-        if self.pruner is not None:
-            return self.pruner.state_dict()
-        return self._loaded or {}
+        if self.pruner is None:
+            return self._loaded or {}
+        state = self.pruner.state_dict()
+        return state if self.guard is None else {**state, "guard": self.guard.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
         if not state_dict:
             return
         if self.pruner is not None and self._handles:
-            self.pruner.load_state_dict(state_dict)
+            self._load(state_dict)
         else:
             self._loaded = state_dict
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._running().load_state_dict(state)
+        if self.guard is not None and "guard" in state:
+            self.guard.load_state_dict(state["guard"])
 
     def _running(self) -> Pruner:
         if self.pruner is None:
@@ -243,36 +291,15 @@ class DynamicPruning(Callback):
             )
         self._let_go()
         self._clock = ours[0]
-        for optimizer in ours:
-            self._handles.append(optimizer.register_step_post_hook(self._on_stepped))
-            if pruner.strategy.accumulates:
-                self._handles.append(optimizer.register_step_pre_hook(lambda o, *_: self._on_stepping("step", o)))
-
-    def _on_stepping(self, event: str, optimizer: Optimizer) -> None:
-        """Observe once a step's gradients are there and the optimizer is sure to take it.
-
-        Automatic optimization runs the backward pass inside ``optimizer.step``, so the step begins first; with a
-        gradient scaler it comes last, and not at all where the scaler skips it.
-        """
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        if optimizer is not self._clock or not self._running().strategy.accumulates:
-            return
-        self._stepping.add(event)
-        if len(self._stepping) == 2:
-            self._stepping.clear()
-            self._running().observe()
+        self._handles = [optimizer.register_step_post_hook(self._on_stepped) for optimizer in ours]
 
     def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
         if optimizer is self._clock:
-            self._stepping.clear()
-            self._note(pruner.tick())
+            pruner.tick()
+            pruner.ignore()
         else:
-            pruner.masks.apply()
-
-    def _note(self, update: Update | None) -> None:
-        if update is not None:
-            self._update, self._unlogged = update, True
+            pruner.apply()
 
     def _end(self) -> None:
         self._let_go()
@@ -283,7 +310,6 @@ class DynamicPruning(Callback):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._stepping.clear()
 
     def _log(self, pl_module: LightningModule) -> None:
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
@@ -299,7 +325,7 @@ class DynamicPruning(Callback):
         self._compression_metric.reset()
         self._compression_metric.update(pl_module)
         others["compression"] = self._compression_metric.compute().float()
-        others["churn"] = torch.tensor(0.0 if self._update is None else self._update.churn)
+        others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
 
@@ -319,11 +345,28 @@ def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:
     return (int(steps) if known else None), per_epoch, epochs
 
 
+def _remembering(journal: bool | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the journal's settings with the values remembered, as the guard needs them."""
+    if journal is False:
+        raise ValueError("journal=False does not go with a guard, which brings masks back from it; give journal=True")
+    return {"remember_values": True, **(journal if isinstance(journal, Mapping) else {})}
+
+
+def _validations_left(trainer: Trainer) -> int | None:
+    """Return how many validations come after this one; None where the length of training is not known."""
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return None
+    every = trainer.check_val_every_n_epoch or 1
+    return max((trainer.max_epochs - trainer.current_epoch - 1) // every, 0)
+
+
 def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
     state = earlier.state_dict()
     if [t.parameter for t in earlier.targets] != [t.parameter for t in pruner.targets]:
         return
     if not going_on:
-        state = {**state, "clock": pruner.state_dict()["clock"]}
+        fresh = pruner.state_dict()
+        state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
+        state["carried"] = earlier.sparsity
     pruner.load_state_dict(state)

@@ -13,6 +13,8 @@ from lightning_dynprune.targets import Target
 # A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in
 # cache and off the peak of memory. On an accelerator the product is one kernel, whatever its size.
 PIECE = 2**19
+# Eight bools read as one int64, times this: the i-th lowest of them arrives at the i-th bit of the highest byte.
+_GATHER = 0x0102040810204080
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -50,13 +52,16 @@ class MaskSet:
         """Share of connections pruned."""
         return (self.total - sum(self.kept)) / self.total
 
-    def write(self, position: int, pieces: Iterable[Tensor], kept: int | None = None) -> tuple[int, int]:
+    def write(
+        self, position: int, pieces: Iterable[Tensor], kept: int | None = None, growing: bool = False
+    ) -> tuple[int, int]:
         """Replace the mask of one target, piece by piece.
 
         Args:
             position: of the target.
             pieces: flat bool tensors that together cover the target in order.
-            kept: how many entries of them are True, where that is known; counted where it is not.
+            kept: how many entries will be True, where that is known; counted where it is not.
+            growing: what lives stays, and ``pieces`` are added to it.
 
         Returns:
             How many connections were dropped and how many grown.
@@ -70,6 +75,7 @@ class MaskSet:
         for keep in pieces:
             old = flat[start : start + keep.numel()]
             lived = old.view(torch.uint8).bitwise_and_(1).view(torch.bool)
+            keep = keep | lived if growing else keep
             stayed += count_true(lived & keep)
             if kept is None:
                 counted += count_true(keep)
@@ -118,7 +124,7 @@ class MaskSet:
         return self._plan[position][1]
 
     @torch.no_grad()
-    def clear(self, position: int, tensor: Tensor) -> None:
+    def mask(self, position: int, tensor: Tensor) -> None:
         """Set the pruned entries of ``tensor``, shaped like the target at ``position``, to +0.0."""
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
@@ -160,11 +166,11 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
 
 def pack_bits(mask: Tensor) -> Tensor:
     """Return a bool tensor as bytes, eight entries each, the first in the lowest bit."""
-    place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=mask.device)
     packed = []
     for piece in torch.split(mask.reshape(-1), PIECE):
-        padded = torch.nn.functional.pad(piece.view(torch.uint8), (0, (8 - piece.numel() % 8) % 8))
-        packed.append((padded.view(-1, 8) * place).sum(1, dtype=torch.uint8))
+        if piece.numel() % 8 or piece.storage_offset() % 8:
+            piece = torch.nn.functional.pad(piece.view(torch.uint8), (0, -piece.numel() % 8))
+        packed.append((piece.view(torch.int64) * _GATHER >> 56).to(torch.uint8))
     return torch.cat(packed).cpu()
 
 

@@ -6,29 +6,35 @@ import dataclasses
 import hashlib
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_dynprune.activations import Inputs
 from lightning_dynprune.checks import check_share
-from lightning_dynprune.journal import Update
-from lightning_dynprune.masks import MaskSet
-from lightning_dynprune.optimizer import slots
+from lightning_dynprune.journal import Delta, Journal, Update
+from lightning_dynprune.latent import LatentWeights
+from lightning_dynprune.masks import MaskSet, undrafted
+from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
+from lightning_dynprune.reconstruct import Hessians
+from lightning_dynprune.revision import revise
+from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
 from lightning_dynprune.schedules.settings import resolved, settled
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
-from lightning_dynprune.scores import Scores, require_finite
-from lightning_dynprune.scoring import pieces_of, scores_of
-from lightning_dynprune.selection import Cut
+from lightning_dynprune.scores import require_finite
+from lightning_dynprune.scoring import pieces_of
+from lightning_dynprune.stepping import Stepping
 from lightning_dynprune.strategies import STRATEGIES, Strategy
-from lightning_dynprune.targets import Selector, Target, Targets, find_targets
+from lightning_dynprune.strategies.partners import with_partner
+from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
-_VERSION = 1
+_VERSION = 2
 
 _active: weakref.WeakSet[Pruner] = weakref.WeakSet()
 
@@ -45,18 +51,21 @@ class Pruner:
             by strategies that watch gradients.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
         strategy: what a connection is worth: a registered name, a mapping (``name`` and settings) or an instance.
-        threshold: where the cut falls, likewise.
+        threshold: where the cut falls, likewise; by default the strategy's own, and a mapping without a ``name``
+            changes its settings.
         schedule: when to update and how sparse to be by then, likewise.
         pattern: what is kept or pruned together, likewise.
         targets: which parameters are pruned; see :func:`~lightning_dynprune.targets.find_targets`.
         exclude: globs and types never pruned.
         min_kept: connections that every target keeps, at least.
+        reconstruct: refit the weights that stay to the layer's output at each cut, see
+            :class:`~lightning_dynprune.reconstruct.Hessians`; needs :meth:`calibrate` before an update.
+        rewind: optimizer steps after which the model is copied, to be put back at every later update; None: never.
+        journal: record every update, see :class:`~lightning_dynprune.journal.Journal`: True, False or its settings.
         seed: of random strategies.
         total_steps: optimizer steps of the whole training, for moments given as a share of it.
         steps_per_epoch: optimizer steps of an epoch, for moments given in epochs.
         epochs: epochs of the whole training.
-        watch: call :meth:`observe` before every optimizer step, for strategies that accumulate; False where the caller
-            does so itself.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -68,6 +77,9 @@ class Pruner:
         clock: optimizer steps and epochs so far.
         updates: how often the masks were updated.
         scheduled_sparsity: what the schedule asked for at the last update.
+        carried: what an earlier training had pruned; the schedule is followed from there on.
+        last_update: the last update, or None before the first.
+        journal: the record of all updates; None where it is off.
 
     Example:
         >>> net = nn.Linear(10, 10)
@@ -89,43 +101,67 @@ class Pruner:
         *,
         sparsity: float | None = None,
         strategy: str | Mapping[str, Any] | Strategy = "magnitude",
-        threshold: str | Mapping[str, Any] | Threshold = "topk",
-        schedule: str | Mapping[str, Any] | Schedule = "cubic",
+        threshold: str | Mapping[str, Any] | Threshold | None = None,
+        schedule: str | Mapping[str, Any] | Schedule | None = None,
         pattern: str | Mapping[str, Any] | Pattern = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         min_kept: int = 1,
+        reconstruct: bool = False,
+        rewind: int | None = None,
+        journal: bool | Mapping[str, Any] = True,
         seed: int = 0,
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
-        watch: bool = True,
     ) -> None:
         horizon = Horizon(total_steps, steps_per_epoch, epochs)
+        self.model = model
         self.targets = find_targets(model, targets, exclude, min_kept)
         self._refuse_two_owners()
         self.strategy = resolved(STRATEGIES.build(strategy), horizon)
-        self.threshold = resolved(THRESHOLDS.build(threshold), horizon)
+        built = THRESHOLDS.build(with_partner("threshold", threshold, self.strategy.threshold))
+        self.threshold = resolved(built, horizon)
         self.pattern = PATTERNS.build(pattern)
-        self.schedule = sparsity_schedule(schedule, self.threshold.planned(self.targets, sparsity)).resolve(horizon)
+        planned = self.threshold.planned(self.targets, sparsity)
+        schedule = with_partner("schedule", schedule, self.strategy.schedule)
+        self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
         self.optimizers = _as_list(optimizer)
-        if self.strategy.needs_gradients and not self.optimizers:
+        needs_optimizer = self.strategy.accumulates or self.strategy.latent
+        if needs_optimizer and not self.optimizers:
             raise ValueError(
-                f"strategy={type(self.strategy).__name__} watches gradients, so it needs the optimizer; "
+                f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer)"
             )
         self.seed = seed
         self.clock = Clock()
+        self.lag = Clock()
+        self.paused = False
         self.updates = 0
         self.scheduled_sparsity = self.schedule.initial
+        self.carried = 0.0
+        self.last_update: Update | None = None
         self.masks = MaskSet(self.targets)
+        self.journal = _journal(self.masks, journal)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
+            target.memory = self.threshold.init_memory(target)
+        self.latent = LatentWeights(self.masks) if self.strategy.latent else None
+        if self.latent is not None:
+            self.latent.make_room()
+        self._hessians = Hessians(self.targets) if reconstruct else None
+        self._inputs: Inputs | None = None
+        self._rewind = None if rewind is None else self._new_rewind(rewind)
+        self._dense_gradients: dict[int, Tensor] = {}
+        self._started = False
         self._at_floor: set[str] = set()
-        self._hooks = []
-        if watch and self.strategy.accumulates:
-            # The first optimizer stands for all of them, so that a step is observed once.
-            self._hooks.append(self.optimizers[0].register_step_pre_hook(lambda *_: self.observe()))
+        self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
+        watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        self._stepping = None
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
+            self._stepping = Stepping(watched, self._before_step, self._after_step)
+        if self._rewind is not None:
+            self._rewind.keep(0)
         _active.add(self)
 
     @property
@@ -146,6 +182,44 @@ class Pruner:
             for t, kept in zip(self.targets, self.masks.kept, strict=True)
         }
 
+    @property
+    def schedule_clock(self) -> Clock:
+        """The clock that the schedule is read at: it stands still while :attr:`paused`."""
+        return Clock(self.clock.step - self.lag.step, self.clock.epoch - self.lag.epoch)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the schedule's last update is done."""
+        span = self.schedule.span
+        clock = self.schedule_clock
+        return span is not None and (clock.step if span.unit == "steps" else clock.epoch) >= span.end
+
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether an update needs what a batch brings: gradients or inputs."""
+        return self.strategy.needs_gradients or self.attends
+
+    @property
+    def attends(self) -> bool:
+        """Whether an update needs the inputs of the targets' modules."""
+        return self.strategy.needs_activations or self._hessians is not None
+
+    def start(self) -> Update | None:
+        """Make the update that a schedule has before the first step (``begin`` 0).
+
+        A plain loop need not call it: it happens after the first backward pass, which such an update may read.
+
+        Returns:
+            The update, or None where none was due.
+
+        Raises:
+            NonFiniteError: a score or weight is not finite; masks and weights are as they were.
+        """
+        if self._started or not self.schedule.starts(self.clock):
+            return None
+        self._started = True
+        return self.update()
+
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
@@ -155,10 +229,15 @@ class Pruner:
         Raises:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
         """
+        if not self.optimizers:
+            self.start()
         self.clock.step += 1
-        if self.schedule.is_due(self.clock, "steps"):
+        self.lag.step += self.paused
+        if self._rewind is not None:
+            self._rewind.keep(self.clock.step)
+        if not self.paused and self.schedule.is_due(self.schedule_clock, "steps"):
             return self.update()
-        self.masks.apply()
+        self.apply()
         return None
 
     def end_epoch(self) -> Update | None:
@@ -171,63 +250,208 @@ class Pruner:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
         """
         self.clock.epoch += 1
-        return self.update() if self.schedule.is_due(self.clock, "epochs") else None
+        self.lag.epoch += self.paused
+        due = not self.paused and self.schedule.is_due(self.schedule_clock, "epochs")
+        return self.update() if due else None
+
+    def updates_next(self, ending_epoch: bool = False) -> bool:
+        """Return whether the masks will be updated when the running step is done.
+
+        Args:
+            ending_epoch: the running step is the last of its epoch.
+        """
+        if self.paused:
+            return False
+        if not self._started and self.schedule.starts(self.clock):
+            return True
+        clock = self.schedule_clock
+        after = Clock(clock.step + 1, clock.epoch + ending_epoch)
+        return self.schedule.is_due(after, "steps") or (ending_epoch and self.schedule.is_due(after, "epochs"))
+
+    def apply(self) -> None:
+        """Set pruned entries to zero, in place; no host sync."""
+        if self.latent is None:
+            self.masks.apply()
+            return
+        for position in range(len(self.targets)):
+            self.latent.split(position)
+
+    @torch.no_grad()
+    def mask_gradients(self, ending_epoch: bool = False) -> None:
+        """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
+
+        For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
+        so by itself. An update that follows the step still reads the dense gradients. Latent weights all train, so
+        theirs are left.
+
+        Args:
+            ending_epoch: the running step is the last of its epoch.
+        """
+        if self.latent is not None:
+            return
+        reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
+        for position, target in enumerate(self.targets):
+            grad = target.parameter.grad
+            if grad is None or self.masks.kept[position] == target.numel:
+                continue
+            if reads_them:
+                self._dense_gradients[position] = grad.clone()
+            self.masks.mask(position, grad)
 
     @torch.no_grad()
     def observe(self) -> None:
-        """Let the strategy take note of the gradients; after the backward pass, before the optimizer steps."""
-        for position, target in enumerate(self.targets):
-            view = target.view(self.masks.tensors[position], self._seed(target))
-            if not self.strategy.elementwise:
-                self.strategy.observe(view)
-                continue
-            flat = view.flat()
-            for start, stop in pieces_of(target):
-                self.strategy.observe(flat.piece(start, stop))
+        """Let the strategy take note of the gradients of every target; after the backward pass, before the step."""
+        for position in range(len(self.targets)):
+            self._observe(position)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> None:
+        """Run batches forward, so that strategy and reconstruction see the inputs of the targets' modules.
+
+        The model runs in evaluation mode and is put back in its own; nothing is trained.
+
+        Args:
+            batches: what ``forward`` takes, one after the other.
+            forward: runs one batch; by default the model itself.
+
+        Raises:
+            ValueError: nothing here needs inputs, or a target's module is none whose inputs are known.
+        """
+        if not self.attends:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} without reconstruct reads no inputs, so there is nothing to "
+                "calibrate; leave the calibration out, or give strategy='wanda' or reconstruct=True"
+            )
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        self.attend()
+        try:
+            for batch in batches:
+                (forward or self.model)(batch)
+        finally:
+            self.ignore()
+            for module, mode in modes.items():
+                module.training = mode
+
+    def attend(self) -> None:
+        """Watch the inputs of the targets' modules from here on, until :meth:`ignore`."""
+        if self._inputs is None:
+            self._inputs = Inputs(self.model, self.targets, self._take)
+            self._inputs.__enter__()
+
+    def ignore(self) -> None:
+        """Watch inputs no longer; hooks are removed."""
+        if self._inputs is not None:
+            self._inputs.__exit__(None, None, None)
+            self._inputs = None
 
     @torch.no_grad()
     def update(self, sparsity: float | None = None) -> Update:
-        """Score, cut and apply, now.
+        """Score, cut, exchange and apply, now.
 
         Args:
             sparsity: the share to have pruned; by default what the schedule asks for now.
 
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
+            RuntimeError: the strategy reads gradients or inputs and there are none; likewise.
         """
-        asked = self.schedule.value(self.clock) if sparsity is None else check_share("sparsity", sparsity)
-        strategy, threshold = settled(self.strategy, self.clock), settled(self.threshold, self.clock)
-        for target in self.targets:
-            require_finite(target.parameter, f"weights of {target.name}")
-        scores = [self._scores(strategy, position) for position in range(len(self.targets))]
+        clock = self.schedule_clock
+        scheduled = max(self.schedule.value(clock), self.carried)
+        asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
+        self._refit_ready()
+        strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
+        kept_before = list(self.masks.kept)
+        deltas: list[Delta] = []
+        self._join(range(len(self.targets)))
         try:
-            cuts = threshold.cut(scores, asked)
+            for target in self.targets:
+                require_finite(target.parameter, f"weights of {target.name}")
+            changes = revise(
+                self.masks,
+                [self._view(position) for position in range(len(self.targets))],
+                strategy,
+                threshold,
+                self.pattern,
+                asked,
+                0.0 if self.clock.step == 0 else _number(strategy.exchange),
+                lambda position, before: self._written(position, before, deltas),
+            )
         except BaseException:
-            self.masks.discard_drafts()
+            self.apply()
             raise
         # Nothing can fail from here on, so masks and weights change together or not at all.
-        before = list(self.masks.kept)
-        changes = {}
-        for position, target in enumerate(self.targets):
-            keeps = self._keeps(position, cuts[position], scores[position])
-            kept = cuts[position].kept if self.pattern.elementwise else None
-            changes[target.name] = self.masks.write(position, keeps, kept)
-            for slot in slots(self.optimizers, target.parameter):
-                self.masks.clear(position, slot)
-        self.masks.apply()
+        self.apply()
+        if self._rewind is not None:
+            self._rewind.back(self.optimizers)
+            self.apply()
+        self._dense_gradients.clear()
+        if self._hessians is not None:
+            self._hessians.clear()
         self.updates += 1
         self.scheduled_sparsity = asked
-        self._name_floors(before)
-        dropped = {name: change[0] for name, change in changes.items()}
-        grown = {name: change[1] for name, change in changes.items()}
+        self._name_floors(kept_before)
+        names = [target.name for target in self.targets]
+        self.last_update = Update(
+            self.clock.step,
+            asked,
+            self.sparsity,
+            dict(zip(names, changes.dropped, strict=True)),
+            dict(zip(names, changes.grown, strict=True)),
+            (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
+            dict(zip(names, changes.cuts, strict=True)),
+        )
+        if self.journal is not None:
+            self.journal.add(self.last_update, deltas)
+        return self.last_update
+
+    @torch.no_grad()
+    def restore(self, step: int) -> Update:
+        """Bring the masks back to what they were after ``step`` optimizer steps, and what they let go with them.
+
+        Connections that lived then and are pruned now return, with the value they had when they were cut if the journal
+        remembers values, else at zero; latent weights return with what they have become. Connections that came since
+        are pruned. Values of connections that live then and now stay. It is an update, and recorded as one.
+
+        Args:
+            step: optimizer steps done at the moment to return to.
+
+        Raises:
+            ValueError: there is no journal, or it does not reach back so far.
+        """
+        if self.journal is None:
+            raise ValueError("journal=False: nothing was recorded to restore; give journal=True")
+        wanted = self.journal.mask_at(step)
+        remembers = self.latent is None and self.journal.remember_values
+        values = self.journal.values_at(step) if remembers else {}
+        self._join(range(len(self.targets)))
+        deltas: list[Delta] = []
+        dropped, grown = {}, {}
+        for position, target in enumerate(self.targets):
+            before = undrafted(self.masks.tensors[position])
+            mask = wanted[target.name].to(before.device)
+            dropped[target.name], grown[target.name] = self.masks.write(position, [mask.reshape(-1)])
+            self._written(position, before, deltas)
+            if target.name in values:
+                index, kept = values[target.name]
+                flat = target.parameter.detach().reshape(-1)
+                flat[index.to(flat.device)] = kept.to(flat)
+                target.parameter.copy_(flat.view_as(target.parameter))
+        self.apply()
+        self.updates += 1
         churn = (sum(dropped.values()) + sum(grown.values())) / self.masks.total
-        return Update(self.clock.step, asked, self.sparsity, dropped, grown, churn)
+        self.scheduled_sparsity = self.sparsity
+        self.last_update = Update(self.clock.step, self.sparsity, self.sparsity, dropped, grown, churn)
+        self.journal.add(self.last_update, deltas)
+        self.journal.note(self.clock.step, f"masks restored to what they were after step {step}")
+        return self.last_update
 
     def close(self) -> None:
         """Let go of the model: another pruner may take over its parameters."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        if self._stepping is not None:
+            self._stepping.close()
+        self.ignore()
+        self.apply()
         _active.discard(self)
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,12 +459,19 @@ class Pruner:
         return {
             "version": _VERSION,
             "clock": dataclasses.asdict(self.clock),
+            "lag": dataclasses.asdict(self.lag),
+            "paused": self.paused,
             "updates": self.updates,
             "scheduled_sparsity": self.scheduled_sparsity,
+            "carried": self.carried,
+            "last_update": None if self.last_update is None else dataclasses.asdict(self.last_update),
             "seed": self.seed,
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
             "state": {t.name: dict(t.state) for t in self.targets},
+            "memory": {t.name: dict(t.memory) for t in self.targets},
+            "journal": None if self.journal is None else self.journal.state_dict(),
+            "rewind": None if self._rewind is None else self._rewind.state_dict(),
             "at_floor": sorted(self._at_floor),
         }
 
@@ -256,21 +487,100 @@ class Pruner:
             )
         self._refuse_other_targets({name: tuple(shape) for name, shape in state["shapes"].items()})
         for target in self.targets:
-            kept_keys, own_keys = set(state["state"][target.name]), set(target.state)
-            if kept_keys != own_keys:
-                raise ValueError(
-                    f"checkpoint: strategy state of {target.name} is {sorted(kept_keys)}, but strategy "
-                    f"{type(self.strategy).__name__} keeps {sorted(own_keys)}; resume with the strategy of that run"
-                )
+            self._refuse_other_parts("strategy", self.strategy, target.name, state["state"], target.state)
+            self._refuse_other_parts("threshold", self.threshold, target.name, state["memory"], target.memory)
+        if self._rewind is not None and state["rewind"] is not None:
+            self._rewind.load_state_dict(state["rewind"])
         self.masks.unpack(state["masks"])
+        if self.journal is not None and state["journal"] is not None:
+            self.journal.load_state_dict(state["journal"])
         for target in self.targets:
-            for key, value in state["state"][target.name].items():
-                target.state[key].copy_(value)
-        self.clock = Clock(**state["clock"])
+            for own, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
+                for key, value in loaded[target.name].items():
+                    own[key].copy_(value)
+        self.clock, self.lag, self.paused = Clock(**state["clock"]), Clock(**state["lag"]), state["paused"]
         self.updates, self.seed = state["updates"], state["seed"]
-        self.scheduled_sparsity = state["scheduled_sparsity"]
+        self.scheduled_sparsity, self.carried = state["scheduled_sparsity"], state["carried"]
+        self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
         self._at_floor = set(state["at_floor"])
+        if self.latent is not None:
+            self.latent.apart()
         self.masks.apply()
+
+    def _before_step(self, optimizer: Optimizer) -> None:
+        """Start where that waited for gradients, let latent weights into the parameters, let the strategy observe."""
+        self.start()
+        positions = self._trained_by[self.optimizers.index(optimizer)]
+        self._join(positions)
+        if self.strategy.accumulates:
+            for position in positions:
+                self._observe(position)
+
+    def _after_step(self, optimizer: Optimizer) -> None:
+        if self.latent is not None:
+            for position in self._trained_by[self.optimizers.index(optimizer)]:
+                self.latent.split(position)
+
+    def _join(self, positions: Iterable[int]) -> None:
+        if self.latent is not None:
+            for position in positions:
+                self.latent.join(position)
+
+    @torch.no_grad()
+    def _observe(self, position: int) -> None:
+        target, view = self.targets[position], self._view(position)
+        if not self.strategy.elementwise:
+            self.strategy.observe(view)
+            return
+        flat = view.flat()
+        for start, stop in pieces_of(target):
+            self.strategy.observe(flat.piece(start, stop))
+
+    @torch.no_grad()
+    def _take(self, position: int, rows: Tensor) -> None:
+        """Hand the inputs of a target's module to those who read them."""
+        if self.strategy.needs_activations:
+            self.strategy.attend(self._view(position), rows)
+        if self._hessians is not None:
+            self._hessians.take(position, rows)
+
+    def _written(self, position: int, before: Tensor, deltas: list[Delta]) -> None:
+        """Follow up on a mask that has been written, while the parameter still holds the values of before."""
+        target, after = self.targets[position], self.masks.tensors[position]
+        if self.journal is not None:
+            deltas.append(self.journal.delta(before, after, target.parameter.detach()))
+        if self.latent is None:
+            clear(self.optimizers, target.parameter, before & after)
+        if self._hessians is not None and self._hessians.ready:
+            refitted = self._hessians.refit(position, target.parameter.detach(), after)
+            target.parameter.copy_(torch.where(after, refitted, target.parameter))
+
+    def _refit_ready(self) -> None:
+        if self._hessians is not None and not self._hessians.ready:
+            raise RuntimeError(
+                "reconstruct=True needs inputs of the layers, and none were seen; call pruner.calibrate(batches) "
+                "before the update"
+            )
+
+    def _view(self, position: int) -> TargetView:
+        target = self.targets[position]
+        view = target.view(self.masks.tensors[position], self._seed(target), self._seed(target, 0), self.clock.step)
+        if position in self._dense_gradients:
+            view.grad = self._dense_gradients[position]
+        return view
+
+    def _positions(self, optimizer: Optimizer) -> list[int]:
+        return [i for i, target in enumerate(self.targets) if trains(optimizer, {target.parameter})]
+
+    def _new_rewind(self, step: int) -> Rewind:
+        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+            raise ValueError(f"rewind={step!r} is not accepted; give a number of optimizer steps, 0 or more")
+        if self.latent is not None:
+            raise ValueError(
+                f"rewind={step} does not go with strategy={type(self.strategy).__name__}, whose latent weights train "
+                "on behind the mask; use a strategy with hard masks"
+            )
+        return Rewind(self.model, step)
 
     def _refuse_two_owners(self) -> None:
         mine = {target.parameter for target in self.targets}
@@ -293,22 +603,18 @@ class Pruner:
             f"{own.get(name, 'no target')} here ({len(differing)} differ). Resume with the targets of that run"
         )
 
-    def _seed(self, target: Target) -> int:
+    @staticmethod
+    def _refuse_other_parts(kind: str, part: Any, name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        if (kept_keys := set(state[name])) != set(own):
+            raise ValueError(
+                f"checkpoint: {kind} state of {name} is {sorted(kept_keys)}, but {kind} {type(part).__name__} keeps "
+                f"{sorted(own)}; resume with the {kind} of that run"
+            )
+
+    def _seed(self, target: Target, updates: int | None = None) -> int:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""
-        text = f"{self.seed}/{self.updates}/{target.name}".encode()
+        text = f"{self.seed}/{self.updates if updates is None else updates}/{target.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
-
-    def _scores(self, strategy: Strategy, position: int) -> Scores:
-        target, masks = self.targets[position], self.masks
-        mask, kept, draft = masks.tensors[position], masks.kept[position], masks.draft(position)
-        return scores_of(target, strategy, self.pattern, mask, kept, draft, self._seed(target))
-
-    def _keeps(self, position: int, cut: Cut, scores: Scores) -> Iterator[Tensor]:
-        keeps = cut.keeps(scores)
-        if self.pattern.elementwise:
-            return keeps
-        target = self.targets[position]
-        return iter([self.pattern.expand(target, torch.cat(list(keeps))).reshape(-1)])
 
     def _name_floors(self, before: Sequence[int]) -> None:
         """Say once, by name, which targets came down to ``min_kept``."""
@@ -326,3 +632,18 @@ def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimize
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+
+
+def _number(exchange: float | Schedule) -> float:
+    assert not isinstance(exchange, Schedule)  # settled before
+    return exchange
+
+
+def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
+    if given is True or given is False:
+        return Journal(masks) if given else None
+    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap"}:
+        raise ValueError(
+            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values' and 'cap'"
+        )
+    return Journal(masks, **given)

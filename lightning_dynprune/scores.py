@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class Scores:
         clip: scores above this count as infinitely good.
         draft: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there is no
             such memory, and scores are then made once more to tell what stays.
+        memory: what the threshold remembers of the target.
+        seed: differs between targets, updates and runs, and is the same on every rank.
+        step: optimizer steps done.
     """
 
     name: str
@@ -44,6 +47,9 @@ class Scores:
     share: float | None = None
     clip: float = math.inf
     draft: Tensor | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+    step: int = 0
 
     @property
     def floor(self) -> int:

@@ -2,59 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from lightning_dynprune.masks import undrafted
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.scores import Scores
-from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target, TargetView
 
 _PIECE = 2**19  # entries scored at once on a CPU: the intermediate results stay in cache
 _PIECE_ON_DEVICE = 2**26  # on an accelerator: few launches and few host syncs
 
+Adjust = Callable[[Tensor, Tensor], Tensor]
+
 
 def scores_of(
-    target: Target, strategy: Strategy, pattern: Pattern, mask: Tensor, kept: int, draft: Tensor | None, seed: int
+    target: Target,
+    view: TargetView,
+    score: Callable[[TargetView], Tensor],
+    pattern: Pattern,
+    kept: int,
+    *,
+    elementwise: bool,
+    among: str = "living",
+    adjust: Adjust | None = None,
+    draft: Tensor | None = None,
 ) -> Scores:
-    """Return the scores of a target's units: made piece by piece where strategy and pattern allow, else whole.
+    """Return the scores of one target, one a unit, made on demand.
+
+    Where strategy and pattern are elementwise the target is scored in pieces, each time it is asked for; otherwise once
+    and whole.
 
     Args:
-        target: the target.
-        strategy: scores its connections.
-        pattern: says what its units are.
-        mask: its mask; only what is kept is a candidate to stay.
+        target: what is scored.
+        view: what the strategy sees of it.
+        score: makes one score a connection.
+        pattern: what the units are.
         kept: how many connections the mask keeps.
+        elementwise: ``score`` looks at no neighbours.
+        among: which units are candidates: "living", "pruned" or "all".
+        adjust: changes the scores of units, given which of them live.
         draft: the mask's memory, see :meth:`~lightning_dynprune.masks.MaskSet.draft`.
-        seed: of strategies that draw.
     """
-    view = target.view(mask, seed)
-    all_live = kept == target.numel
-    by_piece = strategy.elementwise and pattern.elementwise
-    if by_piece:
-        flat, units, candidates = view.flat(), target.numel, kept
+    everything = among == "all" or (among == "living" and kept == target.numel)
 
-        def score(piece: TargetView) -> tuple[Tensor, Tensor | None]:
-            return strategy.score(piece), None if all_live else undrafted(piece.mask)
+    def candidates_of(lives: Tensor) -> Tensor | None:
+        return None if everything else lives if among == "living" else ~lives
+
+    if elementwise and pattern.elementwise:
+        flat, units = view.flat(), target.numel
+        candidates = units if everything else kept if among == "living" else units - kept
+
+        def scored(piece: TargetView) -> tuple[Tensor, Tensor | None]:
+            scores = score(piece)
+            if everything and adjust is None:
+                return scores, None
+            lives = undrafted(piece.mask)
+            return scores if adjust is None else adjust(scores, lives), candidates_of(lives)
 
         def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
-            return (score(flat.piece(start, stop)) for start, stop in pieces_of(target))
+            return (scored(flat.piece(start, stop)) for start, stop in pieces_of(target))
 
         def sample(index: Tensor) -> tuple[Tensor, Tensor | None]:
-            return score(flat.gather(index))
+            return scored(flat.gather(index))
     else:
-        living = None if all_live else pattern.pool(target, mask.float()) > 0
-        whole = pattern.pool(target, strategy.score(view))
-        units = whole.numel()
-        candidates = units if living is None else int(living.sum())
+        draft = None
+        lives = pattern.pool(target, view.mask.float()) > 0
+        whole = pattern.pool(target, score(view))
+        if adjust is not None:
+            whole = adjust(whole, lives)
+        units, among_these = whole.numel(), candidates_of(lives)
+        candidates = units if among_these is None else int(among_these.sum())
 
         def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
-            yield whole, living
+            yield whole, among_these
 
         def sample(index: Tensor) -> tuple[Tensor, Tensor | None]:
-            return whole[index], None if living is None else living[index]
+            return whole[index], None if among_these is None else among_these[index]
 
     return Scores(
         target.name,
@@ -62,11 +87,14 @@ def scores_of(
         candidates,
         pieces,
         sample,
-        min_kept=target.min_kept,
+        min_kept=0 if among == "pruned" else target.min_kept,
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),
         share=target.sparsity,
-        draft=draft if by_piece else None,
+        draft=draft,
+        memory=target.memory,
+        seed=view.seed,
+        step=view.step,
     )
 
 

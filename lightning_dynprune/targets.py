@@ -91,6 +91,19 @@ class TargetView:
         stop = self.start + self.weight.numel()
         return torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
 
+    def gradient(self) -> Tensor:
+        """Return ``grad``.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if self.grad is None:
+            raise RuntimeError(
+                f"{self.name} has no gradient at this update, and the strategy reads it; update after a backward pass "
+                "and before zero_grad, or exclude the target"
+            )
+        return self.grad
+
     def flat(self) -> TargetView:
         """Return the same entries in one dimension; a copy only where the layout is not contiguous."""
         return self._map(lambda tensor: tensor.reshape(-1), start=self.start)

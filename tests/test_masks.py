@@ -91,9 +91,9 @@ def test_no_mask_changes_when_one_of_them_does_not_fit():
     assert masks.tensors[0].all()
 
 
-def test_clear_zeroes_a_slot_where_pruned():
+def test_mask_zeroes_a_tensor_where_pruned():
     masks, _ = mask_set(torch.ones(3))
     masks.write(0, [torch.tensor([True, False, True])])
     slot = torch.tensor([1.0, -5.0, 2.0])
-    masks.clear(0, slot)
+    masks.mask(0, slot)
     assert slot.tolist() == [1.0, 0.0, 2.0]

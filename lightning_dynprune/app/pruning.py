@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_dynprune import DynamicPruning, Pruner
 from lightning_dynprune.app.data import InMemoryImages
@@ -50,19 +50,29 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     return {
         "sparsity": cfg.sparsity,
         "strategy": instantiate(cfg.strategy),
-        "threshold": instantiate(cfg.threshold),
+        "threshold": _own_or(cfg.threshold),
         "schedule": _schedule(cfg),
         "pattern": instantiate(cfg.pattern),
         "targets": targets["include"],
         "exclude": tuple(targets["exclude"]),
         "min_kept": targets["min_kept"],
+        "reconstruct": cfg.reconstruct,
+        "rewind": cfg.rewind,
+        "journal": OmegaConf.to_container(cfg.journal, resolve=True),
         "seed": cfg.seed,
     }
+
+
+def _own_or(part: DictConfig) -> Any:
+    """Return the part that was chosen, or what to change of the strategy's own."""
+    if "_target_" in part:
+        return instantiate(part)
+    return OmegaConf.to_container(part, resolve=True)
 
 
 def _schedule(cfg: DictConfig) -> Any:
     """Return the schedule; without a sparsity, what is needed to make it once the targets' own are known."""
     if cfg.schedule.final is not None:
-        return instantiate(cfg.schedule)
+        return _own_or(cfg.schedule)
     settings = {str(key): value for key, value in cfg.schedule.items() if key not in ("_target_", "final")}
-    return {"name": get_class(cfg.schedule._target_), **settings}
+    return {"name": get_class(cfg.schedule._target_), **settings} if "_target_" in cfg.schedule else settings

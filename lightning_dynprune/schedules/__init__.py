@@ -1,5 +1,6 @@
 """Schedules: when to update, and how sparse to be by then."""
 
+from lightning_dynprune.schedules.acdc import ACDC
 from lightning_dynprune.schedules.base import SCHEDULES, Clock, Horizon, Schedule, Span
 from lightning_dynprune.schedules.constant import Constant, OneShot
 from lightning_dynprune.schedules.cosine import Cosine
@@ -7,6 +8,7 @@ from lightning_dynprune.schedules.exponential import Exponential
 from lightning_dynprune.schedules.polynomial import Cubic, Linear
 
 __all__ = [
+    "ACDC",
     "SCHEDULES",
     "Clock",
     "Constant",

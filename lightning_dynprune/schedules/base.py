@@ -76,9 +76,9 @@ class Schedule(ABC):
     """When to update, and the value to have reached by then.
 
     The value runs from ``initial`` at ``begin`` to ``final`` at ``end`` and is held after; ``curve`` gives its shape.
-    Updates are due at ``begin``, then ``every`` so often, and at ``end``. Updates follow an optimizer step, so the
-    earliest is step 1. The unit of ``every`` decides the event: steps follow batches, epochs follow the last batch of
-    an epoch.
+    Updates are due at ``begin``, then ``every`` so often, and at ``end``. Updates follow an optimizer step; one at 0 is
+    the start, before the first. The unit of ``every`` decides the event: steps follow batches, epochs follow the last
+    batch of an epoch.
 
     Args:
         final: the value at ``end``; for the sparsity, in [0, 1).
@@ -122,8 +122,8 @@ class Schedule(ABC):
                 training.
         """
         unit = "epochs" if _parse("every", self.every)[1] == "epochs" else "steps"
-        begin = max(_count("begin", self.begin, unit, horizon), 1)
-        end = max(_count("end", self.end, unit, horizon), 1)
+        begin = _count("begin", self.begin, unit, horizon)
+        end = _count("end", self.end, unit, horizon)
         every = max(_count("every", self.every, unit, horizon), 1)
         if end < begin:
             raise ValueError(
@@ -139,6 +139,10 @@ class Schedule(ABC):
         resolved = copy.copy(self)
         object.__setattr__(resolved, "span", Span(unit, begin, end, every))
         return resolved
+
+    def starts(self, clock: Clock) -> bool:
+        """Return whether an update is due before the first step, and this is the moment."""
+        return clock.step == 0 and self._resolved().begin == 0 and self.value(clock) > 0
 
     def is_due(self, clock: Clock, unit: str = "steps") -> bool:
         """Return whether an update is due at this moment of ``unit`` ("steps" or "epochs")."""

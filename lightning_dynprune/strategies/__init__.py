@@ -1,9 +1,30 @@
-"""Strategies: what a connection is worth."""
+"""Strategies: what a connection is worth, and whether a pruned one returns."""
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.strategies.magnitude import Magnitude
+from lightning_dynprune.strategies.movement import Movement
 from lightning_dynprune.strategies.random import Random
+from lightning_dynprune.strategies.rigl import RigL
+from lightning_dynprune.strategies.set import SET
 from lightning_dynprune.strategies.sigmoid import Sigmoid
+from lightning_dynprune.strategies.snip import SNIP
+from lightning_dynprune.strategies.static import Static
+from lightning_dynprune.strategies.straight_through import StraightThrough
+from lightning_dynprune.strategies.surgery import Surgery
 from lightning_dynprune.strategies.taylor import Taylor
 
-__all__ = ["STRATEGIES", "Magnitude", "Random", "Sigmoid", "Strategy", "Taylor"]
+__all__ = [
+    "SET",
+    "SNIP",
+    "STRATEGIES",
+    "Magnitude",
+    "Movement",
+    "Random",
+    "RigL",
+    "Sigmoid",
+    "Static",
+    "StraightThrough",
+    "Strategy",
+    "Surgery",
+    "Taylor",
+]

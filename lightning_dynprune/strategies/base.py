@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,8 @@ class Strategy(ABC):
         accumulates: ``observe`` is called before each optimizer step.
         latent: the values behind the mask keep training, and all of them are scored; without it pruned connections are
             zero in the parameter and only living ones are scored.
+        threshold: the threshold that goes with it where the user names none: a registered name or a mapping.
+        schedule: the schedule that goes with it where the user names none, likewise.
         exchange: share of the living connections that an update puts up for exchange: that many are dropped by
             ``score`` beyond what the sparsity asks for, and as many returned by ``grow``. A number in [0, 1) or a
             schedule; a strategy that grows makes it a field.
@@ -43,6 +46,8 @@ class Strategy(ABC):
     needs_activations: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
     latent: ClassVar[bool] = False
+    threshold: ClassVar[str | Mapping[str, Any]] = "topk"
+    schedule: ClassVar[str | Mapping[str, Any]] = "cubic"
     exchange: float | Schedule = 0.0
 
     @abstractmethod

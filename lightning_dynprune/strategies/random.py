@@ -33,9 +33,20 @@ class Random(Strategy):
 
     def score(self, target: TargetView) -> Tensor:
         """Return the hash of every position."""
-        low = _mixed((target.positions & _MASK) ^ (target.seed & _MASK))
-        high = _mixed(low ^ _mixed((target.positions >> 32) ^ (target.seed >> 32)))
-        return high.double().mul_(2.0**-32)
+        return uniform(target)
+
+
+def uniform(target: TargetView, seed: int | None = None) -> Tensor:
+    """Return numbers in [0, 1), float64 and shaped like the target, a function of seed and position alone.
+
+    Args:
+        target: whose positions are hashed.
+        seed: up to 62 bits; by default the target's, which differs between updates.
+    """
+    seed = target.seed if seed is None else seed
+    low = _mixed((target.positions & _MASK) ^ (seed & _MASK))
+    high = _mixed(low ^ _mixed((target.positions >> 32) ^ (seed >> 32)))
+    return high.double().mul_(2.0**-32)
 
 
 def _mixed(bits: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor
 
 from lightning_dynprune.registry import Registry
 from lightning_dynprune.scores import Scores
@@ -13,7 +16,18 @@ from lightning_dynprune.targets import Target
 
 
 class Threshold(ABC):
-    """Turns scores and the scheduled sparsity into one cut a target."""
+    """Turns scores and the scheduled sparsity into one cut a target.
+
+    Attributes:
+        adjusts: :meth:`adjust` changes scores.
+    """
+
+    adjusts: ClassVar[bool] = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether as many units are kept as the sparsity leaves, wherever there are so many candidates."""
+        return False
 
     @abstractmethod
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
@@ -26,6 +40,46 @@ class Threshold(ABC):
         Raises:
             NonFiniteError: a score is not finite.
         """
+
+    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+        """Return the cuts that keep ``keep`` units in all, the best-scored over all targets.
+
+        Args:
+            keep: how many units stay.
+            scores: one entry a target.
+
+        Raises:
+            NonFiniteError: a score is not finite.
+        """
+        return cut(keep, scores)
+
+    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+        """Return which pruned units fill ``room``: the worthiest over all targets.
+
+        Args:
+            room: how many units return.
+            worth: one entry a target, of which the pruned units are candidates.
+            kept: units of each target that live already.
+
+        Raises:
+            NonFiniteError: a worth is not finite.
+        """
+        return cut(room, worth)
+
+    def adjust(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
+        """Return scores that heed which units live now; by default the scores as they are.
+
+        Args:
+            scores: of units.
+            lives: bool, which of them live.
+            seed: differs between targets, updates and runs, and is the same on every rank.
+            step: optimizer steps done.
+        """
+        return scores
+
+    def init_memory(self, target: Target) -> dict[str, Tensor]:
+        """Return the tensors to remember of a target, of any shape; they are saved in checkpoints."""
+        return {}
 
     def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at, given what the user asked for (None: nothing).

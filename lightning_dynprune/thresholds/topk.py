@@ -45,18 +45,31 @@ class TopK(Threshold):
         if self.scope not in SCOPES:
             raise ValueError(f"threshold topk: scope={self.scope!r} is unknown; known: {', '.join(SCOPES)}")
 
+    @property
+    def exact(self) -> bool:
+        """Yes."""
+        return True
+
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
         """Return where each target is cut."""
-        keep = units_kept(scores, sparsity)
+        return self.cut_to(units_kept(scores, sparsity), scores)
+
+    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+        """Return the cuts that keep ``keep`` units in all, shared out by the scope."""
         if self.scope == "global":
             return cut(keep, scores)
-        counts = allocate(
-            keep,
-            self._wanted(scores, sparsity),
-            floors=[s.floor for s in scores],
-            caps=[s.candidates for s in scores],
-        )
+        floors, caps = [s.floor for s in scores], [s.candidates for s in scores]
+        counts = allocate(keep, self._wanted(scores, keep), floors, caps)
         return [cut(count, [s])[0] for count, s in zip(counts, scores, strict=True)]
+
+    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+        """Return which pruned units fill ``room``, shared out so that all that live then are as the scope has it."""
+        if self.scope == "global":
+            return cut(room, worth)
+        keep = sum(kept) + room
+        caps = [k + s.candidates for k, s in zip(kept, worth, strict=True)]
+        counts = allocate(keep, self._wanted(worth, keep), kept, caps)
+        return [cut(count - k, [s])[0] for count, k, s in zip(counts, kept, worth, strict=True)]
 
     def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at; in the scope ``layer``, what the targets' own amount to."""
@@ -76,13 +89,14 @@ class TopK(Threshold):
             )
         return planned
 
-    def _wanted(self, scores: Sequence[Scores], sparsity: float) -> list[float]:
+    def _wanted(self, scores: Sequence[Scores], keep: int) -> list[float]:
         if self.scope == "uniform":
             return [float(s.units) for s in scores]
         if self.scope == "erk":
             return [float(sum(s.shape)) for s in scores]
-        planned = sum(s.units * (s.share or 0.0) for s in scores) / sum(s.units for s in scores)
-        done = sparsity / planned if planned else 0.0
+        units = sum(s.units for s in scores)
+        planned = sum(s.units * (s.share or 0.0) for s in scores)
+        done = (units - keep) / planned if planned else 0.0
         return [s.units * (1 - min((s.share or 0.0) * done, 1.0)) for s in scores]
 
 

@@ -59,10 +59,16 @@ class Run:
     def step(self) -> list[Any]:
         """Train one step; return the updates it brought."""
         x, y = batch(self.done)
+        updates_before = self.pruner.updates
+        ending_epoch = (self.done + 1) % STEPS_PER_EPOCH == 0
+        if self.pruner.attends and self.pruner.updates_next(ending_epoch):
+            self.pruner.attend()
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(self.net(x), y).backward()
+        self.pruner.ignore()
         self.optimizer.step()
-        updates = [self.pruner.tick()]
+        started = self.pruner.last_update if self.pruner.updates > updates_before else None
+        updates = [started, self.pruner.tick()]
         self.done += 1
         if self.done % STEPS_PER_EPOCH == 0:
             updates.append(self.pruner.end_epoch())

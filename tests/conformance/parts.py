@@ -11,12 +11,20 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "sigmoid": {"name": "sigmoid"},
     "taylor": {"name": "taylor"},
     "random": {"name": "random"},
+    "rigl": {"name": "rigl", "exchange": 0.3},
+    "set": {"name": "set"},
+    "static": {"name": "static"},
+    "snip": {"name": "snip"},
+    "movement": {"name": "movement"},
+    "straight_through": {"name": "straight_through"},
+    "surgery": {"name": "surgery"},
 }
 THRESHOLDS: dict[str, dict[str, Any]] = {
     "topk": {"name": "topk"},
     "fixed": {"name": "fixed", "theta": 0.51},
     "mean": {"name": "mean", "rate": 0.1},
     "std": {"name": "std", "c": -0.5},
+    "hysteresis": {"name": "hysteresis"},
 }
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {"name": "constant", "begin": 3, "end": 16, "every": 4},
@@ -25,8 +33,17 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "cubic": {"name": "cubic", "begin": 3, "end": 16, "every": "2 steps"},
     "exponential": {"name": "exponential", "begin": 0.1, "end": 0.8, "every": 0.1},
     "cosine": {"name": "cosine", "begin": "1 epoch", "end": "4 epochs", "every": "1 epoch"},
+    "acdc": {"name": "acdc", "begin": 0, "end": 14, "every": 4},
 }
+# The other way of hysteresis: T frozen at the first update.
+FROZEN: dict[str, Any] = {"name": "hysteresis", "c": 0.5, "gamma": 0.05}
 PATTERNS: dict[str, dict[str, Any]] = {"element": {"name": "element"}}
+
+
+# Thresholds that keep as many as the schedule leaves.
+def is_exact(threshold: dict[str, Any]) -> bool:
+    return threshold["name"] == "topk" or (threshold["name"] == "hysteresis" and "c" not in threshold)
+
 
 # What topk does besides its default scope; each scope meets the target as exactly.
 SCOPES = ("global", "uniform", "erk")
@@ -34,10 +51,10 @@ SCOPES = ("global", "uniform", "erk")
 COMBINATIONS = [
     pytest.param(
         {"strategy": strategy, "threshold": threshold, "schedule": schedule, "pattern": pattern},
-        id=f"{strategy['name']}-{threshold['name']}-{schedule['name']}-{pattern['name']}",
+        id=f"{strategy['name']}-{threshold['name']}{'_c' * ('c' in threshold)}-{schedule['name']}-{pattern['name']}",
     )
     for strategy in STRATEGIES.values()
-    for threshold in THRESHOLDS.values()
+    for threshold in [*THRESHOLDS.values(), FROZEN]
     for schedule in SCHEDULES.values()
     for pattern in PATTERNS.values()
 ]

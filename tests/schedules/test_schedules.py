@@ -53,7 +53,7 @@ def test_cubic_is_zhu_and_gupta_equation_1():
         ({}, Span("steps", 250, 750, 10)),
         ({"begin": 7, "end": "93 steps", "every": 20}, Span("steps", 7, 93, 20)),
         ({"begin": "1 epoch", "end": 0.5, "every": 50}, Span("steps", 100, 500, 50)),
-        ({"begin": 0, "end": 1.0, "every": 0.0001}, Span("steps", 1, 1000, 1)),
+        ({"begin": 0, "end": 1.0, "every": 0.0001}, Span("steps", 0, 1000, 1)),
         ({"begin": 0.2, "end": "8 epochs", "every": "2 epochs"}, Span("epochs", 2, 8, 2)),
         ({"begin": "200 steps", "end": 0.7, "every": "1 epoch"}, Span("epochs", 2, 7, 1)),
         ({"begin": "1.5 epochs", "end": 500, "every": "10 Steps"}, Span("steps", 150, 500, 10)),

@@ -21,7 +21,7 @@ def view(weight: list[float], grad: list[float] | None = None, seed: int = 0, st
         torch.ones(len(weight), dtype=torch.bool),
         {"sensitivity": torch.zeros(len(weight))},
         seed,
-        start,
+        start=start,
     )
 
 

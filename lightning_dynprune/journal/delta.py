@@ -1,0 +1,176 @@
+"""What one update flipped in one target, as few bytes as that takes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.flags import count_true, true_positions
+from lightning_dynprune.masks import PIECE, pack_bits, unpack_bits
+
+ENCODINGS = GAPS, BITS = "gaps", "bits"
+# Below one flip in so many connections the gaps between flips are both smaller and faster to write than the bits.
+_RARE = 32
+_LONG = 255
+_PLACE = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The positions that one update flipped in one target, and what the dropped ones were worth.
+
+    Flipped connections that are rare are written as the gaps between them, a byte each, where 255 means "add 255, go
+    on"; others as one bit a connection. Either is deflated where that makes it smaller.
+
+    Attributes:
+        encoding: ``gaps`` or ``bits``.
+        deflated: whether ``encoded`` is to be inflated first.
+        encoded: uint8, on the CPU.
+        numel: connections of the target.
+        flipped: how many of them changed.
+        values: of the dropped ones, in flat order, on the CPU; None where they are not remembered.
+
+    Example:
+        >>> before = torch.tensor([True, True, True, False])
+        >>> after = torch.tensor([True, False, True, True])
+        >>> delta = Delta.between(before, after)
+        >>> delta.flipped, unpack_bits(delta.packed(), 4, "w").tolist()
+        (2, [False, True, False, True])
+    """
+
+    encoding: str
+    deflated: bool
+    encoded: Tensor
+    numel: int
+    flipped: int
+    values: Tensor | None = None
+
+    @classmethod
+    def between(cls, before: Tensor, after: Tensor, weight: Tensor | None = None) -> Delta:
+        """Return what differs between two masks.
+
+        Args:
+            before: bool mask before the update, of any layout; positions are flat and row-major.
+            after: the mask after it.
+            weight: values of the connections before the dropped ones were zeroed, to remember those; None = do not.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if before.shape != after.shape or (weight is not None and weight.shape != before.shape):
+            shapes = [None if t is None else tuple(t.shape) for t in (before, after, weight)]
+            raise ValueError(f"masks before and after and the weight differ in shape: {shapes}")
+        # A layout that is not row-major is brought into that order once; all others are only viewed.
+        before, after = before.reshape(-1), after.reshape(-1)
+        flipped = sum(int(count_true(flips)) for flips in _flips(before, after))
+        values = None if weight is None else _dropped_values(before, after, weight.detach().reshape(-1))
+        rare = flipped * _RARE < before.numel()
+        plain = _gaps(before, after) if rare else _bits(before, after)
+        # Gaps come with runs where whole rows flip; of bits that is looked at first.
+        encoded = _deflate(plain, runs=rare or _has_runs(plain))
+        deflated = encoded.numel() < plain.numel()
+        return cls(GAPS if rare else BITS, deflated, encoded if deflated else plain, before.numel(), flipped, values)
+
+    def packed(self, name: str = "delta") -> Tensor:
+        """Return the flipped connections as bits: uint8 on the CPU, the first connection in the lowest bit.
+
+        Never takes more memory than the connections of the target account for, whatever the bytes say.
+
+        Args:
+            name: of the target, for messages.
+
+        Raises:
+            ValueError: the bytes do not encode ``flipped`` positions within ``numel``.
+        """
+        if not 0 <= self.flipped <= self.numel:
+            raise ValueError(f"journal of {name}: {self.flipped} flips in {self.numel} connections; it is damaged")
+        longest = self.flipped + self.numel // _LONG if self.encoding == GAPS else (self.numel + 7) // 8
+        plain = _inflate(self.encoded, longest, name) if self.deflated else self.encoded
+        if self.encoding == GAPS:
+            return _read_gaps(plain, self.numel, self.flipped, name)
+        found = int(count_true(unpack_bits(plain, self.numel, name)))
+        if found != self.flipped:
+            raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are announced; it is damaged")
+        return plain.clone()
+
+
+def _flips(before: Tensor, after: Tensor) -> Iterator[Tensor]:
+    for old, new in zip(torch.split(before, PIECE), torch.split(after, PIECE), strict=True):
+        yield old ^ new
+
+
+def _dropped_values(before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
+    pieces = zip(torch.split(before, PIECE), torch.split(after, PIECE), torch.split(weight, PIECE), strict=True)
+    return torch.cat([values.index_select(0, true_positions(old & ~new)).cpu() for old, new, values in pieces])
+
+
+def _bits(before: Tensor, after: Tensor) -> Tensor:
+    return torch.cat([pack_bits(flips) for flips in _flips(before, after)])
+
+
+def _gaps(before: Tensor, after: Tensor) -> Tensor:
+    last = torch.tensor([-1])
+    written = [torch.zeros(0, dtype=torch.uint8)]
+    for number, flips in enumerate(_flips(before, after)):
+        positions = true_positions(flips).cpu() + number * PIECE
+        if positions.numel():
+            gaps = torch.diff(positions, prepend=last).sub_(1)
+            last = positions[-1:]
+            written.append(_gap_bytes(gaps))
+    return torch.cat(written)
+
+
+def _gap_bytes(gaps: Tensor) -> Tensor:
+    if int(gaps.max()) < _LONG:
+        return gaps.to(torch.uint8)
+    repeats = gaps // _LONG
+    ends = torch.cumsum(repeats + 1, 0) - 1
+    letters = torch.full((int(ends[-1]) + 1,), _LONG, dtype=torch.uint8)
+    letters[ends] = (gaps - repeats * _LONG).to(torch.uint8)
+    return letters
+
+
+def _read_gaps(letters: Tensor, numel: int, flipped: int, name: str) -> Tensor:
+    packed = torch.zeros((numel + 7) // 8, dtype=torch.uint8)
+    found = stop = 0
+    for piece in torch.split(letters, PIECE) if letters.numel() else ():
+        ends = piece != _LONG
+        # Every position is the sum of the gaps so far and of the flips before it.
+        sums = torch.cumsum(piece.to(torch.int64) + ends, 0).add_(stop)
+        positions = sums[ends].sub_(1)
+        found, stop = found + positions.numel(), int(sums[-1])
+        if stop > numel:
+            raise ValueError(f"journal of {name}: a flip lies past its {numel} connections; it is damaged")
+        packed.index_add_(0, positions >> 3, _PLACE.index_select(0, positions & 7))
+    if found != flipped or (letters.numel() and int(letters[-1]) == _LONG):
+        raise ValueError(f"journal of {name}: {found} flips where {flipped} are announced; it is damaged")
+    return packed
+
+
+def _has_runs(packed: Tensor) -> bool:
+    """Return whether rows or blocks flipped; scattered flips deflate faster and smaller if no runs are looked for."""
+    words = packed[: packed.numel() // 8 * 8].view(torch.int64)
+    return int(torch.count_nonzero((words == 0) | (words == -1))) * 4 > words.numel()
+
+
+def _deflate(plain: Tensor, runs: bool) -> Tensor:
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE if runs else zlib.Z_HUFFMAN_ONLY)
+    data = bytearray(deflate.compress(plain.numpy().data))
+    data += deflate.flush()
+    return torch.frombuffer(data, dtype=torch.uint8)
+
+
+def _inflate(encoded: Tensor, most: int, name: str) -> Tensor:
+    """Return the bytes that were deflated, refusing more than ``most`` before they take memory."""
+    inflate = zlib.decompressobj()
+    try:
+        data = inflate.decompress(encoded.numpy().data, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"journal of {name}: its bytes cannot be inflated ({error}); it is damaged") from None
+    if len(data) > most or not inflate.eof or inflate.unused_data:
+        raise ValueError(f"journal of {name}: its bytes do not hold flips of this target; it is damaged")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)

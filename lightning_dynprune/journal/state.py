@@ -1,0 +1,177 @@
+"""A journal in a checkpoint: few tensors, each checked before any of it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.journal.delta import ENCODINGS, Delta
+from lightning_dynprune.journal.update import Update, read_update
+from lightning_dynprune.targets import Target
+
+_VERSION = 1
+_KEYS = ("version", "targets", "updates", "notes", "recorded", "valued", "positions", "values")
+
+Contents = tuple[list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
+
+
+def write_state(
+    targets: Sequence[Target],
+    updates: Sequence[Update],
+    notes: Sequence[tuple[int, str]],
+    record: Sequence[tuple[Delta, ...]],
+) -> dict[str, Any]:
+    """Return a journal as tensors and plain values.
+
+    The positions of all updates and targets are one tensor, since a file of many small tensors is slow to read.
+
+    Args:
+        targets: the targets, in order.
+        updates: the figures of every update.
+        notes: step and text of every note.
+        record: the deltas of the last updates, one a target.
+    """
+    flat = [delta for deltas in record for delta in deltas]
+    valued = [deltas for deltas in record if all(delta.values is not None for delta in deltas)]
+    return {
+        "version": _VERSION,
+        "targets": {target.name: target.numel for target in targets},
+        "updates": [dataclasses.asdict(update) for update in updates],
+        "notes": [[step, text] for step, text in notes],
+        # A row a delta: bytes, flips, encoding, deflated or not.
+        "recorded": torch.tensor(
+            [[d.encoded.numel(), d.flipped, ENCODINGS.index(d.encoding), d.deflated] for d in flat], dtype=torch.int64
+        ).view(-1, 4),
+        "valued": len(valued),
+        "positions": torch.cat([torch.zeros(0, dtype=torch.uint8), *(delta.encoded for delta in flat)]),
+        "values": {
+            target.name: torch.cat([v for deltas in valued if (v := deltas[position].values) is not None])
+            for position, target in enumerate(targets)
+            if valued
+        },
+    }
+
+
+def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values: bool) -> Contents:
+    """Return the updates, notes and deltas that :func:`write_state` wrote.
+
+    Args:
+        state: from a file, and not to be trusted.
+        targets: the targets, in order.
+        with_values: read the values of dropped connections too.
+
+    Raises:
+        ValueError: the state is of another version or of other targets, or damaged.
+    """
+    _refuse_other_state(state, targets)
+    sizes = {target.name: target.numel for target in targets}
+    updates = [read_update(entry, sizes, f"journal: update {n}") for n, entry in enumerate(state["updates"])]
+    for earlier, later in pairwise(updates):
+        if later.step < earlier.step:
+            raise ValueError(
+                f"journal: an update at step {later.step} follows one at step {earlier.step}; it is damaged"
+            )
+    deltas = list(_read_deltas(state, targets))
+    rows = len(deltas) // len(targets)
+    if rows > len(updates):
+        raise ValueError(f"journal: positions of {rows} updates, but figures of {len(updates)}; it is damaged")
+    record = [deltas[row * len(targets) : (row + 1) * len(targets)] for row in range(rows)]
+    counts = [
+        [_dropped(update, delta, target.name) for delta, target in zip(row, targets, strict=True)]
+        for update, row in zip(updates[len(updates) - rows :], record, strict=True)
+    ]
+    valued = state["valued"]
+    if not isinstance(valued, int) or not 0 <= valued <= rows:
+        raise ValueError(f"journal: values of {valued!r} updates, but positions of {rows}; it is damaged")
+    start = rows - valued
+    for position, target in enumerate(targets if valued else ()):
+        parts = _read_values(state["values"], target.name, [row[position] for row in counts[start:]])
+        for row, part in zip(record[start:], parts, strict=True):
+            row[position] = dataclasses.replace(row[position], values=part if with_values else None)
+    return updates, [(step, text) for step, text in state["notes"]], [tuple(row) for row in record]
+
+
+def _refuse_other_state(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
+    if not isinstance(state, Mapping):
+        raise ValueError(f"journal: a {type(state).__name__} is no record of updates; give a state_dict of a journal")
+    if state.get("version") != _VERSION:
+        raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
+    if missing := [key for key in _KEYS if key not in state]:
+        raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
+    there, here = state["targets"], {target.name: target.numel for target in targets}
+    if not isinstance(there, Mapping) or list(there.items()) != list(here.items()):
+        there = there if isinstance(there, Mapping) else {}
+        name = next((n for n in [*here, *there] if there.get(n) != here.get(n)), "their order")
+        raise ValueError(
+            f"journal: it was recorded from other targets: {name} differs ({there.get(name)} connections there, "
+            f"{here.get(name)} here); resume with the targets of that run"
+        )
+    if not isinstance(state["updates"], list):
+        raise ValueError("journal: 'updates' is no list; the file is damaged")
+    for note in state["notes"] if isinstance(state["notes"], list) else [None]:
+        if not isinstance(note, (list, tuple)) or [type(part) for part in note] != [int, str]:
+            raise ValueError(f"journal: the note {note!r} is no step and text; the file is damaged")
+
+
+def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Delta]:
+    recorded, positions = state["recorded"], state["positions"]
+    _refuse_other_tensor(recorded, torch.int64, 2, "'recorded'")
+    _refuse_other_tensor(positions, torch.uint8, 1, "'positions'")
+    if recorded.shape[1] != 4 or len(recorded) % len(targets):
+        raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not give 4 figures a target")
+    rows = recorded.tolist()
+    lengths = [length for length, *_ in rows]
+    if min(lengths, default=0) < 0 or sum(lengths) != positions.numel():
+        raise ValueError(f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are announced")
+    parts = torch.split(positions.cpu(), lengths) if lengths else ()
+    for number, (part, (_, flipped, code, deflated)) in enumerate(zip(parts, rows, strict=True)):
+        target = targets[number % len(targets)]
+        if not 0 <= code < len(ENCODINGS) or deflated not in (0, 1):
+            raise ValueError(f"journal of {target.name}: encoding {code}, {deflated} is unknown; it is damaged")
+        # A part of its own, so that the cap frees it, and what the caller does to the state leaves it alone.
+        delta = Delta(ENCODINGS[code], bool(deflated), part.clone(), target.numel, flipped)
+        delta.packed(target.name)
+        yield delta
+
+
+def _dropped(update: Update, delta: Delta, name: str) -> int:
+    """Return how many connections went from kept to pruned: flips are those and the returned ones."""
+    dropped, grown = update.dropped[name], update.grown[name]
+    # A connection dropped and grown by the same update counts in both and flips in neither.
+    if not abs(dropped - grown) <= delta.flipped <= dropped + grown or (delta.flipped + dropped + grown) % 2:
+        raise ValueError(
+            f"journal of {name}: {delta.flipped} flips at step {update.step} do not fit {dropped} dropped and "
+            f"{grown} grown; it is damaged"
+        )
+    return (delta.flipped + dropped - grown) // 2
+
+
+def _read_values(values: Any, name: str, counts: list[int]) -> Sequence[Tensor]:
+    if not isinstance(values, Mapping) or name not in values:
+        raise ValueError(f"journal of {name}: its values are missing; the file is damaged")
+    tensor = values[name]
+    if not _is_plain(tensor) or not tensor.is_floating_point() or tensor.shape != (sum(counts),):
+        raise ValueError(
+            f"journal of {name}: its values are {_described(tensor)} where floats of shape ({sum(counts)},) are "
+            "announced; it is damaged"
+        )
+    return [part.clone() for part in torch.split(tensor.cpu(), counts)]
+
+
+def _refuse_other_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) -> None:
+    if not _is_plain(tensor) or tensor.dtype != dtype or tensor.dim() != dim:
+        raise ValueError(f"journal: {key} is {_described(tensor)}; expected {dtype} of {dim} dimensions")
+
+
+def _is_plain(tensor: Any) -> bool:
+    # A sparse or expanded tensor may announce far more entries than its file holds.
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
+
+
+def _described(tensor: Any) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__

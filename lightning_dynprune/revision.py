@@ -1,0 +1,184 @@
+"""One update of the masks: score, cut, exchange, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.flags import count_true
+from lightning_dynprune.masks import MaskSet, undrafted
+from lightning_dynprune.patterns import Pattern
+from lightning_dynprune.scores import Scores
+from lightning_dynprune.scoring import scores_of
+from lightning_dynprune.selection import Cut
+from lightning_dynprune.strategies import Strategy
+from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.targets import TargetView
+from lightning_dynprune.thresholds import Threshold
+from lightning_dynprune.thresholds.base import units_kept
+
+Written = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an update did, one entry a target.
+
+    Attributes:
+        cuts: the score at the cut.
+        dropped: connections pruned.
+        grown: connections returned.
+    """
+
+    cuts: list[float]
+    dropped: list[int]
+    grown: list[int]
+
+
+def revise(
+    masks: MaskSet,
+    views: Sequence[TargetView],
+    strategy: Strategy,
+    threshold: Threshold,
+    pattern: Pattern,
+    sparsity: float,
+    exchange: float,
+    written: Written | None,
+) -> Changes:
+    """Write new masks, so that as many units live as the sparsity leaves.
+
+    With K units to live and e of them up for exchange, the threshold cuts to K - e by score, among the living, or among
+    all where the strategy is latent; then e return by ``grow``. Where the schedule asks for more to live than do, the
+    difference returns likewise, by chance where the strategy has no ``grow``.
+
+    Args:
+        masks: written at the end, together; an error leaves them as they were.
+        views: what the strategy sees, one a target.
+        strategy: with its settings of now.
+        threshold: with its settings of now.
+        pattern: the unit.
+        sparsity: share of all units to have pruned.
+        exchange: share of the living units that is exchanged.
+        written: called for every target once its mask is written, with its position and its mask before; None saves
+            the memory of the masks before, where nothing grows.
+
+    Raises:
+        NonFiniteError: a score is not finite.
+    """
+    scores = [_scores(masks, view, i, strategy, threshold, pattern) for i, view in enumerate(views)]
+    try:
+        cuts, room = _cut(scores, threshold, sparsity, exchange)
+    except BaseException:
+        masks.discard_drafts()
+        raise
+    if room:
+        return _exchange(masks, views, strategy, threshold, pattern, scores, cuts, room, written)
+    dropped, grown = [], []
+    for i in range(len(views)):
+        before = undrafted(masks.tensors[i]) if written else None
+        kept = cuts[i].kept if pattern.elementwise else None
+        lost, won = masks.write(i, _keeps(masks, i, pattern, cuts[i], scores[i]), kept)
+        dropped.append(lost)
+        grown.append(won)
+        if written and before is not None:
+            written(i, before)
+    return Changes([c.value for c in cuts], dropped, grown)
+
+
+def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchange: float) -> tuple[list[Cut], int]:
+    """Return the cuts, and for how many units they leave room."""
+    units, keep = sum(s.units for s in scores), units_kept(scores, sparsity)
+    candidates = sum(s.candidates for s in scores)
+    if not exchange or candidates == units == keep:
+        cuts = threshold.cut(scores, sparsity)
+        return cuts, max(keep - candidates, 0)
+    if threshold.exact:
+        lives = min(max(keep, sum(s.floor for s in scores)), candidates)
+    else:
+        lives = sum(c.kept for c in threshold.cut(scores, sparsity))
+    cuts = threshold.cut_to(lives - round(exchange * lives), scores)
+    return cuts, max(keep, lives) - sum(c.kept for c in cuts)
+
+
+def _exchange(
+    masks: MaskSet,
+    views: Sequence[TargetView],
+    strategy: Strategy,
+    threshold: Threshold,
+    pattern: Pattern,
+    scores: Sequence[Scores],
+    cuts: Sequence[Cut],
+    room: int,
+    written: Written | None,
+) -> Changes:
+    """Write what stays, then what returns beside it."""
+    every = range(len(views))
+    kept_before = list(masks.kept)
+    before = []
+    for i in every:
+        before.append(undrafted(masks.tensors[i]))
+        masks.write(i, _keeps(masks, i, pattern, cuts[i], scores[i]))
+    try:
+        worth = [_worth(masks, views[i], i, strategy, pattern) for i in every]
+        grown_cuts = threshold.share_out(room, worth, [c.kept for c in cuts])
+        for i in every:
+            masks.write(i, _keeps(masks, i, pattern, grown_cuts[i], worth[i]), growing=True)
+    except BaseException:
+        masks.discard_drafts()
+        for i in every:
+            masks.write(i, [before[i].reshape(-1)], kept_before[i])
+        raise
+    dropped, grown = [], []
+    for i in every:
+        stayed = int(count_true((before[i] & masks.tensors[i]).view(-1)))
+        dropped.append(kept_before[i] - stayed)
+        grown.append(masks.kept[i] - stayed)
+        if written:
+            written(i, before[i])
+    return Changes([c.value for c in cuts], dropped, grown)
+
+
+def _scores(
+    masks: MaskSet, view: TargetView, position: int, strategy: Strategy, threshold: Threshold, pattern: Pattern
+) -> Scores:
+    def adjust(scores: Tensor, lives: Tensor) -> Tensor:
+        return threshold.adjust(scores, lives, view.seed, view.step)
+
+    return scores_of(
+        masks.targets[position],
+        view,
+        strategy.score,
+        pattern,
+        masks.kept[position],
+        elementwise=strategy.elementwise,
+        among="all" if strategy.latent else "living",
+        adjust=adjust if threshold.adjusts else None,
+        draft=masks.draft(position),
+    )
+
+
+def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, pattern: Pattern) -> Scores:
+    def grow(piece: TargetView) -> Tensor:
+        worth = strategy.grow(piece)
+        return uniform(piece) if worth is None else worth
+
+    return scores_of(
+        masks.targets[position],
+        view,
+        grow,
+        pattern,
+        masks.kept[position],
+        elementwise=strategy.elementwise,
+        among="pruned",
+        draft=masks.draft(position),
+    )
+
+
+def _keeps(masks: MaskSet, position: int, pattern: Pattern, cut: Cut, scores: Scores) -> Iterator[Tensor]:
+    keeps = cut.keeps(scores)
+    if pattern.elementwise:
+        return keeps
+    return iter([pattern.expand(masks.targets[position], torch.cat(list(keeps))).reshape(-1)])

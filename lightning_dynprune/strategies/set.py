@@ -1,0 +1,68 @@
+"""Sparse evolutionary training: drop the smallest, grow at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lightning_dynprune.checks import check_share
+from lightning_dynprune.schedules import Cosine, Schedule
+from lightning_dynprune.strategies.base import STRATEGIES, Strategy
+from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.targets import TargetView
+
+FALLING = Cosine(0.0, initial=0.3, begin=0.0, end=0.75)
+STARTS = ("random", "magnitude")
+
+
+@STRATEGIES.register("set")
+@dataclass(frozen=True)
+class SET(Strategy):
+    """Trains sparse from the start: each update drops the smallest ``|w|`` and grows as many connections at random.
+
+    Where nothing else is given the first mask is drawn before the first step, with the densities of ``erk``, and
+    updated every 100 steps until 75 % of training. Grown connections start at zero. Keeps the mask alone (1 byte a
+    connection).
+
+    Args:
+        exchange: share of the living connections that an update exchanges; a number in [0, 1) or a schedule.
+        start: how the mask of an untrained network is drawn: "random", or "magnitude" for one that comes trained.
+
+    Raises:
+        ValueError: exchange is out of range, or start is unknown.
+
+    Source: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired
+    by network science" (2018); densities and the falling share by Evci et al. (2020).
+
+    Example:
+        >>> import torch
+        >>> from lightning_dynprune.targets import Target
+        >>> view = Target("w", torch.nn.Parameter(torch.tensor([3.0, -1.0]))).view(torch.ones(2, dtype=torch.bool))
+        >>> SET().score(view).tolist()
+        [3.0, 1.0]
+        >>> bool(((SET().grow(view) >= 0) & (SET().grow(view) < 1)).all())
+        True
+    """
+
+    exchange: float | Schedule = FALLING
+    start: str = "random"
+    threshold: ClassVar[Mapping[str, Any]] = {"name": "topk", "scope": "erk"}
+    schedule: ClassVar[Mapping[str, Any]] = {"name": "constant", "begin": 0, "end": 0.75, "every": 100}
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__.lower()
+        if not isinstance(self.exchange, Schedule):
+            check_share(f"strategy {kind}: exchange", self.exchange)
+        if self.start not in STARTS:
+            raise ValueError(f"strategy {kind}: start={self.start!r} is unknown; known: {', '.join(STARTS)}")
+
+    def score(self, target: TargetView) -> Tensor:
+        """Return ``|w|``; before the first step, where nothing is learned yet, chance."""
+        return uniform(target) if target.step == 0 and self.start == "random" else target.weight.abs()
+
+    def grow(self, target: TargetView) -> Tensor | None:
+        """Return chance."""
+        return uniform(target)

@@ -1,0 +1,96 @@
+"""Small weights on weak inputs matter least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.scores import require_finite
+from lightning_dynprune.strategies.base import STRATEGIES, Strategy
+from lightning_dynprune.targets import Target, TargetView
+
+_PIECE = 2**20  # entries ranked at once: the indices of a sort take eight bytes each
+
+
+@STRATEGIES.register("wanda")
+@dataclass(frozen=True)
+class Wanda(Strategy):
+    r"""Size of a weight times the size of its input, ranked inside each output row; needs no training.
+
+    .. math:: S_{ij} = |W_{ij}| \cdot \lVert X_j \rVert_2 / \sqrt{n}
+
+    The root of the number of inputs is the same for all connections of a target, and makes targets of different sizes
+    comparable. Remembers one float32 for each input of a row (4 bytes, shared by all rows), so 4 / rows bytes a
+    connection.
+
+    Args:
+        per_row: score a connection by its rank in its row, from 0 up to (not including) 1, so that any cut takes the
+            same share of every row; of equal connections the first ranks higher. False scores by the product itself.
+
+    Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (2023), equation 1 and
+    section 3.
+
+    Example:
+        >>> target = Target("w", torch.nn.Parameter(torch.tensor([[8.0, -1.0], [1.0, 3.0]])))
+        >>> target.state = Wanda().init_state(target)
+        >>> view = target.view(torch.ones(2, 2, dtype=torch.bool))
+        >>> Wanda().attend(view, torch.tensor([[[1.0, 7.0]]]))
+        >>> Wanda(per_row=False).score(view).tolist()
+        [[8.0, 7.0], [1.0, 21.0]]
+        >>> Wanda().score(view).tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+
+    per_row: bool = True
+    elementwise: ClassVar[bool] = False
+    needs_activations: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.per_row, bool):
+            raise TypeError(f"strategy wanda: per_row={self.per_row!r} is not accepted; give true or false")
+
+    def init_state(self, target: Target) -> dict[str, Tensor]:
+        """Return ``input_squares``, float32 ``(groups, columns)``, and ``inputs``, how many were added up; zeros."""
+        groups: int = getattr(target, "groups", 1)
+        columns, device = target.parameter[:1].numel(), target.parameter.device
+        return {
+            "input_squares": torch.zeros(groups, columns, dtype=torch.float32, device=device),
+            "inputs": torch.zeros((), dtype=torch.int64, device=device),
+        }
+
+    def attend(self, target: TargetView, inputs: Tensor) -> None:
+        """Add the squares of some inputs."""
+        target.state["input_squares"].add_(inputs.square().sum(1))
+        target.state["inputs"].add_(inputs.shape[1])
+
+    def score(self, target: TargetView) -> Tensor:
+        """Return the rank in the row, or the product.
+
+        Raises:
+            RuntimeError: no input has been seen.
+            NonFiniteError: an input was NaN or infinite.
+        """
+        if not int(target.state["inputs"]):
+            raise RuntimeError(
+                f"strategy wanda has seen no inputs of {target.name}: call pruner.calibrate(batches) first; where its "
+                "module never runs, exclude it from targets"
+            )
+        # Ranks would hide it.
+        require_finite(target.state["input_squares"], f"inputs of {target.name}")
+        norms = (target.state["input_squares"] / target.state["inputs"]).sqrt()
+        groups, columns = norms.shape
+        rows = target.weight.reshape(groups, -1, columns)
+        step = max(1, _PIECE // (groups * columns))
+        pieces = [self._scores(piece.abs() * norms.unsqueeze(1)) for piece in torch.split(rows, step, dim=1)]
+        return torch.cat(pieces, dim=1).view(target.weight.shape)
+
+    def _scores(self, products: Tensor) -> Tensor:
+        if not self.per_row:
+            return products
+        columns = products.shape[-1]
+        best_first = products.argsort(dim=-1, descending=True, stable=True)
+        ranks = torch.arange(columns - 1, -1, -1, dtype=torch.float32, device=products.device) / columns
+        return torch.empty_like(products).scatter_(-1, best_first, ranks.expand_as(products))
