@@ -33,6 +33,7 @@ class Target:
         parameter: the parameter itself, never wrapped.
         min_kept: connections that must stay, at least.
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
+        groups: of a grouped convolution's weight; 1 elsewhere.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
     """
@@ -41,6 +42,7 @@ class Target:
     parameter: nn.Parameter
     min_kept: int = 1
     sparsity: float | None = None
+    groups: int = 1
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -171,7 +173,8 @@ def find_targets(
         if not parameter.requires_grad:
             frozen.append(names[0])
             continue
-        found.append(Target(names[0], parameter, **_settings(names[0], chosen[parameter], min_kept)))
+        settings = _settings(names[0], chosen[parameter], min_kept)
+        found.append(Target(names[0], parameter, groups=catalog.groups(parameter), **settings))
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
@@ -208,6 +211,10 @@ class _Catalog:
 
     def all_names(self) -> list[str]:
         return [name for names in self.names.values() for name in names]
+
+    def groups(self, parameter: nn.Parameter) -> int:
+        owners = [module for module, local in self.owners[parameter] if local == "weight"]
+        return next((module.groups for module in owners if isinstance(module, _ConvNd)), 1)
 
     def default(self) -> list[nn.Parameter]:
         return [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -61,6 +63,8 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     refuse_unworkable(cfg, data)
 
     dense = dense_control(cfg, data, folder, stop) if cfg.dense else None
+    if dense is not None:
+        compare_with_dense(pruning, dense)
     pruned = train_phase("pruned", cfg, data, folder, stop, pruning)
     if dense is not None:
         seconds["dense"] = dense["seconds"]
@@ -80,6 +84,8 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "config": folder.config,
     }
     draw_run(results, folder.path / "sparsity.png")
+    if pruning.pruner is not None and pruning.pruner.journal is not None:
+        pruning.pruner.journal.plot(folder.path / "journal.png")
     write_json(folder.results, results)
     # Its place is taken by last.ckpt and dense.json.
     folder.checkpoint("dense").unlink(missing_ok=True)
@@ -87,6 +93,13 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     Console().print(run_line(results, folder.path) if in_sweep else run_table(results, folder.path))
     objective: float = results[cfg.objective]
     return objective
+
+
+def compare_with_dense(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
+    """Let the guard compare with the dense control, where it has no reference of its own."""
+    guard = pruning.guard
+    if guard is not None and guard.reference is None and guard.monitor == "val_acc":
+        pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
 
 
 def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
@@ -104,6 +117,21 @@ def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
         "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
         "connections": {name.removeprefix(NETWORK): mask.numel() for name, mask in pruning.masks.items()},
         "steps": phase.steps,
+        "journal": journal_of(pruning),
+    }
+
+
+def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
+    """Return what the journal has to say of a training in short; None where there is none."""
+    journal = None if pruning.pruner is None else pruning.pruner.journal
+    if journal is None:
+        return None
+    return {
+        "updates": len(journal.updates),
+        "dropped": sum(sum(update.dropped.values()) for update in journal.updates),
+        "grown": sum(sum(update.grown.values()) for update in journal.updates),
+        "returned_share": journal.returned_share,
+        "notes": [text for _, text in journal.notes],
     }
 
 

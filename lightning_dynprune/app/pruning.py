@@ -32,10 +32,12 @@ def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
     module = new_classifier(cfg)
     steps = -(-len(data.train_dataloader()) // cfg.trainer.get("accumulate_grad_batches", 1))
     epochs = cfg.trainer.max_epochs
+    settings = _settings(cfg)
+    del settings["guard"]
     trial = Pruner(
         module,
         module.optimizer(module.network.parameters()),
-        **_settings(cfg),
+        **settings,
         total_steps=steps * epochs,
         steps_per_epoch=steps,
         epochs=epochs,
@@ -59,6 +61,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         "reconstruct": cfg.reconstruct,
         "rewind": cfg.rewind,
         "journal": OmegaConf.to_container(cfg.journal, resolve=True),
+        "guard": instantiate(cfg.guard) or None,
         "seed": cfg.seed,
     }
 

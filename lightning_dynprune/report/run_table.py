@@ -21,7 +21,9 @@ def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
         results: the content of ``results.json``.
         folder: the run's folder, named under the table.
     """
-    return Group(_comparison(results), _layers(results), Text(f"  {folder}", style="dim"))
+    journal = results.get("journal")
+    notes = [] if journal is None else [Text(f"  {note}") for note in journal["notes"]]
+    return Group(_comparison(results), _layers(results), *notes, Text(f"  {folder}", style="dim"))
 
 
 def run_line(results: Mapping[str, Any], folder: Path) -> RenderableType:
@@ -50,6 +52,11 @@ def _comparison(results: Mapping[str, Any]) -> Table:
     table.add_row("sparsity reached", "0.00 %", percent(results["sparsity"]))
     table.add_row("non-zero parameters", f"{results['parameters']:,}", f"{results['nonzero']:,}")
     table.add_row("compression", "1.0x", f"{results['compression']:.1f}x")
+    if (journal := results.get("journal")) is not None:
+        table.add_row("updates", "", f"{journal['updates']:,}")
+        table.add_row("connections dropped, grown", "", f"{journal['dropped']:,}, {journal['grown']:,}")
+        if journal["returned_share"] is not None:
+            table.add_row("of those kept, once cut", "", percent(journal["returned_share"]))
     table.add_row("weights on disk, dense and compact", file_size(size["dense"]), file_size(size["compact"]))
     table.add_row("training", duration(seconds["dense"]) if "dense" in seconds else "-", duration(seconds["pruned"]))
     table.add_row("reading data, testing", "", f"{duration(seconds['data'])}, {duration(seconds['test'])}")

@@ -12,6 +12,7 @@ from lightning_dynprune.strategies.static import Static
 from lightning_dynprune.strategies.straight_through import StraightThrough
 from lightning_dynprune.strategies.surgery import Surgery
 from lightning_dynprune.strategies.taylor import Taylor
+from lightning_dynprune.strategies.wanda import Wanda
 
 __all__ = [
     "SET",
@@ -27,4 +28,5 @@ __all__ = [
     "Strategy",
     "Surgery",
     "Taylor",
+    "Wanda",
 ]

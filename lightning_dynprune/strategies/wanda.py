@@ -54,8 +54,7 @@ class Wanda(Strategy):
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``input_squares``, float32 ``(groups, columns)``, and ``inputs``, how many were added up; zeros."""
-        groups: int = getattr(target, "groups", 1)
-        columns, device = target.parameter[:1].numel(), target.parameter.device
+        groups, columns, device = target.groups, target.parameter[:1].numel(), target.parameter.device
         return {
             "input_squares": torch.zeros(groups, columns, dtype=torch.float32, device=device),
             "inputs": torch.zeros((), dtype=torch.int64, device=device),

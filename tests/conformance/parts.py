@@ -18,6 +18,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "movement": {"name": "movement"},
     "straight_through": {"name": "straight_through"},
     "surgery": {"name": "surgery"},
+    "wanda": {"name": "wanda"},
 }
 THRESHOLDS: dict[str, dict[str, Any]] = {
     "topk": {"name": "topk"},
