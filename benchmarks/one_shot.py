@@ -1,0 +1,237 @@
+"""What is left of a trained network after one cut without any training, merely masked and reconstructed?
+
+    OMP_NUM_THREADS=1 DYNPRUNE_DATA=... python benchmarks/one_shot.py   # ~10 minutes
+
+Two networks are trained, with three seeds each: LeNet-300-100 on MNIST, and a small GPT on the characters of
+the language reference that ships inside Python (``pydoc_data.topics``, every tenth topic held out). Each is
+then cut once to 50, 70, 80 and 90 %, every layer alike (threshold ``topk``, scope ``uniform``), the GPT's
+head and embeddings left dense, by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
+calibration batches are training samples, 2,048 images or 128 pieces of text, chosen by the seed; nothing is
+trained after the cut.
+
+Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range over the
+seeds, beside the dense networks', and the CPU seconds of calibration and cut on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import timing
+import torch
+from models import GPT, one_scale
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_dynprune import Pruner
+from lightning_dynprune.app.data import MNIST
+from lightning_dynprune.app.models import LeNet300100
+from lightning_dynprune.strategies.wanda import Wanda
+
+SPARSITIES = (0.5, 0.7, 0.8, 0.9)
+SEEDS = (0, 1, 2)
+MUST_WIN_FROM = 0.7
+CONTENDERS = {
+    f"{name}{' + reconstruct' if reconstruct else ''}": {"strategy": strategy, "reconstruct": reconstruct}
+    for name, strategy in (("magnitude", "magnitude"), ("wanda", Wanda()))
+    for reconstruct in (False, True)
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, how bad it is, and the inputs it is calibrated on."""
+
+    network: nn.Module
+    measure: Callable[[nn.Module], float]
+    calibration: list[Tensor]
+    exclude: tuple[str, ...] = ()
+
+
+def fit(network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float) -> nn.Module:
+    """Train by AdamW for some steps, the rate falling to zero along a cosine."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for inputs, wanted in islice(batches, steps):
+        optimizer.zero_grad()
+        F.cross_entropy(network(inputs), wanted).backward()
+        optimizer.step()
+        falling.step()
+    return network.eval()
+
+
+def lenet(seed: int) -> Trained:
+    """Train LeNet-300-100 on MNIST for six epochs."""
+    torch.manual_seed(seed)
+    data = MNIST((1, 28, 28), 10, batch_size=128, holdout=5000, seed=seed)
+    data.setup()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for epoch in range(6):
+            data.train.sampler.set_epoch(epoch)
+            yield from data.train
+
+    @torch.no_grad()
+    def error(network: nn.Module) -> float:
+        wrong = sum(int((network(images).argmax(1) != labels).sum()) for images, labels in data.test)
+        return 100 * wrong / len(data.test.labels)
+
+    network = fit(LeNet300100((1, 28, 28), 10), batches(), 6 * len(data.train), 1e-3)
+    data.train.sampler.set_epoch(6)
+    return Trained(network, error, [images for images, _ in islice(data.train, 16)])
+
+
+def text() -> tuple[str, str]:
+    """Return the topics to train on and those held out."""
+    names = sorted(topics)
+    held = names[::10]
+    return "".join(topics[name] for name in names if name not in held), "".join(topics[name] for name in held)
+
+
+def gpt(seed: int, steps: int = 600, length: int = 128) -> Trained:
+    """Train a GPT of 0.8 M connections on characters; those that training text lacks count as its first."""
+    torch.manual_seed(seed)
+    train, held = text()
+    vocabulary = {character: number for number, character in enumerate(sorted(set(train)))}
+    train, held = (torch.tensor([vocabulary.get(character, 0) for character in part]) for part in (train, held))
+    random = torch.Generator().manual_seed(seed)
+
+    def pieces(count: int) -> Tensor:
+        starts = torch.randint(len(train) - length, (count, 1), generator=random)
+        return train[starts + torch.arange(length + 1)]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            drawn = pieces(16)
+            yield drawn[:, :-1], drawn[:, 1:]
+
+    @torch.no_grad()
+    def loss(network: nn.Module) -> float:
+        rows = held[: len(held) // length * length].view(-1, length)
+        losses = [F.cross_entropy(network(part[:, :-1]), part[:, 1:], reduction="sum") for part in rows.split(32)]
+        return float(sum(losses)) / (len(rows) * (length - 1))
+
+    network = one_scale(GPT(len(vocabulary), width=128, depth=4, heads=4))
+    fit(network, batches(), steps, 2e-3)
+    return Trained(network, loss, [pieces(16)[:, :-1] for _ in range(8)], exclude=("head.weight",))
+
+
+WORKLOADS = {"LeNet-300-100 on MNIST, test error %": lenet, "GPT on text, loss on held-out text": gpt}
+
+
+def pruned(trained: Trained, settings: dict, sparsity: float) -> tuple[float, float]:
+    """Cut a copy of the network once; return how bad it is then, and the CPU seconds it took."""
+    network = copy.deepcopy(trained.network)
+    pruner = Pruner(
+        network,
+        sparsity=sparsity,
+        schedule={"name": "one_shot", "begin": 1},
+        threshold={"name": "topk", "scope": "uniform"},
+        exclude=trained.exclude,
+        **settings,
+    )
+
+    def cut() -> None:
+        if pruner.attends:
+            pruner.calibrate(trained.calibration)
+        pruner.update(sparsity)
+
+    seconds = timing.cpu_seconds(cut)
+    return trained.measure(network), seconds
+
+
+def compare(train: Callable[[int], Trained]) -> dict:
+    """Train with every seed, and cut each network by every contender to every sparsity."""
+    dense: list[float] = []
+    cells = [(name, sparsity) for sparsity in SPARSITIES for name in CONTENDERS]
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {cell: [] for cell in cells}
+    for seed in SEEDS:
+        trained = train(seed)
+        dense.append(trained.measure(trained.network))
+        for name, sparsity in cells:
+            found[name, sparsity].append(pruned(trained, CONTENDERS[name], sparsity))
+    rows = [
+        {
+            "contender": name,
+            "sparsity": sparsity,
+            "value": [value for value, _ in results],
+            "seconds": statistics.median(seconds for _, seconds in results),
+        }
+        for (name, sparsity), results in found.items()
+    ]
+    return {"dense": dense, "rows": rows}
+
+
+def wins(figures: dict) -> dict[str, bool]:
+    """Say, for each strategy and sparsity from 70 %, whether the reconstructed network is better with every seed."""
+    values = {(row["contender"], row["sparsity"]): row["value"] for row in figures["rows"]}
+    return {
+        f"{name} {sparsity:.0%}": all(
+            ours < masked
+            for ours, masked in zip(values[f"{name} + reconstruct", sparsity], values[name, sparsity], strict=True)
+        )
+        for name in ("magnitude", "wanda")
+        for sparsity in SPARSITIES
+        if sparsity >= MUST_WIN_FROM
+    }
+
+
+def table(workload: str, figures: dict) -> Table:
+    """Return the figures of a network as a table."""
+    digits = 2 if "%" in workload else 3
+
+    def cell(values: list[float]) -> str:
+        return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+    shown = Table(title=f"{workload}: mean (range) of {len(SEEDS)} seeds; dense {cell(figures['dense'])}")
+    shown.add_column("sparsity", justify="right")
+    for name in CONTENDERS:
+        shown.add_column(name, justify="right")
+    for sparsity in SPARSITIES:
+        values = [cell(row["value"]) for row in figures["rows"] if row["sparsity"] == sparsity]
+        shown.add_row(f"{sparsity:.0%}", *values)
+    seconds = [
+        statistics.median(row["seconds"] for row in figures["rows"] if row["contender"] == name) for name in CONTENDERS
+    ]
+    shown.add_section()
+    shown.add_row("CPU s", *[f"{value:.2f}" for value in seconds])
+    return shown
+
+
+def main() -> None:
+    """Train, cut, print, write."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "one_shot.json")
+    chosen = options.parse_args()
+    timing.use_one_thread()
+    console = timing.console()
+    results = {}
+    for workload, train in WORKLOADS.items():
+        with console.status(workload):
+            figures = compare(train)
+        results[workload] = {**figures, "reconstruct_wins": wins(figures)}
+        console.print(table(workload, figures))
+        lost = [case for case, won in results[workload]["reconstruct_wins"].items() if not won]
+        console.print(f"reconstruct wins at 70 % and above with every seed: {lost or 'yes'}")
+    digest = hashlib.sha256("".join(text()).encode()).hexdigest()
+    timing.write(
+        chosen.out,
+        question=__doc__.splitlines()[0],
+        seeds=SEEDS,
+        text={"source": "pydoc_data.topics", "sha256": digest},
+        workloads=results,
+    )
+    console.print(f"written to {chosen.out}")
+
+
+if __name__ == "__main__":
+    main()
