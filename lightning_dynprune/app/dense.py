@@ -17,7 +17,7 @@ from lightning_dynprune.app.run_folder import RunFolder
 from lightning_dynprune.report.atomic import write_json
 
 # All that a dense training depends on; where the data lie is not among it.
-DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "trainer", "seed", "threads")
+DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "lr_hold", "trainer", "seed", "threads")
 
 
 def dense_control(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:

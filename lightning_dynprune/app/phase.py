@@ -58,6 +58,7 @@ def new_classifier(cfg: DictConfig) -> Classifier:
         classes=cfg.data.classes,
         optimizer=instantiate(cfg.optimizer),
         lr_schedule=cfg.lr_schedule,
+        lr_hold=cfg.lr_hold,
         log_every_n_steps=cfg.trainer.get("log_every_n_steps", 50),
     )
 

@@ -58,13 +58,13 @@ class Rates(L.Callback):
         self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def fitted(lr_schedule: str) -> tuple[L.Trainer, Noted, Rates]:
+def fitted(lr_schedule: str, lr_hold: float = 0.0) -> tuple[L.Trainer, Noted, Rates]:
     torch.manual_seed(0)
     # Two classes told apart by their sign: one step of gradient descent learns them.
     labels = torch.arange(40) % 2
     images = (labels * 2.0 - 1).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    module = Noted(network, 2, lambda p: torch.optim.SGD(p, lr=0.8), lr_schedule, log_every_n_steps=3)
+    module = Noted(network, 2, lambda p: torch.optim.SGD(p, lr=0.8), lr_schedule, lr_hold, log_every_n_steps=3)
     rates = Rates()
     trainer = L.Trainer(
         max_epochs=2,
@@ -87,6 +87,12 @@ def test_the_cosine_takes_the_rate_to_zero_over_the_whole_training():
     assert rates == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_rate_is_held_before_the_cosine_takes_it_to_zero():
+    rates = fitted("cosine", lr_hold=0.5)[2].seen
+    expected = [0.4 * (1 + float(torch.cos(torch.tensor(torch.pi * step / 4)))) for step in range(5)]
+    assert rates == pytest.approx([0.8] * 3 + expected, abs=1e-6)
+
+
 def test_without_a_schedule_the_rate_stays():
     assert fitted("none")[2].seen == [0.8] * 8
 
@@ -105,6 +111,11 @@ def test_the_accuracy_is_the_share_of_right_answers():
     images = torch.tensor([1.0, 1, -1, -1]).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
     (tested,) = trainer.test(module, TensorBatches(images, labels, 3, seed=None), verbose=False)
     assert tested["test_acc"] == 0.75
+
+
+def test_a_rate_held_for_the_whole_training_is_refused():
+    with pytest.raises(ValueError, match=r"lr_hold=1.0 is not accepted; give a number in \[0, 1\)"):
+        Classifier(nn.Identity(), 2, torch.optim.SGD, lr_schedule="cosine", lr_hold=1.0)
 
 
 def test_an_unknown_schedule_of_the_rate_is_refused_with_the_known_ones():

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, SequentialLR
 from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_dynprune.checks import check_share
 
 LR_SCHEDULES = ("none", "cosine")
 
@@ -27,11 +29,12 @@ class Classifier(L.LightningModule):
             ours without the prefix ``network.``.
         classes: number of classes.
         optimizer: makes the optimizer from the parameters.
-        lr_schedule: ``none``, or ``cosine``: from the optimizer's rate to zero over the whole training, every step.
+        lr_schedule: ``none``, or ``cosine``: from the optimizer's rate to zero over the training, every step.
+        lr_hold: share of the training at the full rate, before the cosine sets in.
         log_every_n_steps: optimizer steps between two logged training losses.
 
     Raises:
-        ValueError: ``lr_schedule`` is unknown.
+        ValueError: ``lr_schedule`` is unknown, or ``lr_hold`` is outside [0, 1).
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Classifier(L.LightningModule):
         classes: int,
         optimizer: Callable[[Iterator[Parameter]], Optimizer],
         lr_schedule: str = "none",
+        lr_hold: float = 0.0,
         log_every_n_steps: int = 50,
     ) -> None:
         if lr_schedule not in LR_SCHEDULES:
@@ -48,6 +52,7 @@ class Classifier(L.LightningModule):
         self.network = network
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
+        self.lr_hold = check_share("lr_hold", lr_hold)
         self.log_every_n_steps = log_every_n_steps
         self.val_acc = MulticlassAccuracy(classes, average="micro")
         self.test_acc = MulticlassAccuracy(classes, average="micro")
@@ -85,5 +90,9 @@ class Classifier(L.LightningModule):
         if self.lr_schedule == "none":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule: torch.optim.lr_scheduler.LRScheduler = CosineAnnealingLR(optimizer, T_max=steps)
+        held = round(self.lr_hold * steps)
+        schedule: LRScheduler = CosineAnnealingLR(optimizer, T_max=steps - held)
+        if held:
+            full = ConstantLR(optimizer, factor=1.0, total_iters=held)
+            schedule = SequentialLR(optimizer, [full, schedule], milestones=[held])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
