@@ -376,6 +376,8 @@ class Pruner:
                 asked,
                 0.0 if self.clock.step == 0 else _number(strategy.exchange),
                 lambda position, before: self._written(position, before, deltas),
+                # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
+                remember=self.journal is not None,
             )
         except BaseException:
             self.apply()
@@ -544,13 +546,13 @@ class Pruner:
         if self._hessians is not None:
             self._hessians.take(position, rows)
 
-    def _written(self, position: int, before: Tensor, deltas: list[Delta]) -> None:
+    def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
         target, after = self.targets[position], self.masks.tensors[position]
-        if self.journal is not None:
+        if self.journal is not None and before is not None:
             deltas.append(self.journal.delta(before, after, target.parameter.detach()))
         if self.latent is None:
-            clear(self.optimizers, target.parameter, before & after)
+            clear(self.optimizers, target.parameter, after if before is None else before & after)
         if self._hessians is not None and self._hessians.ready:
             refitted = self._hessians.refit(position, target.parameter.detach(), after)
             target.parameter.copy_(torch.where(after, refitted, target.parameter))

@@ -20,7 +20,7 @@ from lightning_dynprune.targets import TargetView
 from lightning_dynprune.thresholds import Threshold
 from lightning_dynprune.thresholds.base import units_kept
 
-Written = Callable[[int, Tensor], None]
+Written = Callable[[int, "Tensor | None"], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def revise(
     pattern: Pattern,
     sparsity: float,
     exchange: float,
-    written: Written | None,
+    written: Written,
+    remember: bool,
 ) -> Changes:
     """Write new masks, so that as many units live as the sparsity leaves.
 
@@ -62,8 +63,9 @@ def revise(
         pattern: the unit.
         sparsity: share of all units to have pruned.
         exchange: share of the living units that is exchanged.
-        written: called for every target once its mask is written, with its position and its mask before; None saves
-            the memory of the masks before, where nothing grows.
+        written: called for every target once its mask is written, with its position and its mask before.
+        remember: hand over the mask before even where nothing grows; None is handed over otherwise, which saves its
+            memory.
 
     Raises:
         NonFiniteError: a score is not finite.
@@ -78,13 +80,12 @@ def revise(
         return _exchange(masks, views, strategy, threshold, pattern, scores, cuts, room, written)
     dropped, grown = [], []
     for i in range(len(views)):
-        before = undrafted(masks.tensors[i]) if written else None
+        before = undrafted(masks.tensors[i]) if remember else None
         kept = cuts[i].kept if pattern.elementwise else None
         lost, won = masks.write(i, _keeps(masks, i, pattern, cuts[i], scores[i]), kept)
         dropped.append(lost)
         grown.append(won)
-        if written and before is not None:
-            written(i, before)
+        written(i, before)
     return Changes([c.value for c in cuts], dropped, grown)
 
 
@@ -112,7 +113,7 @@ def _exchange(
     scores: Sequence[Scores],
     cuts: Sequence[Cut],
     room: int,
-    written: Written | None,
+    written: Written,
 ) -> Changes:
     """Write what stays, then what returns beside it."""
     every = range(len(views))
@@ -136,8 +137,7 @@ def _exchange(
         stayed = int(count_true((before[i] & masks.tensors[i]).view(-1)))
         dropped.append(kept_before[i] - stayed)
         grown.append(masks.kept[i] - stayed)
-        if written:
-            written(i, before[i])
+        written(i, before[i])
     return Changes([c.value for c in cuts], dropped, grown)
 
 
