@@ -363,6 +363,8 @@ class Pruner:
         strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
         kept_before = list(self.masks.kept)
         deltas: list[Delta] = []
+        # The step moved pruned entries too; what grows starts at zero.
+        self.apply()
         self._join(range(len(self.targets)))
         try:
             for target in self.targets:

@@ -16,7 +16,7 @@ class Magnitude(Strategy):
     """``|w|`` or ``w^2``.
 
     Both order single connections alike; the power matters to thresholds on the score's value and to patterns that add
-    scores up.
+    scores up. Keeps the mask alone (1 byte a connection).
 
     Args:
         norm: 1 for ``|w|``, 2 for ``w^2``.

@@ -50,7 +50,7 @@ class Movement(Strategy):
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``movement``: float32 zeros."""
-        zeros = torch.zeros_like(target.parameter, dtype=torch.float32, requires_grad=False)
+        zeros = torch.zeros(target.parameter.shape, dtype=torch.float32, device=target.parameter.device)
         return {"movement": zeros}
 
     def observe(self, target: TargetView) -> None:
