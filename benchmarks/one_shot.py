@@ -6,11 +6,11 @@ Two networks are trained, with three seeds each: LeNet-300-100 on MNIST, and a s
 the language reference that ships inside Python (``pydoc_data.topics``, every tenth topic held out). Each is
 then cut once to 50, 70, 80 and 90 %, every layer alike (threshold ``topk``, scope ``uniform``), the GPT's
 head and embeddings left dense, by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
-calibration batches are training samples, 2,048 images or 128 pieces of text, chosen by the seed; nothing is
-trained after the cut.
+calibration batches are training samples, 2,048 images or 256 pieces of 64 characters, chosen by the seed;
+nothing is trained after the cut.
 
-Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range over the
-seeds, beside the dense networks', and the CPU seconds of calibration and cut on one thread.
+Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range
+over the seeds, beside the dense networks', and the CPU seconds of calibration and cut on one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydoc_data.topics import topics
 
 import timing
 import torch
-from models import GPT, one_scale
+from models import GPT
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,14 +58,14 @@ class Trained:
 
 
 def fit(network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float) -> nn.Module:
-    """Train by AdamW for some steps, the rate falling to zero along a cosine."""
+    """Train by AdamW for some steps, the learning rate warmed up over a tenth of them."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     for inputs, wanted in islice(batches, steps):
         optimizer.zero_grad()
         F.cross_entropy(network(inputs), wanted).backward()
         optimizer.step()
-        falling.step()
+        cycle.step()
     return network.eval()
 
 
@@ -97,7 +97,7 @@ def text() -> tuple[str, str]:
     return "".join(topics[name] for name in names if name not in held), "".join(topics[name] for name in held)
 
 
-def gpt(seed: int, steps: int = 600, length: int = 128) -> Trained:
+def gpt(seed: int, steps: int = 1500, length: int = 64) -> Trained:
     """Train a GPT of 0.8 M connections on characters; those that training text lacks count as its first."""
     torch.manual_seed(seed)
     train, held = text()
@@ -111,18 +111,17 @@ def gpt(seed: int, steps: int = 600, length: int = 128) -> Trained:
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            drawn = pieces(16)
+            drawn = pieces(12)
             yield drawn[:, :-1], drawn[:, 1:]
 
     @torch.no_grad()
     def loss(network: nn.Module) -> float:
         rows = held[: len(held) // length * length].view(-1, length)
-        losses = [F.cross_entropy(network(part[:, :-1]), part[:, 1:], reduction="sum") for part in rows.split(32)]
+        losses = [F.cross_entropy(network(part[:, :-1]), part[:, 1:], reduction="sum") for part in rows.split(64)]
         return float(sum(losses)) / (len(rows) * (length - 1))
 
-    network = one_scale(GPT(len(vocabulary), width=128, depth=4, heads=4))
-    fit(network, batches(), steps, 2e-3)
-    return Trained(network, loss, [pieces(16)[:, :-1] for _ in range(8)], exclude=("head.weight",))
+    network = fit(GPT(len(vocabulary), width=128, depth=4, heads=4), batches(), steps, 3e-3)
+    return Trained(network, loss, [pieces(32)[:, :-1] for _ in range(8)], exclude=("head.weight",))
 
 
 WORKLOADS = {"LeNet-300-100 on MNIST, test error %": lenet, "GPT on text, loss on held-out text": gpt}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_dynprune import checkpoint
 from lightning_dynprune.activations import Inputs
 from lightning_dynprune.checks import check_share
 from lightning_dynprune.journal import Delta, Journal, Update
@@ -33,8 +34,6 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
-
-_VERSION = 2
 
 _active: weakref.WeakSet[Pruner] = weakref.WeakSet()
 
@@ -359,7 +358,8 @@ class Pruner:
         clock = self.schedule_clock
         scheduled = max(self.schedule.value(clock), self.carried)
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
-        self._refit_ready()
+        if self._hessians is not None:
+            self._hessians.check()
         strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
         kept_before = list(self.masks.kept)
         deltas: list[Delta] = []
@@ -390,8 +390,7 @@ class Pruner:
             self._rewind.back(self.optimizers)
             self.apply()
         self._dense_gradients.clear()
-        if self._hessians is not None:
-            self._hessians.clear()
+        self._forget_inputs()
         self.updates += 1
         self.scheduled_sparsity = asked
         self._name_floors(kept_before)
@@ -461,7 +460,7 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Return all there is to resume from: tensors and plain values; masks as bits."""
         return {
-            "version": _VERSION,
+            "version": checkpoint.VERSION,
             "clock": dataclasses.asdict(self.clock),
             "lag": dataclasses.asdict(self.lag),
             "paused": self.paused,
@@ -485,14 +484,11 @@ class Pruner:
         Raises:
             ValueError: the state is of another version, of other targets or shapes, or of another strategy.
         """
-        if state.get("version") != _VERSION:
-            raise ValueError(
-                f"checkpoint: pruning state of version {state.get('version')!r} cannot be read; expected {_VERSION}"
-            )
-        self._refuse_other_targets({name: tuple(shape) for name, shape in state["shapes"].items()})
-        for target in self.targets:
-            self._refuse_other_parts("strategy", self.strategy, target.name, state["state"], target.state)
-            self._refuse_other_parts("threshold", self.threshold, target.name, state["memory"], target.memory)
+        checkpoint.refuse_other_version(state)
+        checkpoint.refuse_other_targets(self.targets, state)
+        checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
+        memory = {t.name: t.memory for t in self.targets}
+        checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         if self._rewind is not None and state["rewind"] is not None:
             self._rewind.load_state_dict(state["rewind"])
         self.masks.unpack(state["masks"])
@@ -559,12 +555,13 @@ class Pruner:
             refitted = self._hessians.refit(position, target.parameter.detach(), after)
             target.parameter.copy_(torch.where(after, refitted, target.parameter))
 
-    def _refit_ready(self) -> None:
-        if self._hessians is not None and not self._hessians.ready:
-            raise RuntimeError(
-                "reconstruct=True needs inputs of the layers, and none were seen; call pruner.calibrate(batches) "
-                "before the update"
-            )
+    def _forget_inputs(self) -> None:
+        """Let the next update read inputs of its own time."""
+        if self._hessians is not None:
+            self._hessians.clear()
+        if self.strategy.needs_activations:
+            for target in self.targets:
+                target.state.update(self.strategy.init_state(target))
 
     def _view(self, position: int) -> TargetView:
         target = self.targets[position]
@@ -595,25 +592,6 @@ class Pruner:
                         f"{target.name} is pruned by another pruner already; give the two disjoint targets, or call "
                         "close() on the other one first"
                     )
-
-    def _refuse_other_targets(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        own = {t.name: tuple(t.parameter.shape) for t in self.targets}
-        if shapes == own:
-            return
-        differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
-        name = differing[0]
-        raise ValueError(
-            f"checkpoint: it was made for other targets; {name} is {shapes.get(name, 'no target')} there and "
-            f"{own.get(name, 'no target')} here ({len(differing)} differ). Resume with the targets of that run"
-        )
-
-    @staticmethod
-    def _refuse_other_parts(kind: str, part: Any, name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        if (kept_keys := set(state[name])) != set(own):
-            raise ValueError(
-                f"checkpoint: {kind} state of {name} is {sorted(kept_keys)}, but {kind} {type(part).__name__} keeps "
-                f"{sorted(own)}; resume with the {kind} of that run"
-            )
 
     def _seed(self, target: Target, updates: int | None = None) -> int:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""

@@ -17,8 +17,8 @@ _MASK = 0xFFFFFFFF
 class Random(Strategy):
     """Uniform numbers in [0, 1), a function of the run's seed, the update, the target and the flat index alone.
 
-    So they need no state beside the mask (1 byte a connection), come out alike on every device and every rank, and a target may be scored in any pieces. The
-    function is a 32-bit integer hash, computed in 64 bits.
+    So they need no state, come out alike on every device and every rank, and a target may be scored in any pieces. The
+    function is a 32-bit integer hash, computed in 64 bits. Keeps the mask alone (1 byte a connection).
 
     Source: the mixing constants of the "lowbias32" hash (Wellons, 2018).
 

@@ -16,7 +16,8 @@ class Sigmoid(Strategy):
     """``f(w) = 1 / (1 + exp(-w))``, of ``|w|`` unless ``signed``.
 
     On ``|w|`` it orders connections as magnitude does, with values in [0.5, 1). On the signed weight, as dynamic
-    pruning is sometimes written up, the strong negative connections are the first to go. Keeps the mask alone (1 byte a connection).
+    pruning is sometimes written up, the strong negative connections are the first to go. Keeps the mask alone (1 byte a
+    connection).
 
     Args:
         signed: score the weight itself instead of its size.

@@ -90,7 +90,8 @@ class Hysteresis(ValueThreshold):
         A target that chance leaves out scores infinitely good where it lives and infinitely bad where it does not.
         """
         if not self._moves(seed, step):
-            return torch.where(lives, _FAR, -_FAR).to(scores.dtype)
+            far = min(_FAR, torch.finfo(scores.dtype).max)
+            return torch.where(lives, far, -far).to(scores.dtype)
         return torch.where(lives, scores / self.a, scores / self.b)
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:

@@ -16,8 +16,7 @@ from lightning_dynprune.targets import Target
 
 
 def scores(weight: Tensor, *inputs: Tensor, per_row: bool = True, groups: int = 1) -> Tensor:
-    strategy, target = Wanda(per_row), Target("w", nn.Parameter(weight))
-    target.groups = groups
+    strategy, target = Wanda(per_row), Target("w", nn.Parameter(weight), groups=groups)
     target.state = strategy.init_state(target)
     view = target.view(torch.ones_like(weight, dtype=torch.bool))
     for rows in inputs:

@@ -1,0 +1,69 @@
+"""What a pruning state in a checkpoint must be to be gone on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_dynprune.targets import Target
+
+VERSION = 2
+
+
+def refuse_other_version(state: Mapping[str, Any]) -> None:
+    """Raise where a state was written by another version.
+
+    Raises:
+        ValueError: naming both versions.
+    """
+    if state.get("version") != VERSION:
+        raise ValueError(
+            f"checkpoint: pruning state of version {state.get('version')!r} cannot be read; expected {VERSION}"
+        )
+
+
+def refuse_other_targets(targets: Sequence[Target], state: Mapping[str, Any]) -> None:
+    """Raise where a state is of other targets, or of targets of other shapes.
+
+    Raises:
+        ValueError: naming a target that differs.
+    """
+    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
+    own = {t.name: tuple(t.parameter.shape) for t in targets}
+    if shapes == own:
+        return
+    differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
+    name = differing[0]
+    raise ValueError(
+        f"checkpoint: it was made for other targets; {name} is {shapes.get(name, 'no target')} there and "
+        f"{own.get(name, 'no target')} here ({len(differing)} differ). Resume with the targets of that run"
+    )
+
+
+def refuse_other_part(
+    kind: str, part: Any, loaded: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Raise where a strategy or threshold remembers other things than a state holds.
+
+    Args:
+        kind: "strategy" or "threshold".
+        part: the one at hand.
+        loaded: what the state holds, by target and key.
+        own: what the part remembers, likewise.
+
+    Raises:
+        ValueError: naming a target, and what is there and here.
+    """
+    for name in own:
+        there, here = _described(loaded[name]), _described(own[name])
+        if there != here:
+            raise ValueError(
+                f"checkpoint: {kind} state of {name} is {there}, but {kind} {type(part).__name__} keeps {here}; "
+                f"resume with the {kind} of that run"
+            )
+
+
+def _described(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(tensors.items())) or "nothing"
