@@ -354,10 +354,12 @@ def _remembering(journal: bool | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _validations_left(trainer: Trainer) -> int | None:
     """Return how many validations come after this one; None where the length of training is not known."""
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return None
-    every = trainer.check_val_every_n_epoch or 1
-    return max((trainer.max_epochs - trainer.current_epoch - 1) // every, 0)
+    done, ends = trainer.current_epoch + 1, []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        ends.append(trainer.max_epochs)
+    if trainer.max_steps >= 0:
+        ends.append(trainer.max_steps * done // trainer.global_step)
+    return max((min(ends) - done) // (trainer.check_val_every_n_epoch or 1), 0) if ends else None
 
 
 def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:

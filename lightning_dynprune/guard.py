@@ -126,14 +126,17 @@ class AccuracyGuard:
 
     def _inside(self, value: float, pruner: Pruner, left: int | None) -> str | None:
         self._waited = 0
-        if not self._good or self._good[-1] != pruner.clock.step:
-            self._good.append(pruner.clock.step)
+        self._leave_out_masks_of_now(pruner)
+        self._good.append(pruner.clock.step)
         if self._state == "recovering":
             self._state, pruner.paused = "watching", False
             return f"{self.monitor} {value:.6g} is inside the limit again: pruning goes on"
         has_time = left is None or left > self.patience
-        if self._state == "watching" and self.until_limit and has_time and pruner.has_ended:
+        # An update at this very step would hide the masks that are inside behind those it makes.
+        is_clear = _last_update(pruner) < pruner.clock.step
+        if self._state == "watching" and self.until_limit and has_time and pruner.has_ended and is_clear:
             density = (1 - pruner.sparsity) * (1 - self.raise_by)
+            self._good[-1] = pruner.clock.step - 1
             update = pruner.update(1 - density)
             return (
                 f"{self.monitor} {value:.6g} is inside the limit: sparsity rises to {update.sparsity:.4f}"
@@ -143,6 +146,8 @@ class AccuracyGuard:
         return None
 
     def _outside(self, value: float, drop: float, pruner: Pruner, left: int | None) -> str | None:
+        if self._state == "watching" and not pruner.sparsity:
+            return None  # what is short here is training, not connections
         self._waited += 1
         has_time = left is None or left > self.patience
         if self._state == "watching" and has_time:
@@ -153,7 +158,8 @@ class AccuracyGuard:
             )
         if (self._waited < self.patience and has_time) or not pruner.sparsity:
             return None
-        step = self._good.pop() if self._good else 0
+        self._leave_out_masks_of_now(pruner)
+        step = max(self._good.pop() if self._good else 0, pruner.journal.reach if pruner.journal else 0)
         self._state, pruner.paused, self._waited = "holding", True, 0
         pruner.restore(step)
         validations = f"{self.patience} validation{'s' if self.patience != 1 else ''}"
@@ -161,5 +167,14 @@ class AccuracyGuard:
         went = f"back to the masks of step {step}, sparsity {pruner.sparsity:.4f}, and held"
         return f"{self.monitor} {value:.6g} {why}: {went}"
 
+    def _leave_out_masks_of_now(self, pruner: Pruner) -> None:
+        """Keep one step for each state of the masks, and none for that of now."""
+        while self._good and self._good[-1] >= _last_update(pruner):
+            self._good.pop()
+
     def _better(self, a: float, b: float) -> float:
         return max(a, b) if self.mode == "max" else min(a, b)
+
+
+def _last_update(pruner: Pruner) -> int:
+    return pruner.last_update.step if pruner.last_update else 0

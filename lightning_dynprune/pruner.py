@@ -291,11 +291,12 @@ class Pruner:
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
         for position, target in enumerate(self.targets):
             grad = target.parameter.grad
-            if grad is None or self.masks.kept[position] == target.numel:
+            if grad is None:
                 continue
-            if reads_them:
+            if reads_them:  # of every target, so that all are compared as they were before the clipping
                 self._dense_gradients[position] = grad.clone()
-            self.masks.mask(position, grad)
+            if self.masks.kept[position] < target.numel:
+                self.masks.mask(position, grad)
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -502,6 +503,7 @@ class Pruner:
         self.updates, self.seed = state["updates"], state["seed"]
         self.scheduled_sparsity, self.carried = state["scheduled_sparsity"], state["carried"]
         self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
+        self._started = self.last_update is not None
         self._at_floor = set(state["at_floor"])
         if self.latent is not None:
             self.latent.apart()
@@ -529,6 +531,7 @@ class Pruner:
     @torch.no_grad()
     def _observe(self, position: int) -> None:
         target, view = self.targets[position], self._view(position)
+        view.grad = target.parameter.grad  # as the optimizer gets it
         if not self.strategy.elementwise:
             self.strategy.observe(view)
             return

@@ -134,7 +134,7 @@ def _exchange(
         raise
     dropped, grown = [], []
     for i in every:
-        stayed = int(count_true((before[i] & masks.tensors[i]).view(-1)))
+        stayed = int(count_true((before[i] & masks.tensors[i]).reshape(-1)))
         dropped.append(kept_before[i] - stayed)
         grown.append(masks.kept[i] - stayed)
         written(i, before[i])

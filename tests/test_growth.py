@@ -82,12 +82,12 @@ def test_the_grown_start_at_zero_with_fresh_slots_and_the_dropped_stay_gone(name
 @pytest.mark.parametrize("strategy", ["set", "rigl"])
 @pytest.mark.parametrize(
     "exchange",
-    [0.0, 0.3, 0.95, Cosine(0.0, initial=0.5, begin=0, end=30), {"final": 0.1, "initial": 0.6}],
+    [0.0, 0.3, 0.95, Cosine(0.0, initial=0.5, begin=0, end=30, every=1), {"final": 0.1, "initial": 0.6}],
     ids=["none", "number", "most", "falling", "in_words"],
 )
 def test_the_count_stays_exact_at_every_update_and_in_every_layer(scope, strategy, exchange):
     if isinstance(exchange, dict):
-        exchange = Cosine(**exchange, begin=3, end=30)
+        exchange = Cosine(**exchange, begin=3, end=30, every=1)
     net = network()
     sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     pruner = Pruner(
@@ -219,7 +219,7 @@ def test_scores_by_gradient_compare_targets_at_one_scale_though_some_are_clipped
     for linear in net:
         linear.weight.data = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
     sgd = torch.optim.SGD(net.parameters(), lr=0.0)
-    schedule = {"name": "linear", "begin": 0, "end": 1, "every": 1, "initial": 0.25}
+    schedule = {"name": "linear", "begin": 1, "end": 2, "every": 1, "initial": 0.25}
     pruner = Pruner(net, sgd, sparsity=0.5, strategy="snip", schedule=schedule)
     for _ in range(2):
         net[0].weight.grad = torch.tensor([[1.0, 2.0, 30.0, 40.0]])
@@ -228,7 +228,7 @@ def test_scores_by_gradient_compare_targets_at_one_scale_though_some_are_clipped
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         sgd.step()
         pruner.tick()
-    # 1 and 2 go at the start; then 30 and 35, the least of what is left.
+    # 1 and 2 go first; then 30 and 35, the least of what is left.
     assert [m[0].tolist() for m in pruner.masks.tensors] == [[False, False, False, True], [False, True, True, True]]
 
 
@@ -259,7 +259,8 @@ def test_no_layer_is_emptied_and_one_at_its_floor_is_named_once(strategy):
             pruner.tick()
             assert min(pruner.masks.kept) >= 4
     said = [str(w.message).split(" is down to")[0] for w in seen if "is down to min_kept=4" in str(w.message)]
-    assert len(said) == len(set(said)) >= (0 if strategy == "movement" else 1)
+    assert len(said) == len(set(said))
+    # Chance and movement do not heed how small the weights are, so no layer need come down to its floor.
     if strategy in ("magnitude", "surgery"):
         assert said == ["2.weight"]
     assert 224 - sum(pruner.masks.kept) == math.floor(0.93 * 224 + 0.5)

@@ -21,9 +21,9 @@ def test_a_part_is_built_from_each_form():
 @pytest.mark.parametrize(
     ("registry", "message"),
     [
-        (STRATEGIES, "strategy='nope' is unknown; known: magnitude, random, sigmoid, taylor"),
-        (THRESHOLDS, "threshold='nope' is unknown; known: fixed, mean, std, topk"),
-        (SCHEDULES, "schedule='nope' is unknown; known: constant, one_shot, cosine, exponential, linear, cubic"),
+        (STRATEGIES, "strategy='nope' is unknown; known: magnitude, movement, random"),
+        (THRESHOLDS, "threshold='nope' is unknown; known: fixed, topk, hysteresis"),
+        (SCHEDULES, "schedule='nope' is unknown; known: acdc, constant, one_shot"),
         (PATTERNS, "pattern='nope' is unknown; known: element"),
     ],
     ids=lambda value: getattr(value, "kind", ""),

@@ -21,7 +21,7 @@ class RigL(SET):
     they are there anyway, so a step without an update costs nothing. Keeps the mask alone (1 byte a connection).
 
     Two points differ from the paper: an update follows its optimizer step instead of replacing it, and the first mask
-    is drawn after the first backward pass in a plain loop, before it in a Trainer.
+    is drawn after the first backward pass.
 
     Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners" (2020), algorithm 1.
 
