@@ -23,7 +23,7 @@ def zeros(folder: Path) -> dict[str, int]:
 def test_help_lists_the_groups_and_trains_nothing(tmp_path):
     done = dynprune_afresh("--help", folder=tmp_path)
     assert done.returncode == 0
-    assert "strategy: magnitude, random, sigmoid, taylor" in done.stdout
+    assert "strategy: magnitude, movement, random, rigl, set" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

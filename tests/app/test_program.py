@@ -132,7 +132,7 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     [
         (["sparsity=1.2"], "sparsity=1.2 is not accepted; give a number in [0, 1)"),
         (["sparsity=much"], "sparsity='much' is not a number"),
-        (["strategy=nope"], "Could not find 'strategy/nope' Available options in 'strategy': magnitude random"),
+        (["strategy=nope"], "Could not find 'strategy/nope' Available options in 'strategy': magnitude movement"),
         (["schedule.end=100000"], "lies after training, which ends at 30 steps"),
         (["targets.include='nope.*'"], "'nope.*' matches no parameter"),
         (["+trainer.max_steps=10"], "trainer.max_steps=10 is not accepted"),
