@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -133,13 +133,16 @@ class MaskSet:
         """Return the masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
         return {t.name: pack_bits(mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
 
-    def unpack(self, packed: dict[str, Tensor]) -> None:
-        """Take masks from :meth:`pack`; every one is checked before the first is changed.
+    def unpacked(self, packed: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the masks of :meth:`pack`, flat; none is taken over yet.
 
         Raises:
             ValueError: a mask does not fit its target.
         """
-        masks = [unpack_bits(packed[t.name], t.numel, t.name) for t in self.targets]
+        return [unpack_bits(packed[t.name], t.numel, t.name) for t in self.targets]
+
+    def replace(self, masks: Sequence[Tensor]) -> None:
+        """Take over masks from :meth:`unpacked`."""
         for position, mask in enumerate(masks):
             self.write(position, [mask.to(self.tensors[position].device)])
 

@@ -22,7 +22,7 @@ from lightning_dynprune.masks import MaskSet, undrafted
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.reconstruct import Hessians
-from lightning_dynprune.revision import revise
+from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
 from lightning_dynprune.schedules.settings import resolved, settled
@@ -364,6 +364,11 @@ class Pruner:
         strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
         kept_before = list(self.masks.kept)
         deltas: list[Delta] = []
+
+        def written(position: int, before: Tensor | None) -> None:
+            self._written(position, before, deltas)
+            self._refit(position)
+
         # The step moved pruned entries too; what grows starts at zero.
         self.apply()
         self._join(range(len(self.targets)))
@@ -378,7 +383,7 @@ class Pruner:
                 self.pattern,
                 asked,
                 0.0 if self.clock.step == 0 else _number(strategy.exchange),
-                lambda position, before: self._written(position, before, deltas),
+                written,
                 # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
                 remember=self.journal is not None,
             )
@@ -392,22 +397,8 @@ class Pruner:
             self.apply()
         self._dense_gradients.clear()
         self._forget_inputs()
-        self.updates += 1
-        self.scheduled_sparsity = asked
         self._name_floors(kept_before)
-        names = [target.name for target in self.targets]
-        self.last_update = Update(
-            self.clock.step,
-            asked,
-            self.sparsity,
-            dict(zip(names, changes.dropped, strict=True)),
-            dict(zip(names, changes.grown, strict=True)),
-            (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
-            dict(zip(names, changes.cuts, strict=True)),
-        )
-        if self.journal is not None:
-            self.journal.add(self.last_update, deltas)
-        return self.last_update
+        return self._record(asked, changes, deltas)
 
     @torch.no_grad()
     def restore(self, step: int) -> Update:
@@ -430,11 +421,13 @@ class Pruner:
         values = self.journal.values_at(step) if remembers else {}
         self._join(range(len(self.targets)))
         deltas: list[Delta] = []
-        dropped, grown = {}, {}
+        dropped, grown = [], []
         for position, target in enumerate(self.targets):
             before = undrafted(self.masks.tensors[position])
             mask = wanted[target.name].to(before.device)
-            dropped[target.name], grown[target.name] = self.masks.write(position, [mask.reshape(-1)])
+            lost, won = self.masks.write(position, [mask.reshape(-1)])
+            dropped.append(lost)
+            grown.append(won)
             self._written(position, before, deltas)
             if target.name in values:
                 index, kept = values[target.name]
@@ -442,13 +435,8 @@ class Pruner:
                 flat[index.to(flat.device)] = kept.to(flat)
                 target.parameter.copy_(flat.view_as(target.parameter))
         self.apply()
-        self.updates += 1
-        churn = (sum(dropped.values()) + sum(grown.values())) / self.masks.total
-        self.scheduled_sparsity = self.sparsity
-        self.last_update = Update(self.clock.step, self.sparsity, self.sparsity, dropped, grown, churn)
-        self.journal.add(self.last_update, deltas)
         self.journal.note(self.clock.step, f"masks restored to what they were after step {step}")
-        return self.last_update
+        return self._record(self.sparsity, Changes([], dropped, grown), deltas)
 
     def close(self) -> None:
         """Let go of the model: another pruner may take over its parameters."""
@@ -490,11 +478,15 @@ class Pruner:
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
         memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
+        masks = self.masks.unpacked(state["masks"])
         if self._rewind is not None and state["rewind"] is not None:
-            self._rewind.load_state_dict(state["rewind"])
-        self.masks.unpack(state["masks"])
+            self._rewind.refuse_other_model(state["rewind"])
+        # The journal checks the whole of its record before it takes any of it, and is the last that can refuse.
         if self.journal is not None and state["journal"] is not None:
             self.journal.load_state_dict(state["journal"])
+        if self._rewind is not None and state["rewind"] is not None:
+            self._rewind.load_state_dict(state["rewind"])
+        self.masks.replace(masks)
         for target in self.targets:
             for own, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
                 for key, value in loaded[target.name].items():
@@ -547,6 +539,24 @@ class Pruner:
         if self._hessians is not None:
             self._hessians.take(position, rows)
 
+    def _record(self, asked: float, changes: Changes, deltas: Sequence[Delta]) -> Update:
+        """Count an update and write it down."""
+        names = [target.name for target in self.targets]
+        self.updates += 1
+        self.scheduled_sparsity = asked
+        self.last_update = Update(
+            self.clock.step,
+            asked,
+            self.sparsity,
+            dict(zip(names, changes.dropped, strict=True)),
+            dict(zip(names, changes.grown, strict=True)),
+            (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
+            dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
+        )
+        if self.journal is not None:
+            self.journal.add(self.last_update, deltas)
+        return self.last_update
+
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
         target, after = self.targets[position], self.masks.tensors[position]
@@ -554,9 +564,13 @@ class Pruner:
             deltas.append(self.journal.delta(before, after, target.parameter.detach()))
         if self.latent is None:
             clear(self.optimizers, target.parameter, after if before is None else before & after)
-        if self._hessians is not None and self._hessians.ready:
-            refitted = self._hessians.refit(position, target.parameter.detach(), after)
-            target.parameter.copy_(torch.where(after, refitted, target.parameter))
+
+    def _refit(self, position: int) -> None:
+        """Let what stays of a target make up for what a cut took, where that is asked for."""
+        if self._hessians is not None:
+            target, mask = self.targets[position], self.masks.tensors[position]
+            refitted = self._hessians.refit(position, target.parameter.detach(), mask)
+            target.parameter.copy_(torch.where(mask, refitted, target.parameter))
 
     def _forget_inputs(self) -> None:
         """Let the next update read inputs of its own time."""

@@ -57,15 +57,24 @@ class Rewind:
         """Return the copy; empty where it is not taken yet."""
         return dict(self._kept)
 
+    def refuse_other_model(self, state: Mapping[str, Any]) -> None:
+        """Raise where a copy from a checkpoint is of another model.
+
+        Raises:
+            ValueError: it is.
+        """
+        own = self._tensors()
+        if state and {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
+            raise ValueError("checkpoint: the weights to rewind to are of another model; resume with that run's model")
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a copy from a checkpoint.
 
         Raises:
             ValueError: it is of another model.
         """
+        self.refuse_other_model(state)
         own = self._tensors()
-        if state and {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
-            raise ValueError("checkpoint: the weights to rewind to are of another model; resume with that run's model")
         self._kept = {name: value.to(own[name].device) for name, value in state.items()}
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lightning_dynprune import DynamicPruning
 from tests.conformance import parts
 from tests.conformance.loop import same
+from tests.training import trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec"),
@@ -49,19 +50,6 @@ def loader(n: int = 128, batch_size: int = 16) -> DataLoader:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, 20, generator=generator)
     return DataLoader(TensorDataset(x, x[:, :5].argmax(1)), batch_size=batch_size)
-
-
-def trainer(callbacks: list[L.Callback], folder: Path, **settings: Any) -> L.Trainer:
-    defaults: dict[str, Any] = {
-        "max_epochs": 4,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
-    }
-    return L.Trainer(callbacks=callbacks, **{**defaults, **settings})
 
 
 def net(seed: int = 0) -> Net:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dynprune import AccuracyGuard, DynamicPruning
+from tests import training
 from tests.conformance.loop import same
 
 pytestmark = [
@@ -71,18 +73,7 @@ def loader() -> DataLoader:
     return DataLoader(TensorDataset(x, y), batch_size=8)
 
 
-def trainer(callbacks: list[L.Callback], folder, **settings: Any) -> L.Trainer:
-    defaults: dict[str, Any] = {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "default_root_dir": folder,
-    }
-    return L.Trainer(callbacks=callbacks, **{**defaults, **settings})
+trainer = partial(training.trainer, max_epochs=3, num_sanity_val_steps=0)
 
 
 class EveryStep(L.Callback):

@@ -87,7 +87,7 @@ def test_no_mask_changes_when_one_of_them_does_not_fit():
     a, b = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))
     masks = MaskSet([Target("a", a), Target("b", b)])
     with pytest.raises(ValueError, match="mask of b"):
-        masks.unpack({"a": torch.tensor([1], dtype=torch.uint8), "b": torch.zeros(2, dtype=torch.uint8)})
+        masks.unpacked({"a": torch.tensor([1], dtype=torch.uint8), "b": torch.zeros(2, dtype=torch.uint8)})
     assert masks.tensors[0].all()
 
 

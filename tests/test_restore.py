@@ -208,3 +208,31 @@ def test_without_a_journal_it_refuses():
     run = Run(journal=False).to(4)
     with pytest.raises(ValueError, match="journal=False: nothing was recorded to restore; give journal=True"):
         run.pruner.restore(1)
+
+
+def test_a_restore_leaves_living_values_alone_though_inputs_wait_for_a_refit():
+    torch.manual_seed(0)
+    net = nn.Linear(6, 4, bias=False)
+    pruner = Pruner(net, sparsity=0.5, schedule={"name": "one_shot", "begin": 1}, reconstruct=True)
+    pruner.calibrate([torch.randn(32, 6)])
+    pruner.tick()
+    pruner.calibrate([torch.randn(32, 6)])
+    pruner.clock.step = 2
+    pruner.update(0.75)
+    values, living = net.weight.detach().clone(), pruner.masks.tensors[0].clone()
+    pruner.calibrate([torch.randn(32, 6)])
+    pruner.restore(1)
+    assert pruner.sparsity == 0.5
+    assert torch.equal(net.weight.detach()[living], values[living])
+
+
+def test_a_damaged_journal_in_a_checkpoint_is_refused_before_any_mask_changes():
+    saved = Run().to(12).pruner.state_dict()
+    record = {**saved["journal"]}
+    key = next(k for k, v in record.items() if isinstance(v, torch.Tensor) and v.dtype == torch.uint8 and v.numel())
+    record[key] = record[key][:-1]
+    fresh = Run().pruner
+    with pytest.raises(ValueError, match="journal"):
+        fresh.load_state_dict({**saved, "journal": record})
+    assert all(mask.all() for mask in fresh.masks.tensors)
+    assert fresh.clock.step == 0

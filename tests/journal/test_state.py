@@ -28,7 +28,7 @@ def loaded(journal: Journal, **settings) -> Journal:
     file.seek(0)
     state = torch.load(file, weights_only=True)
     other = Journal(mask_set(torch.ones(40, 30), torch.ones(77)), **{"cap": None, "remember_values": True, **settings})
-    other.masks.unpack(state["masks"])
+    other.masks.replace(other.masks.unpacked(state["masks"]))
     other.load_state_dict(state["journal"])
     return other
 
