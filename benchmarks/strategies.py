@@ -86,11 +86,12 @@ COMMON = {
 }
 NETS = {
     "LeNet-300-100": {**COMMON, "model": "lenet_300_100", "data.batch_size": 128},
-    # 50,000 images are held out, of which the first 5,000 measure the validation error.
+    # 50,000 images are held out, of which the first 5,000 measure the validation error. Of rates from 1e-3 to 2e-2 and
+    # batches of 64 and 128 these gave magnitude the lowest one at 95 %.
     "ConvNet": {
         **COMMON,
         "model": "convnet",
-        "optimizer.lr": 5.0e-3,
+        "optimizer.lr": 1.0e-2,
         "data.batch_size": 64,
         "data.holdout": 50_000,
         "+trainer.limit_val_batches": 5,
