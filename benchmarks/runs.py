@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import timing
 
-from lightning_dynprune.report.atomic import write_atomically
+from lightning_dynprune.atomic import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

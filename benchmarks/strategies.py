@@ -257,7 +257,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from lightning_dynprune.report.atomic import write_atomically
+    from lightning_dynprune.atomic import write_atomically
 
     figure = Figure(figsize=(13, 7.2))
     figure.subplots_adjust(left=0.055, right=0.885, bottom=0.125, top=0.855, wspace=0.42)

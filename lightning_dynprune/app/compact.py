@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_dynprune.report.atomic import write_atomically
+from lightning_dynprune.atomic import write_atomically
 
 KEPT = "#kept"
 VALUES = "#values"

@@ -23,7 +23,7 @@ from lightning_dynprune.app.phase import Phase, train_phase
 from lightning_dynprune.app.pruning import new_pruning, refuse_unworkable
 from lightning_dynprune.app.resume import find_checkpoint, read_run, refuse_changes
 from lightning_dynprune.app.run_folder import RunFolder
-from lightning_dynprune.report.atomic import write_json
+from lightning_dynprune.atomic import write_json
 from lightning_dynprune.report.figures import draw_run
 from lightning_dynprune.report.run_table import run_line, run_table
 

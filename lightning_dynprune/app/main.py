@@ -16,7 +16,7 @@ from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.quiet import silence_lightning
 from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_command
 from lightning_dynprune.app.run_folder import PHASES, RunFolder
-from lightning_dynprune.report.atomic import write_json
+from lightning_dynprune.atomic import write_json
 
 INTERRUPTED = 130
 

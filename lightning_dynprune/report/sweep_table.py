@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lightning_dynprune.report.atomic import write_atomically
+from lightning_dynprune.atomic import write_atomically
 from lightning_dynprune.report.text import percent
 
 FIGURES = (

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning_dynprune.app.interrupt import Stopped, StopRequest
 from lightning_dynprune.app.random_state import random_state, restore_random_state
 from lightning_dynprune.app.run_folder import RunFolder
-from lightning_dynprune.report.atomic import write_atomically
+from lightning_dynprune.atomic import write_atomically
 
 
 class LastCheckpoint(Checkpoint):

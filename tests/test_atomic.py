@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lightning_dynprune.report.atomic import write_atomically, write_json
+from lightning_dynprune.atomic import write_atomically, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
