@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.targets import Target
 
-VERSION = 2
+VERSION = 3
 
 
 def refuse_other_version(state: Mapping[str, Any]) -> None:
@@ -21,6 +22,18 @@ def refuse_other_version(state: Mapping[str, Any]) -> None:
     if state.get("version") != VERSION:
         raise ValueError(
             f"checkpoint: pruning state of version {state.get('version')!r} cannot be read; expected {VERSION}"
+        )
+
+
+def refuse_other_pattern(pattern: Pattern, state: Mapping[str, Any]) -> None:
+    """Raise where a state was pruned in other units.
+
+    Raises:
+        ValueError: naming both patterns.
+    """
+    if state["pattern"] != pattern.label:
+        raise ValueError(
+            f"checkpoint: it was pruned by pattern {state['pattern']}, not {pattern.label}; resume with that one"
         )
 
 

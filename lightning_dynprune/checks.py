@@ -51,3 +51,14 @@ def check_real(setting: str, value: Any, low: float = -math.inf, high: float = m
     if not low <= value <= high:
         raise ValueError(f"{setting}={value!r} is not accepted; give a number in [{low:g}, {high:g}]")
     return float(value)
+
+
+def check_flag(setting: str, value: Any) -> bool:
+    """Return ``value`` if it is a bool.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{setting}={value!r} is not accepted; give true or false")
+    return value

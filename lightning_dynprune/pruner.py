@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,11 +15,14 @@ from torch.optim import Optimizer
 from lightning_dynprune import checkpoint
 from lightning_dynprune.activations import Inputs
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.floors import floors, name_reached
+from lightning_dynprune.group_masks import GroupMasks
+from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.latent import LatentWeights
 from lightning_dynprune.masks import MaskSet, undrafted
 from lightning_dynprune.optimizer import clear, trains
-from lightning_dynprune.patterns import PATTERNS, Pattern
+from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern
 from lightning_dynprune.reconstruct import Hessians
 from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
@@ -62,6 +64,8 @@ class Pruner:
         rewind: optimizer steps after which the model is copied, to be put back at every later update; None: never.
         journal: record every update, see :class:`~lightning_dynprune.journal.Journal`: True, False or its settings.
         seed: of random strategies.
+        example_input: what the model takes, for patterns that follow it through the model: a tensor, a tuple of
+            arguments or a mapping of keywords. It may also be given later, to :meth:`couple`.
         total_steps: optimizer steps of the whole training, for moments given as a share of it.
         steps_per_epoch: optimizer steps of an epoch, for moments given in epochs.
         epochs: epochs of the whole training.
@@ -79,6 +83,7 @@ class Pruner:
         carried: what an earlier training had pruned; the schedule is followed from there on.
         last_update: the last update, or None before the first.
         journal: the record of all updates; None where it is off.
+        units: the units that reach over several targets; None where the pattern has none, or before :meth:`couple`.
 
     Example:
         >>> net = nn.Linear(10, 10)
@@ -110,6 +115,7 @@ class Pruner:
         rewind: int | None = None,
         journal: bool | Mapping[str, Any] = True,
         seed: int = 0,
+        example_input: Any = None,
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
@@ -122,9 +128,11 @@ class Pruner:
         built = THRESHOLDS.build(with_partner("threshold", threshold, self.strategy.threshold))
         self.threshold = resolved(built, horizon)
         self.pattern = PATTERNS.build(pattern)
-        planned = self.threshold.planned(self.targets, sparsity)
+        planned = self.pattern.planned(self.targets, self.threshold.planned(self.targets, sparsity))
         schedule = with_partner("schedule", schedule, self.strategy.schedule)
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
+        self.pattern.planned(self.targets, self.schedule.final)
+        self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
         self.optimizers = _as_list(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
         if needs_optimizer and not self.optimizers:
@@ -148,8 +156,12 @@ class Pruner:
         self.latent = LatentWeights(self.masks) if self.strategy.latent else None
         if self.latent is not None:
             self.latent.make_room()
+        self.units: GroupMasks | None = None
+        if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
+            self.couple(example_input)
         self._hessians = Hessians(self.targets) if reconstruct else None
         self._inputs: Inputs | None = None
+        self._coupled_state: dict[str, Tensor] | None = None
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._started = False
@@ -195,13 +207,41 @@ class Pruner:
 
     @property
     def waits_for_data(self) -> bool:
-        """Whether an update needs what a batch brings: gradients or inputs."""
-        return self.strategy.needs_gradients or self.attends
+        """Whether an update needs what a batch brings: gradients, inputs or an example input."""
+        return self.strategy.needs_gradients or self.attends or self.needs_coupling
 
     @property
     def attends(self) -> bool:
         """Whether an update needs the inputs of the targets' modules."""
         return self.strategy.needs_activations or self._hessians is not None
+
+    @property
+    def needs_coupling(self) -> bool:
+        """Whether :meth:`couple` has to be called before an update."""
+        return self.pattern.coupled and self.units is None
+
+    def couple(self, example_input: Any) -> None:
+        """Find the units that reach over several targets, by an example input that the model takes.
+
+        Args:
+            example_input: a tensor, a tuple of arguments or a mapping of keywords.
+
+        Raises:
+            CouplingError: the model cannot be followed; the message names the module.
+            ValueError: the pattern has no such units, no target makes any, or the sparsity is out of their reach.
+        """
+        if not isinstance(self.pattern, CoupledPattern):
+            raise ValueError(f"pattern {self.pattern.label} has no units that reach over several targets")
+        units = GroupMasks(self.model, self.pattern.groups(self.model, example_input), self.masks, self.pattern)
+        if self.masks.sparsity == 0.0 and self.target_sparsity > units.most:
+            raise ValueError(
+                f"sparsity={self.target_sparsity!r} is not within reach of pattern {self.pattern.label}: with min_kept "
+                f"and the connections that belong to no unit {units.most:.6g} at most is pruned here"
+            )
+        self.units = units
+        if self._coupled_state is not None:
+            units.load_state_dict(self._coupled_state)
+            self._coupled_state = None
 
     def start(self) -> Update | None:
         """Make the update that a schedule has before the first step (``begin`` 0).
@@ -269,6 +309,8 @@ class Pruner:
 
     def apply(self) -> None:
         """Set pruned entries to zero, in place; no host sync."""
+        if self.units is not None:
+            self.units.apply()
         if self.latent is None:
             self.masks.apply()
             return
@@ -297,6 +339,8 @@ class Pruner:
                 self._dense_gradients[position] = grad.clone()
             if self.masks.kept[position] < target.numel:
                 self.masks.mask(position, grad)
+        if self.units is not None:
+            self.units.mask_gradients()
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -361,8 +405,13 @@ class Pruner:
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
         if self._hessians is not None:
             self._hessians.check()
+        if self.needs_coupling:
+            raise RuntimeError(
+                f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
+                "Pruner(..., example_input=...) or call pruner.couple(example_input) before the first update"
+            )
         strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
-        kept_before = list(self.masks.kept)
+        floors_before = floors(self.masks, self.pattern, self.units)
         deltas: list[Delta] = []
 
         def written(position: int, before: Tensor | None) -> None:
@@ -375,18 +424,22 @@ class Pruner:
         try:
             for target in self.targets:
                 require_finite(target.parameter, f"weights of {target.name}")
-            changes = revise(
-                self.masks,
-                [self._view(position) for position in range(len(self.targets))],
-                strategy,
-                threshold,
-                self.pattern,
-                asked,
-                0.0 if self.clock.step == 0 else _number(strategy.exchange),
-                written,
-                # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-                remember=self.journal is not None,
-            )
+            views = [self._view(position) for position in range(len(self.targets))]
+            if self.units is not None:
+                changes = revise_groups(self.units, views, strategy, threshold, asked, self.optimizers, written)
+            else:
+                changes = revise(
+                    self.masks,
+                    views,
+                    strategy,
+                    threshold,
+                    self.pattern,
+                    asked,
+                    0.0 if self.clock.step == 0 else _number(strategy.exchange),
+                    written,
+                    # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
+                    remember=self.journal is not None,
+                )
         except BaseException:
             self.apply()
             raise
@@ -397,7 +450,7 @@ class Pruner:
             self.apply()
         self._dense_gradients.clear()
         self._forget_inputs()
-        self._name_floors(kept_before)
+        name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
 
     @torch.no_grad()
@@ -434,6 +487,8 @@ class Pruner:
                 flat = target.parameter.detach().reshape(-1)
                 flat[index.to(flat.device)] = kept.to(flat)
                 target.parameter.copy_(flat.view_as(target.parameter))
+        if self.units is not None:
+            self.units.follow()
         self.apply()
         self.journal.note(self.clock.step, f"masks restored to what they were after step {step}")
         return self._record(self.sparsity, Changes([], dropped, grown), deltas)
@@ -458,12 +513,14 @@ class Pruner:
             "carried": self.carried,
             "last_update": None if self.last_update is None else dataclasses.asdict(self.last_update),
             "seed": self.seed,
+            "pattern": self.pattern.label,
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
             "state": {t.name: dict(t.state) for t in self.targets},
             "memory": {t.name: dict(t.memory) for t in self.targets},
             "journal": None if self.journal is None else self.journal.state_dict(),
             "rewind": None if self._rewind is None else self._rewind.state_dict(),
+            "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
         }
 
@@ -474,6 +531,7 @@ class Pruner:
             ValueError: the state is of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
+        checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
         memory = {t.name: t.memory for t in self.targets}
@@ -499,7 +557,11 @@ class Pruner:
         self._at_floor = set(state["at_floor"])
         if self.latent is not None:
             self.latent.apart()
-        self.masks.apply()
+        if self.units is None:
+            self._coupled_state = state["units"]
+        elif state["units"] is not None:
+            self.units.load_state_dict(state["units"])
+        self.apply()
 
     def _before_step(self, optimizer: Optimizer) -> None:
         """Start where that waited for gradients, let latent weights into the parameters, let the strategy observe."""
@@ -614,17 +676,6 @@ class Pruner:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""
         text = f"{self.seed}/{self.updates if updates is None else updates}/{target.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
-
-    def _name_floors(self, before: Sequence[int]) -> None:
-        """Say once, by name, which targets came down to ``min_kept``."""
-        for target, was, kept in zip(self.targets, before, self.masks.kept, strict=True):
-            if was > kept <= min(target.min_kept, target.numel) and target.name not in self._at_floor:
-                self._at_floor.add(target.name)
-                warnings.warn(
-                    f"{target.name} is down to min_kept={target.min_kept} of its {target.numel} connections and is "
-                    "pruned no further",
-                    stacklevel=3,
-                )
 
 
 def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:

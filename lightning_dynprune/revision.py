@@ -92,12 +92,12 @@ def revise(
 def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchange: float) -> tuple[list[Cut], int]:
     """Return the cuts, and for how many units they leave room."""
     units, keep = sum(s.units for s in scores), units_kept(scores, sparsity)
-    candidates = sum(s.candidates for s in scores)
-    if not exchange or candidates == units == keep:
+    most = sum(s.most for s in scores)
+    if not exchange or most == units == keep:
         cuts = threshold.cut(scores, sparsity)
-        return cuts, max(keep - candidates, 0)
+        return cuts, max(keep - most, 0)
     if threshold.exact:
-        lives = min(max(keep, sum(s.floor for s in scores)), candidates)
+        lives = min(max(keep, sum(s.floor for s in scores)), most)
     else:
         lives = sum(c.kept for c in threshold.cut(scores, sparsity))
     cuts = threshold.cut_to(lives - round(exchange * lives), scores)

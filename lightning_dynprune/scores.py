@@ -21,10 +21,14 @@ class Scores:
     Attributes:
         name: qualified name of the target.
         units: how many units there are.
-        candidates: how many of them may be kept.
+        candidates: how many of them may be kept or pruned, as their scores have it.
         pieces: yields (scores, candidates) in flat order; the second is bool, or None where all are candidates.
         sample: the same at given flat indices (int64).
         min_kept: units that must be kept.
+        protected: flat bool, which units stay whatever they score; no candidates. None: none.
+        guarded: how many those are.
+        size: connections of a unit.
+        outside: connections of the target that no unit covers.
         device: where the scores are made.
         shape: shape of the target.
         share: the target's own sparsity at the end, where it has one.
@@ -42,6 +46,10 @@ class Scores:
     pieces: Callable[[], Iterator[tuple[Tensor, Tensor | None]]]
     sample: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     min_kept: int = 1
+    protected: Tensor | None = None
+    guarded: int = 0
+    size: int = 1
+    outside: int = 0
     device: torch.device | str = "cpu"
     shape: tuple[int, ...] = ()
     share: float | None = None
@@ -53,8 +61,13 @@ class Scores:
 
     @property
     def floor(self) -> int:
-        """Units that must be kept, as far as there are candidates."""
-        return min(self.min_kept, self.candidates)
+        """Units that must be kept, as far as there are any to keep."""
+        return min(max(self.min_kept, self.guarded), self.most)
+
+    @property
+    def most(self) -> int:
+        """Units that may be kept."""
+        return self.candidates + self.guarded
 
     def checked(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the pieces, in float32 at least.

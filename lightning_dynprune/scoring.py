@@ -45,6 +45,7 @@ def scores_of(
         adjust: changes the scores of units, given which of them live.
         draft: the mask's memory, see :meth:`~lightning_dynprune.masks.MaskSet.draft`.
     """
+    protected = None
     everything = among == "all" or (among == "living" and kept == target.numel)
 
     def candidates_of(lives: Tensor) -> Tensor | None:
@@ -73,6 +74,9 @@ def scores_of(
         if adjust is not None:
             whole = adjust(whole, lives)
         units, among_these = whole.numel(), candidates_of(lives)
+        protected = None if among == "pruned" else pattern.protect(target, whole, among_these)
+        if protected is not None:
+            among_these = ~protected if among_these is None else among_these & ~protected
         candidates = units if among_these is None else int(among_these.sum())
 
         def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -88,6 +92,10 @@ def scores_of(
         pieces,
         sample,
         min_kept=0 if among == "pruned" else target.min_kept,
+        protected=protected,
+        guarded=0 if protected is None else int(protected.sum()),
+        size=pattern.size,
+        outside=pattern.outside(target),
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),
         share=target.sparsity,

@@ -25,18 +25,20 @@ class Cut:
     Attributes:
         value: the score at the cut; -inf keeps every candidate, inf none.
         ties: how many units at ``value`` stay, in flat order.
-        kept: how many units stay in all.
+        kept: how many units stay in all, protected ones among them.
         drafted: what lies inside the bracket that led here, piece by piece, where the scores hold a draft of the rest.
+        dtype: what scores are compared in, where ``value`` may have come from scores of another type.
     """
 
     value: float
     ties: int
     kept: int
     drafted: Sequence[_Inside] | None = field(default=None, repr=False, compare=False)
+    dtype: torch.dtype | None = field(default=None, repr=False, compare=False)
 
     def keeps(self, scores: Scores) -> Iterator[Tensor]:
         """Yield, piece by piece, a bool tensor that is True where a unit stays."""
-        left = self.ties
+        left, start = self.ties, 0
         for keep, values, candidates, positions in self._pieces(scores):
             if left:
                 tied = compared(values, self.value, torch.eq)
@@ -49,6 +51,9 @@ class Cut:
                     first = tied.nonzero().view(-1)[:left]
                     keep[first if positions is None else positions[first]] = True
                 left -= min(left, count)
+            if scores.protected is not None:
+                keep |= scores.protected[start : start + keep.numel()]
+                start += keep.numel()
             yield keep
 
     def _pieces(self, scores: Scores) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
@@ -56,6 +61,7 @@ class Cut:
         if self.drafted is None or scores.draft is None:
             for piece, candidates in scores.pieces():
                 values = widened(piece)
+                values = values if self.dtype is None else values.to(self.dtype)
                 keep = compared(values, self.value)
                 if candidates is not None:
                     keep &= candidates
@@ -111,9 +117,10 @@ def cut_above(value: float, scores: Scores) -> Cut:
     for piece, candidates in scores.checked():
         above = piece > value
         count = count + count_true(above if candidates is None else above & candidates).to(count.device)
-    if int(count) < scores.floor:
+    kept = int(count) + scores.guarded
+    if kept < scores.floor:
         return _cut_freely(scores.floor, [scores])[0]
-    return Cut(value, 0, int(count))
+    return Cut(value, 0, kept)
 
 
 @dataclass(frozen=True)
@@ -141,12 +148,13 @@ class _Found:
 
 def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
     """Cut without regard to ``min_kept``."""
+    keep = max(keep - sum(s.guarded for s in scores), 0)
     total = sum(s.candidates for s in scores)
     if keep == 0 or keep >= total:
         for s in scores:
             for _ in s.checked():
                 pass
-        return [Cut(math.inf, 0, 0) if keep == 0 else Cut(-math.inf, 0, s.candidates) for s in scores]
+        return [Cut(math.inf, 0, s.guarded) if keep == 0 else Cut(-math.inf, 0, s.most) for s in scores]
     units = sum(s.units for s in scores)
     sample = _draw(scores, units)
     low, high = -math.inf, math.inf
@@ -159,7 +167,7 @@ def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
         elif keep > above + sum(f.inside for f in found):
             high = _next(bottom, -math.inf, sample.dtype)
         else:
-            return _settle(keep - above, found, bottom)
+            return _settle(keep - above, found, bottom, [s.guarded for s in scores], sample.dtype)
 
 
 def _draw(scores: Sequence[Scores], units: int) -> Tensor:
@@ -238,7 +246,7 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     return _Found(int(above_count), int(inside_count), None)
 
 
-def _settle(rank: int, found: Sequence[_Found], bottom: float) -> list[Cut]:
+def _settle(rank: int, found: Sequence[_Found], bottom: float, guarded: Sequence[int], dtype: torch.dtype) -> list[Cut]:
     """Return the cuts, given that the cut is the ``rank``-th best of what lies inside the bracket."""
     collected = [values for f in found for values in f.values]
     if collected:
@@ -250,10 +258,10 @@ def _settle(rank: int, found: Sequence[_Found], bottom: float) -> list[Cut]:
         value, better, equal = bottom, [0] * len(found), [f.inside for f in found]
     ties = rank - sum(better)
     cuts = []
-    for f, more, same in zip(found, better, equal, strict=True):
+    for f, more, same, besides in zip(found, better, equal, guarded, strict=True):
         taken = min(ties, same)
         ties -= taken
-        cuts.append(Cut(value, taken, f.above + more + taken, f.pieces))
+        cuts.append(Cut(value, taken, f.above + more + taken + besides, f.pieces, dtype))
     return cuts
 
 

@@ -34,6 +34,7 @@ class Target:
         min_kept: connections that must stay, at least.
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
         groups: of a grouped convolution's weight; 1 elsewhere.
+        transposed: the weight of a transposed convolution, whose inputs come first.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
     """
@@ -43,6 +44,7 @@ class Target:
     min_kept: int = 1
     sparsity: float | None = None
     groups: int = 1
+    transposed: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -174,7 +176,9 @@ def find_targets(
             frozen.append(names[0])
             continue
         settings = _settings(names[0], chosen[parameter], min_kept)
-        found.append(Target(names[0], parameter, groups=catalog.groups(parameter), **settings))
+        convolution = catalog.convolution(parameter)
+        groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
+        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, **settings))
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
@@ -212,9 +216,9 @@ class _Catalog:
     def all_names(self) -> list[str]:
         return [name for names in self.names.values() for name in names]
 
-    def groups(self, parameter: nn.Parameter) -> int:
+    def convolution(self, parameter: nn.Parameter) -> _ConvNd | None:
         owners = [module for module, local in self.owners[parameter] if local == "weight"]
-        return next((module.groups for module in owners if isinstance(module, _ConvNd)), 1)
+        return next((module for module in owners if isinstance(module, _ConvNd)), None)
 
     def default(self) -> list[nn.Parameter]:
         return [

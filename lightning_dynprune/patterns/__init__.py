@@ -1,6 +1,11 @@
 """Patterns: the unit that is kept or pruned together."""
 
 from lightning_dynprune.patterns.base import PATTERNS, Pattern
+from lightning_dynprune.patterns.block import Block
+from lightning_dynprune.patterns.channel import Channel
+from lightning_dynprune.patterns.coupled import CoupledPattern
 from lightning_dynprune.patterns.element import Element
+from lightning_dynprune.patterns.head import Head
+from lightning_dynprune.patterns.n_m import NM
 
-__all__ = ["PATTERNS", "Element", "Pattern"]
+__all__ = ["NM", "PATTERNS", "Block", "Channel", "CoupledPattern", "Element", "Head", "Pattern"]

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from lightning_dynprune.registry import Registry
 from lightning_dynprune.targets import Target
 
+if TYPE_CHECKING:
+    from lightning_dynprune.schedules import Schedule
+    from lightning_dynprune.strategies import Strategy
+    from lightning_dynprune.thresholds import Threshold
+
 
 class Pattern(ABC):
     """Turns scores of connections into scores of units, and units kept back into masks.
 
     Attributes:
-        elementwise: a unit is one connection, so a target may be read and written in pieces.
+        elementwise: a unit is one connection and knows no others, so a target may be read and written in pieces.
+        decides: the sparsity follows from the pattern, so it need not be given.
+        coupled: units reach over several targets; see :class:`~lightning_dynprune.patterns.coupled.CoupledPattern`.
     """
 
     elementwise: ClassVar[bool] = False
+    decides: ClassVar[bool] = False
+    coupled: ClassVar[bool] = False
+
+    @property
+    def size(self) -> int:
+        """Connections in a unit."""
+        return 1
 
     @abstractmethod
     def pool(self, target: Target, scores: Tensor) -> Tensor:
@@ -26,7 +41,42 @@ class Pattern(ABC):
 
     @abstractmethod
     def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Return a mask shaped like the target from one bool a unit."""
+        """Return a mask shaped like the target from one bool a unit; what no unit covers is kept."""
+
+    def protect(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
+        """Return which units must stay, one bool each; None where every one may go.
+
+        Args:
+            target: whose units they are.
+            scores: one a unit.
+            lives: which of them live, or None where all are candidates.
+        """
+        return None
+
+    def outside(self, target: Target) -> int:
+        """Return how many connections of a target no unit covers; they are always kept."""
+        return 0
+
+    def check(self, targets: Sequence[Target], strategy: Strategy, threshold: Threshold, schedule: Schedule) -> None:
+        """Refuse what this pattern cannot prune.
+
+        Raises:
+            ValueError: a target's shape does not divide into units, or another part does not go with them.
+        """
+        return
+
+    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+        """Return the sparsity to end at, given what the user asked for (None: nothing).
+
+        Raises:
+            ValueError: this pattern cannot reach it on these targets.
+        """
+        return sparsity
+
+    @property
+    def label(self) -> str:
+        """The pattern as messages name it."""
+        return type(self).__name__.lower()
 
 
 PATTERNS: Registry[Pattern] = Registry("pattern", Pattern)

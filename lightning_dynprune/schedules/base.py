@@ -7,7 +7,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from lightning_dynprune.checks import check_real
 from lightning_dynprune.registry import Registry
@@ -91,7 +91,12 @@ class Schedule(ABC):
     Raises:
         TypeError: a moment or value of another kind.
         ValueError: a moment out of range.
+
+    Attributes:
+        returns: a sparsity on it also falls, so that pruned connections return.
     """
+
+    returns: ClassVar[bool] = False
 
     final: float
     initial: float = 0.0

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_dynprune.checks import check_flag
 from lightning_dynprune.scores import require_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
@@ -49,8 +50,7 @@ class Wanda(Strategy):
     needs_activations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.per_row, bool):
-            raise TypeError(f"strategy wanda: per_row={self.per_row!r} is not accepted; give true or false")
+        check_flag("strategy wanda: per_row", self.per_row)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``input_squares``, float32 ``(groups, columns)``, and ``inputs``, how many were added up; zeros."""

@@ -118,9 +118,10 @@ class ValueThreshold(Threshold):
 
 
 def units_kept(scores: Sequence[Scores], sparsity: float) -> int:
-    """Return how many units live at a sparsity, rounded to the nearest."""
-    total = sum(s.units for s in scores)
-    return total - int(sparsity * total + 0.5)
+    """Return how many units live where this share of all connections is pruned, rounded to the nearest."""
+    units, size = sum(s.units for s in scores), scores[0].size if scores else 1
+    total = units * size + sum(s.outside for s in scores)
+    return max(units - int(sparsity * total / size + 0.5), 0)
 
 
 THRESHOLDS: Registry[Threshold] = Registry("threshold", Threshold)

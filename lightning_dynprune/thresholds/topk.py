@@ -58,7 +58,7 @@ class TopK(Threshold):
         """Return the cuts that keep ``keep`` units in all, shared out by the scope."""
         if self.scope == "global":
             return cut(keep, scores)
-        floors, caps = [s.floor for s in scores], [s.candidates for s in scores]
+        floors, caps = [s.floor for s in scores], [s.most for s in scores]
         counts = allocate(keep, self._wanted(scores, keep), floors, caps)
         return [cut(count, [s])[0] for count, s in zip(counts, scores, strict=True)]
 
