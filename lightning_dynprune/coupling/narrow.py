@@ -1,0 +1,135 @@
+"""Take units out of a model's tensors, with a way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_dynprune.coupling.group import Group
+from lightning_dynprune.coupling.layers import carries
+
+
+class Narrowing:
+    """Changes tensors and attributes of a model; :meth:`undo` puts back what was there before the first change.
+
+    Parameters and buffers stay the same objects, only their ``data`` is another; ``grad`` follows.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._tensors: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._attributes: dict[tuple[nn.Module, str], Any] = {}
+
+    def set(self, name: str, data: Tensor, grad: Tensor | None = None) -> None:
+        """Put other values, of any shape, into a parameter or buffer."""
+        tensor = self.tensors[name]
+        self._tensors.setdefault(name, (tensor.data, tensor.grad))
+        _put(tensor, data, grad)
+
+    def set_attribute(self, module: nn.Module, attribute: str, value: Any) -> None:
+        """Set an attribute of a module."""
+        self._attributes.setdefault((module, attribute), getattr(module, attribute))
+        setattr(module, attribute, value)
+
+    def zero(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> None:
+        """Set the units that are not kept to zero in all that makes and reads them; ``kept`` is bool, ``(units,)``."""
+        for name, dims in _gone(groups, kept).items():
+            data = self.tensors[name].data.clone()
+            for dim, positions in dims.items():
+                data.index_fill_(dim, positions.to(data.device), 0)
+            self.set(name, data, self.tensors[name].grad)
+
+    def narrow(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
+        """Take the units that are not kept out of all tensors, and tell the modules.
+
+        Returns:
+            tensor name -> dimension -> the positions that stayed, int64.
+        """
+        stayed: dict[str, dict[int, Tensor]] = {}
+        for name, dims in _gone(groups, kept).items():
+            tensor = self.tensors[name]
+            data, grad = tensor.data, tensor.grad
+            stayed[name] = {}
+            for dim, positions in dims.items():
+                stays = torch.ones(data.shape[dim], dtype=torch.bool).index_fill_(0, positions, False)
+                stayed[name][dim] = stays.nonzero().flatten()
+                data = select(data, dim, stayed[name][dim])
+                grad = None if grad is None else select(grad, dim, stayed[name][dim])
+            self.set(name, data, grad)
+        for group, keep in zip(groups, kept, strict=True):
+            if group.count:
+                owner, _, attribute = group.count.rpartition(".")
+                self.set_attribute(self.model.get_submodule(owner), attribute, int(keep.sum()))
+        self.fit()
+        return stayed
+
+    def fit(self) -> None:
+        """Set what modules say of their widths (``in_channels``, ``num_features``, ...) to their tensors' shapes."""
+        for module in self.model.modules():
+            for attribute, value in widths(module).items():
+                if getattr(module, attribute) != value:
+                    self.set_attribute(module, attribute, value)
+
+    def undo(self) -> None:
+        """Put all tensors, gradients and attributes back."""
+        for name, (data, grad) in self._tensors.items():
+            _put(self.tensors[name], data, grad)
+        for (module, attribute), value in self._attributes.items():
+            setattr(module, attribute, value)
+        self._tensors, self._attributes = {}, {}
+
+
+def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Return the entries at ``positions`` along ``dim``, in the memory format of ``tensor``."""
+    chosen = tensor.index_select(dim, positions.to(tensor.device))
+    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if tensor.dim() == dims and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
+            return chosen.contiguous(memory_format=layout)
+    return chosen.contiguous()
+
+
+def widths(module: nn.Module) -> Mapping[str, int]:
+    """Return the attributes of a layer that its tensors' shapes decide, with what they decide."""
+    if isinstance(module, nn.Linear):
+        return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
+    if isinstance(module, _ConvNd):
+        first, second = module.weight.shape[:2]
+        if carries(module):
+            return {"out_channels": first, "in_channels": first, "groups": first}
+        first, second = (first, second * module.groups)
+        return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),
+                        (first, second), strict=True))  # fmt: skip
+    weight = getattr(module, "weight", None)
+    if isinstance(module, _NormBase):
+        held = weight if weight is not None else module.running_mean
+        return {} if held is None else {"num_features": len(held)}
+    if isinstance(module, nn.GroupNorm) and carries(module):
+        return {} if weight is None else {"num_channels": len(module.weight), "num_groups": len(module.weight)}
+    if isinstance(module, nn.PReLU) and carries(module):
+        return {"num_parameters": len(module.weight)}
+    return {}
+
+
+def _gone(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
+    """Return tensor name -> dimension -> positions of the units that are not kept."""
+    gone: dict[str, dict[int, list[Tensor]]] = {}
+    for group, keep in zip(groups, kept, strict=True):
+        if not keep.all():
+            for axis in group.axes:
+                gone.setdefault(axis.name, {}).setdefault(axis.dim, []).append(axis.index[~keep.cpu()].flatten())
+    return {name: {dim: torch.cat(found) for dim, found in dims.items()} for name, dims in gone.items()}
+
+
+def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
+    tensor.grad = None
+    tensor.data = data
+    tensor.grad = grad

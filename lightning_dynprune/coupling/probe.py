@@ -1,0 +1,167 @@
+"""Find out where channels arrive, by changing them and looking.
+
+Every layer that makes channels is made to give noise in place of its outputs, so that a change stays where it can be
+told: between the layer that makes a channel and the layers that read it. Units are numbered over all groups. For each
+bit of that number two passes are made, one changing the units that have the bit, one those that have not. A channel
+that reads one unit changes in just one of each two passes, and which spells the unit's number; one that mixes two units
+changes in both passes of some bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.coupling.layers import carries, channel_dim, makes, owns
+from lightning_dynprune.coupling.quiet import call, tensors
+
+# Of units, given by their numbers, which are to change.
+Flag: TypeAlias = "Callable[[Tensor], Tensor]"
+
+NOWHERE = -1
+MIXED = -2
+OUTPUT = "the model's outputs"
+
+
+@dataclass
+class Arrivals:
+    """Where units arrive.
+
+    Attributes:
+        units: layer name -> for each of its input channels the unit it reads, ``NOWHERE`` or ``MIXED``; int64.
+        touched: group position -> names of all modules, and ``OUTPUT``, that see it at all.
+    """
+
+    units: dict[str, Tensor] = field(default_factory=dict)
+    touched: list[set[str]] = field(default_factory=list)
+
+
+@torch.no_grad()
+def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]], sizes: Sequence[int]) -> Arrivals:
+    """Return where the channels of groups arrive; the model must be in eval mode.
+
+    Args:
+        model: the network.
+        example_input: as for :func:`coupled_groups`.
+        writers: for each group the names of the layers that write it.
+        sizes: for each group its units; numbered on from group to group.
+    """
+    starts = [sum(sizes[:position]) for position in range(len(sizes))]
+    ranges = {
+        name: (start, start + size) for names, start, size in zip(writers, starts, sizes, strict=True) for name in names
+    }
+    passes = _Passes(model, example_input, ranges)
+    base = passes.run(_within(0, 0))
+    arrivals = Arrivals()
+    for start, size in zip(starts, sizes, strict=True):
+        seen = passes.run(_within(start, start + size))
+        arrivals.touched.append({name for name, changed in _differences(base, seen) if changed.any()})
+    spelled: dict[str, Tensor] = {}
+    for bit in range(max(1, (sum(sizes) - 1).bit_length())):
+        zeros = dict(_differences(base, passes.run(_having(bit, 0))))
+        for name, one in _differences(base, passes.run(_having(bit, 1))):
+            so_far = spelled.get(name, torch.zeros(one.shape, dtype=torch.int64))
+            lost = torch.where(one & zeros[name], MIXED, torch.where(one | zeros[name], 0, NOWHERE))
+            spelled[name] = torch.where(so_far < 0, so_far, so_far + (one.long() << bit))
+            spelled[name] = torch.minimum(spelled[name], lost.where(lost < 0, spelled[name]))
+    for name, calls in spelled.items():
+        arrivals.units[name] = calls[0].masked_fill((calls != calls[0]).any(dim=0), MIXED)
+    return arrivals
+
+
+def _within(start: int, stop: int) -> Flag:
+    return lambda number: (number >= start) & (number < stop)
+
+
+def _having(bit: int, value: int) -> Flag:
+    return lambda number: (number >> bit) & 1 == value
+
+
+def _differences(base: dict[str, Tensor], seen: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield which channels of which layer changed: bool (calls, channels)."""
+    for name, before in base.items():
+        after = seen.get(name)
+        if after is None or after.shape != before.shape:
+            yield name, torch.ones(before.shape, dtype=torch.bool)
+        else:
+            yield name, (after != before) & ~(after.isnan() & before.isnan())
+
+
+class _Passes:
+    """Runs a model whose layers give noise, and keeps a fingerprint of what every layer was given."""
+
+    def __init__(self, model: nn.Module, example_input: Any, ranges: dict[str, tuple[int, int]]) -> None:
+        self.model, self.example_input, self.ranges = model, example_input, ranges
+        self.seen: dict[str, list[Tensor]] = {}
+        self.flag: Flag = _within(0, 0)
+
+    def run(self, flag: Flag) -> dict[str, Tensor]:
+        """Return for each layer what it was given, ``(calls, channels)``, where ``flag`` says which units change."""
+        self.seen, self.flag = {}, flag
+        with self._hooked():
+            outputs = call(self.model, self.example_input)
+        for tensor in tensors(outputs):
+            self._note(OUTPUT, _fingerprint(tensor.reshape(-1), None))
+        return {name: torch.stack(calls) for name, calls in self.seen.items()}
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        handles = []
+        for seed, (name, module) in enumerate(self.model.named_modules()):
+            if not owns(module) and not carries(module):
+                continue
+            handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
+            if makes(module):
+                handles.append(module.register_forward_hook(partial(self._noise, name, seed)))
+            elif carries(module):
+                handles.append(module.register_forward_hook(_carry, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = tensors(args) + tensors(kwargs)
+        if (makes(module) or carries(module)) and len(given) == 1:
+            self._note(name, _fingerprint(given[0], channel_dim(module)))
+            return
+        for tensor in given:
+            self._note(name, _fingerprint(tensor.reshape(-1), None))
+
+    def _note(self, name: str, fingerprint: Tensor) -> None:
+        self.seen.setdefault(name, []).append(fingerprint)
+
+    def _noise(self, name: str, seed: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        # Within (0, 1), where the usual activations let a change through, and two levels that never meet.
+        noise = torch.rand(output.shape, generator=generator) * 0.3
+        changed = torch.zeros(output.shape[channel_dim(module)], dtype=torch.bool)
+        if name in self.ranges:
+            changed = self.flag(torch.arange(*self.ranges[name]))
+        shape = [1] * output.dim()
+        shape[channel_dim(module)] = -1
+        noise = noise + torch.where(changed, 0.6, 0.1).view(shape)
+        return noise.to(output.device, output.dtype)
+
+
+def _carry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    """Give each channel's mean in place of what a norm or a depthwise convolution made of it."""
+    given = (tensors(args) + tensors(kwargs))[0]
+    dim = channel_dim(module) % given.dim()
+    others = list(range(dim + 1, given.dim()))
+    mean = given.mean(dim=others, keepdim=True) if others else given
+    return mean.expand_as(output).clone()
+
+
+def _fingerprint(tensor: Tensor, dim: int | None) -> Tensor:
+    """Return one number a channel that differs where any of the channel's values does."""
+    rows = tensor.reshape(1, -1) if dim is None else tensor.movedim(dim, 0).flatten(1)
+    weights = 1 + torch.arange(rows.shape[1], dtype=torch.float64) * 0.6180339887498949 % 1
+    return rows.detach().cpu().double() @ weights

@@ -1,0 +1,87 @@
+"""Run a model on an example, and leave no trace of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.coupling.group import CouplingError
+
+_SEED = 0
+
+
+def call(model: nn.Module, example_input: Any) -> Any:
+    """Return ``model``'s outputs for an example; what the forward draws at random is the same each time.
+
+    Args:
+        model: the network.
+        example_input: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+
+    Raises:
+        CouplingError: the forward raised; the message names the innermost module that was running.
+    """
+    running: list[tuple[str, nn.Module]] = []
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda m, _, name=name: running.append((name, m))))
+        handles.append(module.register_forward_hook(lambda *_: running.pop() and None))
+    try:
+        torch.manual_seed(_SEED)
+        if isinstance(example_input, Mapping):
+            return model(**example_input)
+        return model(*example_input) if isinstance(example_input, (tuple, list)) else model(example_input)
+    except Exception as error:
+        name, module = running[-1] if running else ("", model)
+        raise CouplingError(
+            f"example_input: {_place(name, module)} raised {type(error).__name__}: {error}; give a tensor, a tuple of "
+            "arguments or a dict of keyword arguments that the model runs on, on the model's own device"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def quiet(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and put modes, buffers, ``requires_grad`` and random states back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices=[device.index for device in devices]), torch.inference_mode(False):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                if not same(buffer, value):
+                    buffer.copy_(value)
+
+
+def tensors(outputs: Any) -> list[Tensor]:
+    """Return the tensors among a model's outputs: in tuples, lists, mappings and dataclasses, in their order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, Mapping):
+        outputs = outputs.values()
+    elif not isinstance(outputs, (tuple, list)):
+        outputs = vars(outputs).values() if hasattr(outputs, "__dict__") else ()
+    return [tensor for output in outputs for tensor in tensors(output)]
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors hold the same values, NaN equal to NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _place(name: str, module: nn.Module) -> str:
+    return f"module {name!r} ({type(module).__name__})" if name else type(module).__name__
