@@ -1,0 +1,115 @@
+"""What a kernel is: a Linear layer computed in another way, from which the layer can be had back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from lightning_dynprune.registry import Registry
+
+
+class RefusedError(ValueError):
+    """A kernel cannot compute a layer, or cannot pay for it; the message says why."""
+
+
+class Kernel(nn.Module, ABC):
+    """Computes ``x @ weight.T + bias`` for the weight of one ``nn.Linear``, without its zeros.
+
+    For inference: gradients are not promised, nor are the keys of ``state_dict()``. Zeros are left out of the sum, so
+    an input that is not finite may give another output than the layer did. Whatever is stored suffices to give the
+    layer back, bit for bit, so the dense weight is not kept.
+
+    A new kernel is a subclass in a file of its own, registered in ``KERNELS``, with an ``__init__`` that takes the
+    layer and its settings and raises :class:`RefusedError` where the weight does not suit.
+
+    Attributes:
+        captured_only: pays only inside a captured graph, where launching it costs nothing.
+
+    Args:
+        layer: what to compute; it is read, not kept.
+    """
+
+    captured_only: ClassVar[bool] = False
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        self.bias = None if layer.bias is None else _copied(layer.bias)
+        self._weight_needs_grad = layer.weight.requires_grad
+        self.train(layer.training)
+
+    @classmethod
+    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
+        """Return the settings worth measuring for a layer.
+
+        Raises:
+            RefusedError: none is, and why.
+        """
+        return [{}]
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Name and settings, as tables print them."""
+
+    @abstractmethod
+    def compute(self, rows: Tensor) -> Tensor:
+        """Return a contiguous ``(n, out_features)``, bias added, for ``rows`` of ``(n, in_features)``."""
+
+    @abstractmethod
+    def dense_weight(self) -> Tensor:
+        """Return the weight that the layer had, ``(out_features, in_features)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``(..., out_features)`` for ``input`` of ``(..., in_features)``."""
+        rows = input.reshape(input.shape[:-1].numel(), self.in_features)
+        return self.compute(rows).view(*input.shape[:-1], self.out_features)
+
+    def dense(self) -> nn.Linear:
+        """Return a layer equal to the one that this kernel was made from."""
+        weight = nn.Parameter(self.dense_weight(), requires_grad=self._weight_needs_grad)
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        layer.weight = weight
+        layer.bias = None if self.bias is None else _copied(self.bias)
+        return layer.train(self.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, made anew at each reading, for code that reads it instead of calling the layer."""
+        return self.dense_weight()
+
+    def with_bias(self, outputs: Tensor) -> Tensor:
+        """Return ``outputs``, a new tensor that may be too wide, cut to ``out_features`` and with the bias added."""
+        if outputs.shape[1] != self.out_features:
+            outputs = outputs[:, : self.out_features].contiguous()
+        return outputs if self.bias is None else outputs.add_(self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the kernel and the layer's sizes."""
+        return f"{self.label}, in_features={self.in_features}, out_features={self.out_features}"
+
+
+def stored(weight: Tensor) -> Tensor:
+    """Return which entries have to be stored to give a weight back bit for bit: all but ``+0.0``.
+
+    Example:
+        >>> import torch
+        >>> stored(torch.tensor([0.0, -0.0, 2.0])).tolist()
+        [False, True, True]
+    """
+    return (weight != 0) | weight.signbit()
+
+
+def share(count: Any, total: int) -> str:
+    """Return a share of ``total`` in whole percent, as reasons print it."""
+    return f"{100 * int(count) / max(total, 1):.0f} %"
+
+
+def _copied(parameter: Tensor) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+
+
+KERNELS: Registry[Kernel] = Registry("kernel", Kernel)

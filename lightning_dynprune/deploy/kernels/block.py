@@ -1,0 +1,84 @@
+"""Blocks summed up by one ``embedding_bag`` call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
+from lightning_dynprune.deploy.kernels.blocks import Blocks, check_height, worthwhile_heights
+
+_MOST_VALUES = 2**20  # inputs gathered at a time, so that a large batch takes no more memory than the layer's weight
+
+
+@KERNELS.register("block")
+class Block(Kernel):
+    """One bag for each block row: the sum of its blocks, each times its input.
+
+    ``y[block row] = sum of x[column] * block``, where the sum is what ``embedding_bag`` computes with the blocks as its
+    table and the gathered inputs as ``per_sample_weights``. Pays for one or few rows of inputs.
+
+    Args:
+        layer: what to compute.
+        height: outputs in a block, one of 8, 16, 32, 64.
+
+    Raises:
+        RefusedError: nearly all blocks are kept.
+        ValueError: another height.
+
+    Example:
+        >>> layer = nn.Linear(4, 16)
+        >>> _ = layer.weight.data[:8].zero_()
+        >>> kernel, x = Block(layer, height=8), torch.randn(3, 4)
+        >>> torch.allclose(kernel(x), layer(x), atol=1e-6), kernel.table.shape
+        (True, torch.Size([4, 8]))
+    """
+
+    table: Tensor
+    columns: Tensor
+    counts: Tensor
+    numbers: Tensor
+    starts: Tensor
+
+    def __init__(self, layer: nn.Linear, height: int = 32) -> None:
+        super().__init__(layer)
+        self.height = check_height(height)
+        blocks = Blocks.of(layer.weight, height)
+        self.register_buffer("table", blocks.table)
+        self.register_buffer("columns", blocks.columns)
+        self.register_buffer("counts", blocks.counts)
+        self.register_buffer("numbers", torch.arange(len(blocks.table), device=blocks.table.device).int())
+        self.register_buffer("starts", (blocks.counts.cumsum(0) - blocks.counts).int())
+
+    @classmethod
+    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
+        """Return the heights worth measuring."""
+        return worthwhile_heights(layer.weight)
+
+    @property
+    def label(self) -> str:
+        """Name and height."""
+        return f"block {self.height}"
+
+    def compute(self, rows: Tensor) -> Tensor:
+        """Return the outputs of all rows."""
+        if not len(self.table):
+            return self.with_bias(rows.new_zeros(len(rows), self.out_features))
+        at_a_time = max(1, _MOST_VALUES // len(self.table))
+        if len(rows) <= at_a_time:
+            return self.with_bias(self._bags(rows))
+        return self.with_bias(torch.cat([self._bags(piece) for piece in torch.split(rows, at_a_time)]))
+
+    def dense_weight(self) -> Tensor:
+        """Return the layer's weight."""
+        return Blocks(self.table, self.columns, self.counts).weight(self.out_features, self.in_features)
+
+    def _bags(self, rows: Tensor) -> Tensor:
+        """Return a bag for each row and block row; written out, for F.embedding_bag checks what is known here."""
+        count, numbers, starts = len(rows), self.numbers, self.starts
+        outputs = len(starts) * self.height
+        if count != 1:
+            first = torch.arange(0, count * len(numbers), len(numbers), dtype=starts.dtype, device=starts.device)
+            numbers, starts = numbers.repeat(count), (first[:, None] + starts).view(-1)
+        values = rows.index_select(1, self.columns).view(-1)
+        return torch.embedding_bag(self.table, numbers, starts, False, 0, False, values)[0].view(count, outputs)

@@ -1,0 +1,102 @@
+"""The blocks of a weight: some consecutive outputs of one input, stored where not all of them are zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.deploy.kernels.base import RefusedError, share, stored
+
+HEIGHTS = (8, 16, 32, 64)
+_MOST_KEPT = 0.9  # where more of the blocks are kept, skipping the rest saves less than the detour costs
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a weight that are kept, ordered by block row, then by input.
+
+    Args:
+        table: the values, ``(blocks, height)``.
+        columns: the input of each block, int32 ``(blocks,)``.
+        counts: the number of blocks in each block row, int64 ``(block rows,)``; the last block row is filled up with
+            zeros where the height does not divide the outputs.
+    """
+
+    table: Tensor
+    columns: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, height: int) -> Blocks:
+        """Return the kept blocks of a weight of ``(outputs, inputs)``.
+
+        Raises:
+            RefusedError: so many are kept that no time can be saved.
+
+        Example:
+            >>> weight = torch.zeros(16, 3)
+            >>> weight[8:, 2] = 1.0
+            >>> found = Blocks.of(weight, 8)
+            >>> found.table.shape, found.columns.tolist(), found.counts.tolist()
+            (torch.Size([1, 8]), [2], [0, 1])
+        """
+        kept = kept_blocks(weight, height)
+        if kept.sum() > _MOST_KEPT * kept.numel():
+            raise RefusedError(f"{share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
+        filled = nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % height))
+        rows, columns = kept.nonzero(as_tuple=True)
+        table = filled.view(-1, height, weight.shape[1]).transpose(1, 2)[rows, columns].contiguous()
+        return cls(table, columns.int(), kept.sum(1))
+
+    def weight(self, outputs: int, inputs: int) -> Tensor:
+        """Return the weight that these are the blocks of."""
+        height, rows = self.table.shape[1], len(self.counts)
+        weight = self.table.new_zeros(rows, inputs, height)
+        block_rows = torch.arange(rows, device=self.counts.device).repeat_interleave(self.counts)
+        weight[block_rows, self.columns.long()] = self.table
+        return weight.transpose(1, 2).reshape(rows * height, inputs)[:outputs].contiguous()
+
+
+def kept_blocks(weight: Tensor, height: int) -> Tensor:
+    """Return which blocks have an entry to store: bool ``(block rows, inputs)``."""
+    entries = nn.functional.pad(stored(weight.detach()), (0, 0, 0, -weight.shape[0] % height))
+    return entries.view(-1, height, weight.shape[1]).any(1)
+
+
+def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
+    """Return the heights worth measuring, the tallest first.
+
+    The taller the blocks, the faster; so a height is left out where a taller one skips as much.
+
+    Raises:
+        RefusedError: at every height nearly all blocks are kept.
+
+    Example:
+        >>> weight = torch.ones(64, 10)
+        >>> weight[:32, :8] = weight[32:, 2:] = 0.0
+        >>> worthwhile_heights(weight)
+        [{'height': 64}, {'height': 32}]
+    """
+    heights: list[dict[str, int]] = []
+    lowest = _MOST_KEPT
+    shares = {height: float(kept_blocks(weight, height).float().mean()) for height in HEIGHTS}
+    for height in reversed(HEIGHTS):
+        if shares[height] < 0.95 * lowest or (not heights and shares[height] <= lowest):
+            heights.append({"height": height})
+            lowest = shares[height]
+    if not heights:
+        raise RefusedError(f"{100 * shares[HEIGHTS[0]]:.0f} % of the {HEIGHTS[0]} x 1 blocks are kept")
+    return heights
+
+
+def check_height(height: int) -> int:
+    """Return ``height`` if blocks may be so tall.
+
+    Raises:
+        ValueError: it is none of ``HEIGHTS``.
+    """
+    if isinstance(height, bool) or height not in HEIGHTS:
+        raise ValueError(f"height={height!r} is not accepted; give one of {', '.join(map(str, HEIGHTS))}")
+    return height

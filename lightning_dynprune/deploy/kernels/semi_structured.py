@@ -1,0 +1,67 @@
+"""Two of four, by the sparse tensor cores of CUDA devices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError, stored
+
+
+@KERNELS.register("semi_structured")
+class SemiStructured(Kernel):
+    """``F.linear`` with a weight that ``torch.sparse.to_sparse_semi_structured`` compressed.
+
+    Called eagerly it takes about a millisecond whatever the size [measured on an H100], so it is tried only where the
+    model will run inside a captured graph. The layer's weight is kept beside the compressed one.
+
+    Args:
+        layer: what to compute, on a CUDA device.
+
+    Raises:
+        RefusedError: another device, more than two of four kept, or a size or type that torch refuses.
+    """
+
+    captured_only = True
+    original: Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        _check(layer)
+        self.register_buffer("original", layer.weight.detach().clone())
+        try:
+            self.compressed = torch.sparse.to_sparse_semi_structured(self.original)
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            raise RefusedError(f"torch: {error}") from error
+
+    @classmethod
+    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
+        """Return the one form that there is.
+
+        Raises:
+            RefusedError: another device, or more than two of four kept.
+        """
+        _check(layer)
+        return [{}]
+
+    @property
+    def label(self) -> str:
+        """Name."""
+        return "semi_structured"
+
+    def compute(self, rows: Tensor) -> Tensor:
+        """Return the outputs of all rows."""
+        return nn.functional.linear(rows, self.compressed, self.bias).contiguous()
+
+    def dense_weight(self) -> Tensor:
+        """Return the layer's weight."""
+        return self.original.clone()
+
+
+def _check(layer: nn.Linear) -> None:
+    if layer.weight.device.type != "cuda":
+        raise RefusedError(f"2:4 runs on CUDA only, the layer is on {layer.weight.device.type}")
+    if layer.in_features % 4:
+        raise RefusedError(f"4 does not divide the {layer.in_features} inputs")
+    if (stored(layer.weight.detach()).view(-1, 4).sum(1) > 2).any():
+        raise RefusedError("more than two of four connections are kept")
