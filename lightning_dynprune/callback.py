@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -54,6 +55,8 @@ class DynamicPruning(Callback):
         guard: watches a validated metric, and holds the pruning where it costs too much; the journal then remembers the
             values that are cut.
         seed: of random strategies.
+        example_input: what the model takes, for patterns that follow it through the model; by default the module's
+            ``example_input_array``, else the input in the first batch.
         name: tells two callbacks of one Trainer apart, in checkpoints and logs.
 
     Raises:
@@ -86,6 +89,7 @@ class DynamicPruning(Callback):
         journal: bool | Mapping[str, Any] = True,
         guard: AccuracyGuard | None = None,
         seed: int = 0,
+        example_input: Any = None,
         name: str | None = None,
     ) -> None:
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
@@ -105,10 +109,12 @@ class DynamicPruning(Callback):
             "journal": journal if guard is None else _remembering(journal),
             "seed": seed,
         }
-        if sparsity is not None or not isinstance(targets, Mapping):
+        decides = self._settings["pattern"].decides
+        if sparsity is not None or not (decides or isinstance(targets, Mapping)):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
         self.guard = guard
         self.name = name
+        self._example_input = example_input
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
@@ -161,6 +167,7 @@ class DynamicPruning(Callback):
             pl_module,
             trainer.optimizers,
             **self._settings,
+            example_input=self._example(pl_module),
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
@@ -189,6 +196,8 @@ class DynamicPruning(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Watch the inputs of the targets where the update after this step reads them."""
         pruner = self._running()
+        if pruner.needs_coupling:
+            pruner.couple(_input_of(batch))
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
 
@@ -274,6 +283,11 @@ class DynamicPruning(Callback):
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
 
+    def _example(self, pl_module: LightningModule) -> Any:
+        """Return an example of the module's input, on its device; None where there is none yet."""
+        given = pl_module.example_input_array if self._example_input is None else self._example_input
+        return None if given is None else move_data_to_device(given, pl_module.device)
+
     def _running(self) -> Pruner:
         if self.pruner is None:
             raise RuntimeError("DynamicPruning: on_fit_start has not run; train through Trainer.fit")
@@ -328,6 +342,22 @@ class DynamicPruning(Callback):
         others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+
+
+def _input_of(batch: Any) -> Any:
+    """Return the input in a batch: the batch itself, or the first of a sequence, or what a mapping holds.
+
+    Raises:
+        ValueError: the batch is something else.
+    """
+    if isinstance(batch, (Tensor, Mapping)):
+        return batch
+    if isinstance(batch, Sequence) and batch:
+        return batch[0]
+    raise ValueError(
+        f"example_input=None, and a batch of type {type(batch).__name__} does not say what the model takes; give "
+        "example_input, or set example_input_array on the module"
+    )
 
 
 def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:

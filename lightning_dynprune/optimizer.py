@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Adagrad, Optimizer, Rprop
+from torch import Size, Tensor, nn
+from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
 
 from lightning_dynprune.masks import integer_pieces
 
@@ -42,6 +44,93 @@ def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor
             values.mul_(mask)
         if start:
             slot.masked_fill_(~keep, start)
+
+
+@dataclass(frozen=True)
+class Stayed:
+    """Which entries of a parameter were left when it got smaller.
+
+    Attributes:
+        shape: of the parameter before.
+        positions: dimension -> positions along it that stayed, int64; all stayed along the others.
+    """
+
+    shape: Size
+    positions: Mapping[int, Tensor]
+
+
+@torch.no_grad()
+def carry(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, Stayed]) -> None:
+    """Let the slots of parameters that got smaller follow them, entry for entry.
+
+    A slot of the parameter's old shape loses the entries that the parameter lost, a factored one (Adafactor's) its rows
+    or columns; step counts and the like stay. Where the entries that went were zero, gradients too, an optimizer that
+    works entry by entry goes on as if they were still there. Adafactor and Muon do not: their steps are scaled by the
+    tensor's size, and it is another. Adafactor's factors are means over the dimension that got shorter, and are scaled
+    so that their product stays the same. LBFGS has one history for all its parameters; it is cleared, with a warning,
+    and starts anew.
+
+    Args:
+        optimizers: torch optimizers; those that know none of the parameters are left as they are.
+        moves: parameter, already smaller, -> what stayed of it.
+
+    Raises:
+        ValueError: an optimizer keeps a slot that fits neither the parameter nor its rows or columns; nothing has been
+            changed then.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(3))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        >>> weight.grad = torch.tensor([1.0, 2.0, 3.0])
+        >>> optimizer.step()
+        >>> weight.grad, weight.data = None, weight.data[1:]
+        >>> carry([optimizer], {weight: Stayed(torch.Size([3]), {0: torch.tensor([1, 2])})})
+        >>> optimizer.state[weight]["momentum_buffer"].tolist()
+        [2.0, 3.0]
+    """
+    carried = []
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS):
+            continue
+        for parameter, stayed in moves.items():
+            for name, slot in optimizer.state.get(parameter, {}).items():
+                if isinstance(slot, Tensor) and slot.dim() and slot.numel() > 1:
+                    carried.append((optimizer, parameter, name, _narrowed(optimizer, name, slot, stayed)))
+    for optimizer, parameter, name, slot in carried:
+        optimizer.state[parameter][name] = slot
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS) and trains(optimizer, set(moves)):
+            if optimizer.state:
+                warnings.warn("LBFGS: its history does not fit the smaller parameters and starts anew", stacklevel=2)
+            optimizer.state.clear()
+            optimizer._numel_cache = None
+
+
+def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: Stayed) -> Tensor:
+    fits = slot.dim() == len(stayed.shape) and all(
+        size in (1, whole) for size, whole in zip(slot.shape, stayed.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{type(optimizer).__name__} keeps {name!r} of shape {tuple(slot.shape)} for a parameter of shape "
+            f"{tuple(stayed.shape)}, which cannot follow it when it gets smaller; slim at the end, without optimizer"
+        )
+    for dim, positions in stayed.positions.items():
+        whole = stayed.shape[dim]
+        if slot.shape[dim] == whole:
+            slot = select(slot, dim, positions)
+        elif isinstance(optimizer, Adafactor):
+            slot = slot * (whole / len(positions))
+    return slot
+
+
+def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Return the entries at ``positions`` (int64) along ``dim``, in the memory format of ``tensor``."""
+    chosen = tensor.index_select(dim, positions.to(tensor.device))
+    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if tensor.dim() == dims and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
+            return chosen.contiguous(memory_format=layout)
+    return chosen.contiguous()
 
 
 def trains(optimizer: Optimizer, parameters: set[nn.Parameter]) -> bool:

@@ -157,11 +157,11 @@ class Pruner:
         if self.latent is not None:
             self.latent.make_room()
         self.units: GroupMasks | None = None
+        self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
         self._hessians = Hessians(self.targets) if reconstruct else None
         self._inputs: Inputs | None = None
-        self._coupled_state: dict[str, Tensor] | None = None
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._started = False

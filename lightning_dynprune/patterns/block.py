@@ -116,8 +116,8 @@ class Block(Pattern):
             ValueError: edges that fill no block leave less to prune.
         """
         total = sum(target.numel for target in targets)
-        most = 1 - sum(map(self.outside, targets)) / total if total else 1.0
-        if is_number(sparsity) and sparsity is not None and sparsity > most:
+        most = 1 - sum(map(self.outside, targets)) / max(total, 1)
+        if self.pad and is_number(sparsity) and sparsity is not None and sparsity > most:
             raise ValueError(
                 f"sparsity={sparsity!r} is not within reach of pattern {self.label}: edges that fill no block stay "
                 f"dense, which leaves {most:.6g} to prune at most; give smaller blocks, or exclude those targets"

@@ -57,7 +57,7 @@ class CoupledPattern(Pattern):
             raise ValueError(
                 f"pattern {self.label} does not go with strategy={name}, which lets pruned connections return: "
                 "behind a whole pruned unit there is no gradient that could tell which; use one that does not, such "
-                "as magnitude, taylor or movement"
+                "as magnitude, taylor or wanda"
             )
         if schedule.returns:
             raise ValueError(

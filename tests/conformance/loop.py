@@ -28,6 +28,34 @@ def network() -> nn.Module:
         )
 
 
+class Attending(nn.Module):
+    """Attention of four heads over the rows of an image, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.qkv, self.out = nn.Linear(6, 48), nn.Linear(16, 6)
+        self.last = nn.Linear(36, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, 6, 6) to (batch, 5)."""
+        q, k, v = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.last(self.out(attended.transpose(1, 2).flatten(2)).flatten(1))
+
+
+def attending() -> nn.Module:
+    """Return a network of attention, always with the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Attending()
+
+
+def network_for(settings: dict[str, Any]) -> nn.Module:
+    """Return the network that has units of the settings' pattern."""
+    return attending() if settings.get("pattern", {}).get("name") == "head" else network()
+
+
 def batch(step: int) -> tuple[Tensor, Tensor]:
     """Return the batch of a step."""
     generator = torch.Generator().manual_seed(1000 + step)
@@ -43,8 +71,12 @@ def adam(net: nn.Module) -> torch.optim.Optimizer:
 class Run:
     """A training that can be left at any step and gone on with in another object."""
 
-    def __init__(self, settings: dict[str, Any], sparsity: float = 0.8) -> None:
-        self.net = network()
+    def __init__(self, settings: dict[str, Any], sparsity: float | None = None) -> None:
+        pattern = settings.get("pattern", {}).get("name")
+        # n_m decides by itself, and four heads go down to one at most.
+        if sparsity is None and pattern != "n_m":
+            sparsity = 0.45 if pattern == "head" else 0.8
+        self.net = network_for(settings)
         self.optimizer = adam(self.net)
         self.pruner = Pruner(
             self.net,
@@ -52,6 +84,7 @@ class Run:
             sparsity=sparsity,
             total_steps=STEPS,
             steps_per_epoch=STEPS_PER_EPOCH,
+            example_input=batch(0)[0] if pattern == "channel" else None,
             **settings,
         )
         self.done = 0

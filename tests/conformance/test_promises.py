@@ -16,7 +16,7 @@ from lightning_dynprune.scores import NonFiniteError
 from lightning_dynprune.strategies import STRATEGIES
 from lightning_dynprune.thresholds import THRESHOLDS
 from tests.conformance import parts
-from tests.conformance.loop import STEPS, Run, network, same
+from tests.conformance.loop import STEPS, Run, network_for, same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is down to min_kept")
 every_combination = pytest.mark.parametrize("settings", parts.COMBINATIONS)
@@ -36,18 +36,30 @@ def test_every_registered_part_is_in_the_table(registry, table):
     assert set(registry.names()) == set(table)
 
 
+def connections_of_a_unit(run: Run) -> int:
+    """Return how many connections the largest unit has; what a single connection is off by is rounding."""
+    if run.pruner.units is None:
+        return run.pruner.pattern.size if run.pruner.pattern.size > 1 else 0
+    sizes = {t.name: t.parameter for t in run.pruner.targets}
+    return max(
+        sum(sizes[a.name].numel() // sizes[a.name].shape[a.dim] * a.index.shape[1] for a in g.axes if a.name in sizes)
+        for g in run.pruner.units.groups
+    )
+
+
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().view(torch.int32)
 
 
 @every_combination
 def test_promises_hold_at_every_step(settings):
-    plain = network()
+    plain = network_for(settings)
     run = Run(settings)
     parameters = dict(run.net.named_parameters())
     total = run.pruner.masks.total
     exact = parts.is_exact(settings["threshold"])
     returns = run.pruner.latent is not None or settings["schedule"]["name"] == "acdc"
+    unit = connections_of_a_unit(run)
     updates = 0
     for _ in range(STEPS):
         before = run.pruner.sparsity
@@ -56,7 +68,7 @@ def test_promises_hold_at_every_step(settings):
             pruned = sum(int((~mask).sum()) for mask in run.pruner.masks.tensors)
             due = math.floor(update.scheduled_sparsity * total + 0.5)
             # Promise 3: to the unit, or under the ceiling; back up only where latent weights or the schedule ask.
-            assert pruned == due if exact else pruned <= due
+            assert abs(pruned - due) <= unit / 2 if exact else pruned <= due + unit / 2
             assert update.sparsity == pytest.approx(pruned / total)
             assert returns or update.sparsity >= before - 1e-12
         for target, mask in zip(run.pruner.targets, run.pruner.masks.tensors, strict=True):
