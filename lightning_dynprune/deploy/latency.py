@@ -132,7 +132,12 @@ def take_turns(
                 waited, worked = _turn(contenders[name], repeats[name], place)
                 wall[name].append(waited)
                 cpu[name].append(worked)
-    return Rounds(wall, cpu, "cpu" if place.type == "cpu" and torch.get_num_threads() == 1 else "wall")
+    return Rounds(wall, cpu, clock_of(place))
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Return the clock that ratios are read from for work on a device (see :class:`Rounds`)."""
+    return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
 
 
 def latencies(

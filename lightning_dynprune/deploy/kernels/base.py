@@ -26,12 +26,14 @@ class Kernel(nn.Module, ABC):
 
     Attributes:
         captured_only: pays only inside a captured graph, where launching it costs nothing.
+        setting_names: what ``__init__`` takes beside the layer.
 
     Args:
         layer: what to compute; it is read, not kept.
     """
 
     captured_only: ClassVar[bool] = False
+    setting_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

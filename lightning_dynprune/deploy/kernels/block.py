@@ -34,6 +34,7 @@ class Block(Kernel):
         (True, torch.Size([4, 8]))
     """
 
+    setting_names = ("height",)
     table: Tensor
     columns: Tensor
     counts: Tensor

@@ -33,6 +33,7 @@ class BlockBatched(Kernel):
         (True, torch.Size([2, 4, 8]))
     """
 
+    setting_names = ("height",)
     table: Tensor
     columns: Tensor
     counts: Tensor

@@ -31,6 +31,7 @@ class BlockRows(Kernel):
         (True, [1, 4])
     """
 
+    setting_names = ("height",)
     table: Tensor
     columns: Tensor
 

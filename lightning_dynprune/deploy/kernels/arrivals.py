@@ -1,0 +1,90 @@
+"""What arrives at a model's layers, and what leaves the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
+    """Return copies of what arrives at each layer in one forward, in order; calls alike in shape are kept once.
+
+    Args:
+        layers: name -> layer.
+        forward: runs the model that they are part of.
+    """
+    inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            arrived = args[0] if args else kwargs["input"]
+            inputs[name].append(arrived.detach().clone() if type(arrived) is Tensor else arrived)
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _alike_once(arrived) for name, arrived in inputs.items()}
+
+
+def tensors_of(output: object) -> Iterator[Tensor]:
+    """Yield the tensors in a model's output, however nested in mappings, lists and tuples.
+
+    Example:
+        >>> import torch
+        >>> [t.item() for t in tensors_of({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
+        [1, 2]
+    """
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from tensors_of(value)
+    elif isinstance(output, (list, tuple)):
+        for value in output:
+            yield from tensors_of(value)
+
+
+def difference(output: object, expected: object) -> float:
+    """Return the largest difference of two outputs' tensors, as a share of the largest expected value of each tensor.
+
+    Integers and flags differ or do not: infinity or 0. Infinity too where number, shape or type of the tensors differ,
+    or only one is finite.
+
+    Example:
+        >>> import torch
+        >>> difference(torch.tensor([1.0, 4.5]), torch.tensor([1.0, 4.0]))
+        0.125
+        >>> difference(torch.tensor([1]), torch.tensor([2]))
+        inf
+    """
+    ours, theirs = list(tensors_of(output)), list(tensors_of(expected))
+    if len(ours) != len(theirs):
+        return math.inf
+    return max((_difference(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return math.inf
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    if same.all():
+        return 0.0
+    if not (ours.is_floating_point() or ours.is_complex()):
+        return math.inf
+    gap = (ours - theirs).abs().masked_fill(same, 0.0).max().item()
+    scale = theirs.abs().nan_to_num(0.0, 0.0).max().item()
+    return gap / scale if scale and math.isfinite(gap) else math.inf
+
+
+def _alike_once(inputs: list[Tensor]) -> list[Tensor]:
+    if all(isinstance(arrived, Tensor) and arrived.shape == inputs[0].shape for arrived in inputs):
+        return inputs[:1]
+    return inputs
