@@ -119,7 +119,8 @@ def _follow(graph: Any, root: nn.Module, names: dict[nn.Module, str], parameters
             if width == 1:  # one value that scales all channels alike is none of them
                 continue
             written.writers.append(names[module])
-            if list(item.idxs) != list(range(width)) or list(item.root_idxs) != list(range(units)):
+            # Where two paths meet the pairs come in any order.
+            if list(item.idxs) != list(item.root_idxs) or not width == units == len(set(item.idxs)):
                 reasons.append(f"shares only some channels with {names[module]!r} (a split or a concatenation)")
     order = list(names.values())
     written.writers = sorted(set(written.writers), key=order.index)
