@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
 
-from lightning_dynprune.masks import integer_pieces
+from lightning_dynprune.masks import integer_pieces, select
 
 
 def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[tuple[Tensor, float]]:
@@ -122,15 +122,6 @@ def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: Stayed) -> 
         elif isinstance(optimizer, Adafactor):
             slot = slot * (whole / len(positions))
     return slot
-
-
-def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """Return the entries at ``positions`` (int64) along ``dim``, in the memory format of ``tensor``."""
-    chosen = tensor.index_select(dim, positions.to(tensor.device))
-    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if tensor.dim() == dims and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
-            return chosen.contiguous(memory_format=layout)
-    return chosen.contiguous()
 
 
 def trains(optimizer: Optimizer, parameters: set[nn.Parameter]) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lightning_dynprune.coupling.group import Group
-from lightning_dynprune.coupling.layers import carries
+from lightning_dynprune.coupling.layers import carries, owns
+from lightning_dynprune.masks import select
 
 
 class Narrowing:
@@ -79,6 +82,23 @@ class Narrowing:
                 if getattr(module, attribute) != value:
                     self.set_attribute(module, attribute, value)
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell instance norms that hold no tensors how many channels reach them, while the model runs."""
+
+        def tell(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            width = args[0].shape[1]
+            if args[0].dim() > 2 and module.num_features != width:
+                self.set_attribute(module, "num_features", width)
+
+        bare = [m for m in self.model.modules() if isinstance(m, _InstanceNorm) and not owns(m)]
+        handles = [module.register_forward_pre_hook(tell) for module in bare]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def undo(self) -> None:
         """Put all tensors, gradients and attributes back."""
         for name, (data, grad) in self._tensors.items():
@@ -86,15 +106,6 @@ class Narrowing:
         for (module, attribute), value in self._attributes.items():
             setattr(module, attribute, value)
         self._tensors, self._attributes = {}, {}
-
-
-def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
-    """Return the entries at ``positions`` along ``dim``, in the memory format of ``tensor``."""
-    chosen = tensor.index_select(dim, positions.to(tensor.device))
-    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if tensor.dim() == dims and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
-            return chosen.contiguous(memory_format=layout)
-    return chosen.contiguous()
 
 
 def widths(module: nn.Module) -> Mapping[str, int]:
@@ -131,5 +142,9 @@ def _gone(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int
 
 def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.grad = None
+    if data.shape != tensor.shape and tensor.requires_grad:
+        # A graph of an earlier step may keep the accumulator of gradients alive, which knows the old shape; autograd
+        # makes a new one where the type changes.
+        tensor.data = torch.empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
     tensor.data = data
     tensor.grad = grad

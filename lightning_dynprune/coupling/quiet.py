@@ -53,7 +53,10 @@ def quiet(model: nn.Module) -> Iterator[None]:
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
-        with torch.random.fork_rng(devices=[device.index for device in devices]), torch.inference_mode(False):
+        # Tensors of inference mode could not be traced; leaving it turns gradients on, which is for others to decide.
+        grad = torch.is_grad_enabled()
+        forked = torch.random.fork_rng(devices=[device.index for device in devices])
+        with forked, torch.inference_mode(False), torch.set_grad_enabled(grad):
             model.eval()
             yield
     finally:
