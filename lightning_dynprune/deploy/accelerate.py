@@ -112,7 +112,8 @@ def accelerate(
 def _tried(dense: nn.Module, example_input: Any, terms: Terms, seconds: float) -> dict[str, Trial]:
     """Return the trial of each layer on its own."""
     layers, stay = linears(dense), why_dense(dense)
-    inputs = arrivals(layers, partial(_forward, dense, example_input))
+    called = {name: layer for name, layer in layers.items() if name not in stay}
+    inputs = arrivals(called, partial(_forward, dense, example_input))
     trials = {}
     for name, layer in layers.items():
         if why := stay.get(name) or why_not_measurable(layer, inputs[name]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,25 +11,31 @@ from torch import Tensor, nn
 def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
     """Return copies of what arrives at each layer in one forward, in order; calls alike in shape are kept once.
 
+    The layers' ``forward`` is replaced meanwhile; hooks would not do, for torch's transformer layers leave their fast
+    path, which reads weights without a call, where any of their modules has one.
+
     Args:
-        layers: name -> layer.
+        layers: name -> layer, none with a ``forward`` of its own.
         forward: runs the model that they are part of.
     """
     inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            arrived = args[0] if args else kwargs["input"]
-            inputs[name].append(arrived.detach().clone() if type(arrived) is Tensor else arrived)
+    def noting(layer: nn.Module, noted: list[Tensor]) -> Callable[[Tensor], Tensor]:
+        own: Callable[[Tensor], Tensor] = layer.forward
 
-        return hook
+        def forward(input: Tensor) -> Tensor:
+            noted.append(input.detach().clone() if type(input) is Tensor else input)
+            return own(input)
 
-    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
+        return forward
+
+    for name, layer in layers.items():
+        layer.forward = noting(layer, inputs[name])
     try:
         forward()
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers.values():
+            del layer.forward
     return {name: _alike_once(arrived) for name, arrived in inputs.items()}
 
 

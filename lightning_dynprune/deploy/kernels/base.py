@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lightning_dynprune.masks import pack_bits, unpack_bits
 from lightning_dynprune.registry import Registry
 
 
@@ -32,6 +33,7 @@ class Kernel(nn.Module, ABC):
         layer: what to compute; it is read, not kept.
     """
 
+    negative_zeros: Tensor | None
     captured_only: ClassVar[bool] = False
     setting_names: ClassVar[tuple[str, ...]] = ()
 
@@ -41,6 +43,8 @@ class Kernel(nn.Module, ABC):
         self.out_features = layer.out_features
         self.bias = None if layer.bias is None else _copied(layer.bias)
         self._weight_needs_grad = layer.weight.requires_grad
+        negative = (layer.weight.detach() == 0) & layer.weight.detach().signbit()
+        self.register_buffer("negative_zeros", pack_bits(negative) if negative.any() else None)
         self.train(layer.training)
 
     @classmethod
@@ -62,13 +66,21 @@ class Kernel(nn.Module, ABC):
         """Return a contiguous ``(n, out_features)``, bias added, for ``rows`` of ``(n, in_features)``."""
 
     @abstractmethod
-    def dense_weight(self) -> Tensor:
-        """Return the weight that the layer had, ``(out_features, in_features)``."""
+    def rebuilt(self) -> Tensor:
+        """Return a new ``(out_features, in_features)``: the weight, with ``+0.0`` where nothing is stored."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(..., out_features)`` for ``input`` of ``(..., in_features)``."""
         rows = input.reshape(input.shape[:-1].numel(), self.in_features)
         return self.compute(rows).view(*input.shape[:-1], self.out_features)
+
+    def dense_weight(self) -> Tensor:
+        """Return the weight that the layer had; ``w * mask`` leaves zeros of both signs, and both come back."""
+        weight = self.rebuilt()
+        if self.negative_zeros is not None:
+            negative = unpack_bits(self.negative_zeros, weight.numel(), "negative_zeros")
+            weight.view(-1)[negative.to(weight.device)] = -0.0
+        return weight
 
     def dense(self) -> nn.Linear:
         """Return a layer equal to the one that this kernel was made from."""
@@ -92,17 +104,6 @@ class Kernel(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Return the kernel and the layer's sizes."""
         return f"{self.label}, in_features={self.in_features}, out_features={self.out_features}"
-
-
-def stored(weight: Tensor) -> Tensor:
-    """Return which entries have to be stored to give a weight back bit for bit: all but ``+0.0``.
-
-    Example:
-        >>> import torch
-        >>> stored(torch.tensor([0.0, -0.0, 2.0])).tolist()
-        [False, True, True]
-    """
-    return (weight != 0) | weight.signbit()
 
 
 def share(count: Any, total: int) -> str:

@@ -70,7 +70,7 @@ class Block(Kernel):
             return self.with_bias(self._bags(rows))
         return self.with_bias(torch.cat([self._bags(piece) for piece in torch.split(rows, at_a_time)]))
 
-    def dense_weight(self) -> Tensor:
+    def rebuilt(self) -> Tensor:
         """Return the layer's weight."""
         return Blocks(self.table, self.columns, self.counts).weight(self.out_features, self.in_features)
 

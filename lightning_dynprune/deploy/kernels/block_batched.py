@@ -68,7 +68,7 @@ class BlockBatched(Kernel):
             return self.with_bias(self._products(rows))
         return self.with_bias(torch.cat([self._products(piece) for piece in torch.split(rows, at_a_time)]))
 
-    def dense_weight(self) -> Tensor:
+    def rebuilt(self) -> Tensor:
         """Return the layer's weight."""
         used = _used(self.counts, self.table.shape[1])
         blocks = Blocks(self.table[used], self.columns.view_as(used)[used], self.counts)

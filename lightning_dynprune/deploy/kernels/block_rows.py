@@ -58,7 +58,7 @@ class BlockRows(Kernel):
         pairs = zip(torch.split(self.columns, self.counts), torch.split(self.table, self.counts), strict=True)
         return self.with_bias(torch.cat([rows.index_select(1, columns) @ table for columns, table in pairs], 1))
 
-    def dense_weight(self) -> Tensor:
+    def rebuilt(self) -> Tensor:
         """Return the layer's weight."""
         blocks = Blocks(self.table, self.columns, torch.tensor(self.counts, device=self.table.device))
         return blocks.weight(self.out_features, self.in_features)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import RefusedError, share, stored
+from lightning_dynprune.deploy.kernels.base import RefusedError, share
 
 HEIGHTS = (8, 16, 32, 64)
 _MOST_KEPT = 0.9  # where more of the blocks are kept, skipping the rest saves less than the detour costs
@@ -47,7 +47,7 @@ class Blocks:
             raise RefusedError(f"{share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
         filled = nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % height))
         rows, columns = kept.nonzero(as_tuple=True)
-        table = filled.view(-1, height, weight.shape[1]).transpose(1, 2)[rows, columns].contiguous()
+        table = filled.reshape(-1, height, weight.shape[1]).transpose(1, 2)[rows, columns].contiguous()
         return cls(table, columns.int(), kept.sum(1))
 
     def weight(self, outputs: int, inputs: int) -> Tensor:
@@ -60,9 +60,9 @@ class Blocks:
 
 
 def kept_blocks(weight: Tensor, height: int) -> Tensor:
-    """Return which blocks have an entry to store: bool ``(block rows, inputs)``."""
-    entries = nn.functional.pad(stored(weight.detach()), (0, 0, 0, -weight.shape[0] % height))
-    return entries.view(-1, height, weight.shape[1]).any(1)
+    """Return which blocks have an entry that is not zero: bool ``(block rows, inputs)``."""
+    entries = nn.functional.pad(weight.detach() != 0, (0, 0, 0, -weight.shape[0] % height))
+    return entries.reshape(-1, height, weight.shape[1]).any(1)
 
 
 def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError, share, stored
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError, share
 
 _MOST_KEPT = 2 / 3  # break-even was measured at 0.3 to 0.5
 
@@ -69,7 +69,7 @@ class CSR(Kernel):
             return self.with_bias((csr @ rows[0])[None])
         return self.with_bias((csr @ rows.t()).t().contiguous())
 
-    def dense_weight(self) -> Tensor:
+    def rebuilt(self) -> Tensor:
         """Return the layer's weight."""
         weight = self.values.new_zeros(self.out_features, self.in_features)
         rows = torch.arange(self.out_features, device=weight.device).repeat_interleave(self.row_starts.diff())
@@ -94,7 +94,7 @@ class CSR(Kernel):
 
 
 def _kept(layer: nn.Linear) -> Tensor:
-    kept = stored(layer.weight.detach())
+    kept = layer.weight.detach() != 0
     if kept.sum() > _MOST_KEPT * kept.numel():
         raise RefusedError(f"{share(kept.sum(), kept.numel())} of the connections are kept")
     return kept

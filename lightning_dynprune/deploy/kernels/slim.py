@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError, stored
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError
 
 
 @KERNELS.register("slim")
@@ -75,7 +75,7 @@ class Slim(Kernel):
             wide += self.bias
         return wide.index_copy_(1, self.outputs, computed)
 
-    def dense_weight(self) -> Tensor:
+    def rebuilt(self) -> Tensor:
         """Return the layer's weight."""
         weight = self.small
         if self.inputs is not None:
@@ -86,8 +86,8 @@ class Slim(Kernel):
 
 
 def _used(layer: nn.Linear) -> tuple[Tensor | None, Tensor | None]:
-    """Return the inputs and the outputs with something to store; None where that is all of them."""
-    kept = stored(layer.weight.detach())
+    """Return the inputs and the outputs with a connection; None where that is all of them."""
+    kept = layer.weight.detach() != 0
     inputs, outputs = kept.any(0), kept.any(1)
     if inputs.all() and outputs.all():
         raise RefusedError("no input and no output is wholly zero")

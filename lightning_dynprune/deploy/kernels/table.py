@@ -14,7 +14,8 @@ _CLOCKS = {"cpu": "CPU time, one thread", "wall": "wall time"}
 def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference: float, clock: Clock) -> str:
     """Return a table with a row for each layer: its kernel, the microseconds of each candidate, and why.
 
-    A star marks the chosen candidate, a dash one that was not measured; the refusals stand under the table.
+    A column for each kernel shows its fastest settings, in brackets where there are several; a star marks what was
+    chosen, a dash what was not measured. Why not stands under the table.
 
     Args:
         layers: the choices.
@@ -24,24 +25,25 @@ def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference:
 
     Example:
         >>> from lightning_dynprune.deploy.latency import Latency
-        >>> took = {"dense": Latency(4e-4, 4e-4, 4e-4, 9), "csr": Latency(1e-4, 1e-4, 1e-4, 9)}
-        >>> layer = LayerChoice("head", (64, 32), "csr", {}, "4.00x", took, {"slim": "no input is zero"})
+        >>> seconds = {"dense": 4e-4, "block 8": 9e-5, "csr": 7.5e-5}
+        >>> took = {label: Latency(median, median, median, 9) for label, median in seconds.items()}
+        >>> layer = LayerChoice("head", (64, 32), "csr", {}, "5.33x dense", took, {"slim": "no input is zero"})
         >>> print(choice_table([layer], Ratio(2.0, 1.9, 2.1, 9), 1e-7, "wall"))
-        layer  shape     kernel  dense    csr  why
-        head   32 -> 64  csr     400.0  100.0* 4.00x
+        layer  shape     kernel  dense  block     csr    why
+        head   32 -> 64  csr     400.0  90.0 (8)  75.0*  5.33x dense
         <BLANKLINE>
         microseconds a forward, wall time
         not measured: slim: no input is zero (head)
         whole model: 2.00x dense (1.90-2.10), 9 rounds, differs by 1e-07
     """
-    labels = list(dict.fromkeys([DENSE, *(label for layer in layers for label in layer.latencies)]))
-    rows = [["layer", "shape", "kernel", *labels, "why"]]
+    kernels = list(dict.fromkeys([DENSE, *(label.split()[0] for layer in layers for label in layer.latencies)]))
+    rows = [["layer", "shape", "kernel", *kernels, "why"]]
     for layer in layers:
-        times = [_time(layer, label) for label in labels]
         outputs, inputs = layer.shape
-        rows.append([layer.name or "(model)", f"{inputs} -> {outputs}", layer.label, *times, layer.why])
-    widths = [max(len(row[column].rstrip("*")) for row in rows) for column in range(len(rows[0]))]
-    lines = [_line(row, widths) for row in rows]
+        times = [_time(layer, kernel) for kernel in kernels]
+        rows.append([_name(layer), f"{inputs} -> {outputs}", layer.label, *times, layer.why])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += ["", f"microseconds a forward, {_CLOCKS[clock]}", *_refused(layers)]
     if ratio is None:
         return "\n".join([*lines, "whole model: all layers stay dense, nothing to compare"])
@@ -49,23 +51,18 @@ def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference:
     return "\n".join([*lines, whole])
 
 
-def _time(layer: LayerChoice, label: str) -> str:
-    if label not in layer.latencies:
+def _name(layer: LayerChoice) -> str:
+    return layer.name or "(model)"
+
+
+def _time(layer: LayerChoice, kernel: str) -> str:
+    """Return the fastest of a kernel's candidates."""
+    took = {label: latency.median for label, latency in layer.latencies.items() if label.split()[0] == kernel}
+    if not took:
         return "-"
-    return f"{layer.latencies[label].median * 1e6:.1f}" + ("*" if label == layer.label and label != DENSE else "")
-
-
-def _line(row: list[str], widths: list[int]) -> str:
-    cells = []
-    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        if column < 3:
-            cells.append(cell.ljust(width + 2))
-        elif column < len(row) - 1:
-            star = cell[-1] if cell.endswith("*") else " "
-            cells.append(cell.rstrip("*").rjust(width) + star + " ")
-        else:
-            cells.append(cell)
-    return "".join(cells).rstrip()
+    label = layer.label if layer.label in took else min(took, key=lambda label: took[label])
+    settings = f" ({' '.join(label.split()[1:])})" if " " in label else ""
+    return f"{took[label] * 1e6:.1f}" + settings + ("*" if label == layer.label != DENSE else "")
 
 
 def _refused(layers: Sequence[LayerChoice]) -> list[str]:
@@ -73,5 +70,5 @@ def _refused(layers: Sequence[LayerChoice]) -> list[str]:
     held: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
         for label, why in layer.refusals.items():
-            held.setdefault((label, why), []).append(layer.name or "(model)")
+            held.setdefault((label, why), []).append(_name(layer))
     return [f"not measured: {label}: {why} ({', '.join(names)})" for (label, why), names in held.items()]

@@ -31,7 +31,7 @@ def sparse_weight(outputs: int, inputs: int, height: int, kept: float, seed: int
     mask = blocks.repeat_interleave(height, 0)[:outputs]
     mask[:, torch.rand(inputs, generator=generator) < 0.3] = False
     mask[torch.rand(outputs, generator=generator) < 0.2] = False
-    return torch.where(mask, torch.randn(outputs, inputs, generator=generator), 0.0).to(dtype)
+    return (torch.randn(outputs, inputs, generator=generator) * mask).to(dtype)  # with zeros of both signs
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -114,6 +114,17 @@ def test_a_kernel_copies_converts_and_loads_as_modules_do(name, setting):
     other(x)
     other.load_state_dict(kernel.state_dict())
     assert torch.equal(other(x), kernel(x))
+
+
+@pytest.mark.parametrize(("name", "setting"), ON_CPU, ids=lambda p: str(p))
+def test_negative_zeros_are_not_computed_with(name, setting):
+    weight = torch.full((64, 10), -0.0)
+    weight[:, :2] = 1.0
+    with_signs, without = (KERNELS[name](layer_of(w), **setting) for w in (weight, weight + 0.0))
+    sizes = [sum(b.numel() for key, b in k.named_buffers() if key != "negative_zeros") for k in (with_signs, without)]
+    assert sizes[0] == sizes[1] < 64 * 10
+    assert with_signs.negative_zeros.numel() == 64 * 10 / 8  # a bit each
+    assert without.negative_zeros is None
 
 
 def test_blocks_hold_the_kept_values_alone():
