@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune.optimizer import clear, slots, trains
+from lightning_dynprune.optimizer import Stayed, carry, clear, slots, trains
 
 
 def stepped(make, shape=(3, 4)):
@@ -71,3 +71,52 @@ def test_a_cleared_slot_is_what_a_fresh_optimizer_would_have_and_the_others_stay
             continue
         assert torch.equal(value[keep], before[key][keep]), key
         assert value[~keep].tolist() == pytest.approx([starts[key]] * 2), key
+
+
+def test_a_parameter_that_got_smaller_takes_its_slots_along_and_step_counts_stay():
+    optimizer, parameter = stepped(lambda p: torch.optim.Adam(p, amsgrad=True))
+    state = optimizer.state[parameter]
+    state["exp_avg"].copy_(torch.arange(12.0).view(3, 4))
+    stayed = Stayed(parameter.shape, {0: torch.tensor([0, 2]), 1: torch.tensor([1, 2, 3])})
+    carry([optimizer], {parameter: stayed})
+    assert state["exp_avg"].tolist() == [[1.0, 2.0, 3.0], [9.0, 10.0, 11.0]]
+    assert [state[key].shape for key in ("exp_avg_sq", "max_exp_avg_sq")] == [(2, 3), (2, 3)]
+    assert state["step"].item() == 1
+
+
+def test_factored_slots_are_means_over_what_stayed():
+    optimizer, parameter = stepped(torch.optim.Adafactor)
+    state = optimizer.state[parameter]
+    state["row_var"].copy_(torch.tensor([[1.0], [2.0], [3.0]]))
+    state["col_var"].copy_(torch.tensor([[0.0, 4.0, 5.0, 6.0]]))
+    carry([optimizer], {parameter: Stayed(parameter.shape, {1: torch.tensor([1, 2, 3])})})
+    # The mean of a row over three columns is 4 / 3 of that over four of which the first was zero.
+    assert state["row_var"].flatten().tolist() == pytest.approx([4 / 3, 8 / 3, 4])
+    assert state["col_var"].tolist() == [[4.0, 5.0, 6.0]]
+
+
+def test_slots_keep_their_memory_format_when_they_get_smaller():
+    optimizer, parameter = stepped(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), (4, 3, 2, 2))
+    state = optimizer.state[parameter]
+    state["momentum_buffer"] = torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    carry([optimizer], {parameter: Stayed(parameter.shape, {0: torch.tensor([1, 2])})})
+    assert state["momentum_buffer"].shape == (2, 3, 2, 2)
+    assert state["momentum_buffer"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_nothing_is_carried_where_one_slot_cannot_be():
+    optimizer, parameter = stepped(torch.optim.Adam)
+    optimizer.state[parameter]["odd"] = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"Adam keeps 'odd' of shape \(5,\) for a parameter of shape \(3, 4\)"):
+        carry([optimizer], {parameter: Stayed(parameter.shape, {0: torch.tensor([0])})})
+    assert optimizer.state[parameter]["exp_avg"].shape == (3, 4)
+
+
+def test_an_optimizer_of_other_parameters_is_left_as_it_is():
+    optimizer, _ = stepped(torch.optim.Adam)
+    lbfgs = torch.optim.LBFGS([nn.Parameter(torch.ones(2))])
+    lbfgs.state["x"] = {"d": 1}
+    before = dict(optimizer.state)
+    carry([optimizer, lbfgs], {nn.Parameter(torch.ones(1)): Stayed(torch.Size([2]), {0: torch.tensor([0])})})
+    assert dict(optimizer.state) == before
+    assert "x" in lbfgs.state
