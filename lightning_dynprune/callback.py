@@ -11,23 +11,28 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.checks import check_share
 from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
+from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+
+# When the model is slimmed -> the patterns that go with it.
+SLIM = {"end": ("channel", "head"), "update": ("channel",)}
 
 
 class DynamicPruning(Callback):
@@ -54,6 +59,10 @@ class DynamicPruning(Callback):
         journal: record every update: True, False or the settings of :class:`~lightning_dynprune.journal.Journal`.
         guard: watches a validated metric, and holds the pruning where it costs too much; the journal then remembers the
             values that are cut.
+        slim: take pruned units out of the model: "end", once training has ended, for pattern channel or head;
+            "update", at every update, for pattern channel, so that memory and time of a step fall. On several processes
+            it is done at the end in either case. Weights that were saved before fit a module built anew, not the slim
+            one.
         seed: of random strategies.
         example_input: what the model takes, for patterns that follow it through the model; by default the module's
             ``example_input_array``, else the input in the first batch.
@@ -88,6 +97,7 @@ class DynamicPruning(Callback):
         rewind: int | None = None,
         journal: bool | Mapping[str, Any] = True,
         guard: AccuracyGuard | None = None,
+        slim: str | None = None,
         seed: int = 0,
         example_input: Any = None,
         name: str | None = None,
@@ -112,6 +122,7 @@ class DynamicPruning(Callback):
         decides = self._settings["pattern"].decides
         if sparsity is not None or not (decides or isinstance(targets, Mapping)):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
+        self.slim = _checked_slim(slim, self._settings["pattern"], guard, rewind)
         self.guard = guard
         self.name = name
         self._example_input = example_input
@@ -120,6 +131,8 @@ class DynamicPruning(Callback):
         self._clock: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._logged = -1
+        self._before: dict[str, int] = {}
+        self._fitting: RemovableHandle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
     @property
@@ -157,8 +170,20 @@ class DynamicPruning(Callback):
         """Share of connections pruned, by target."""
         return {} if self.pruner is None else self.pruner.layer_sparsity
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the weights of a model that was slimmed at an update be loaded into one that was not."""
+        if stage == "fit" and self.slim == "update" and not self._before:
+            self._before = {name: parameter.numel() for name, parameter in pl_module.named_parameters()}
+            self._fitting = pl_module.register_load_state_dict_pre_hook(_fit_to_state)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""
+        if self._fitting is not None:
+            self._fitting.remove()
+            self._fitting = None
+        if self.slim == "update" and trainer.world_size > 1:
+            rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
+            self.slim = "end"
         earlier = self.pruner
         if earlier is not None:
             earlier.close()
@@ -212,7 +237,7 @@ class DynamicPruning(Callback):
         """Update on the event of an epoch's end, and log what the last update did."""
         pruner = self._running()
         if trainer.is_last_batch:
-            pruner.end_epoch()
+            self._slim(pruner.end_epoch())
         if self._logged != pruner.updates:
             self._log(pl_module)
             self._logged = pruner.updates
@@ -236,8 +261,10 @@ class DynamicPruning(Callback):
             rank_zero_info(f"dynprune: {decision}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the target was missed."""
+        """Slim the model where that is asked for, and say so if the target was missed."""
         pruner = self._running()
+        if self.slim == "end" and not pruner.needs_coupling:
+            rank_zero_info(f"dynprune: slimmed, {_widths(pruner.slim())}")
         missing = pruner.target_sparsity - pruner.sparsity
         if missing * pruner.masks.total <= 1:
             return
@@ -310,10 +337,15 @@ class DynamicPruning(Callback):
     def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
         if optimizer is self._clock:
-            pruner.tick()
+            self._slim(pruner.tick())
             pruner.ignore()
         else:
             pruner.apply()
+
+    def _slim(self, update: Update | None) -> None:
+        """Take out what an update pruned, where that is asked for."""
+        if self.slim == "update" and update is not None:
+            self._running().slim()
 
     def _end(self) -> None:
         self._let_go()
@@ -329,19 +361,52 @@ class DynamicPruning(Callback):
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
         pruner = self._running()
         masks = self.masks
-        self._metric.reset()
-        self._metric.update(masks)
-        self._layer_metric.reset()
-        self._layer_metric.update(masks)
+        # What was slimmed away counts as pruned; views of a single zero stand for it.
+        gone = {t.name: whole - t.numel for t, whole in zip(pruner.targets, pruner.masks.whole, strict=True)}
+        counted = [masks, {name: torch.zeros(1, dtype=torch.bool).expand(n) for name, n in gone.items()}]
+        for metric in (self._metric, self._layer_metric):
+            metric.reset()
+            for entries in counted if any(gone.values()) else counted[:1]:
+                metric.update(entries)
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
         self._compression_metric.reset()
         self._compression_metric.update(pl_module)
+        if taken := sum(self._before.values()) - sum(p.numel() for p in pl_module.parameters()) if self._before else 0:
+            self._compression_metric.update([torch.zeros(1).expand(taken)])
         others["compression"] = self._compression_metric.compute().float()
         others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+
+
+def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> str | None:
+    """Return the setting ``slim`` if the others go with it."""
+    if slim is None:
+        return None
+    if slim not in SLIM:
+        raise ValueError(f"slim={slim!r} is unknown; known: None, {', '.join(map(repr, SLIM))}")
+    if pattern.label not in SLIM[slim]:
+        raise ValueError(
+            f"slim={slim!r} goes with pattern {' or '.join(SLIM[slim])}, not {pattern.label}; what other patterns left "
+            "whole channels of zeros in, lightning_dynprune.deploy.slim makes smaller after training"
+        )
+    if rewind is not None or (slim == "update" and guard is not None):
+        raise ValueError(
+            f"slim={slim!r} does not go with {'rewind' if rewind is not None else 'a guard'}, which puts back what is "
+            "gone by then; leave one of them out"
+        )
+    return slim
+
+
+def _fit_to_state(module: Any, state: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+    """Give a module the smaller shapes of the weights that are being loaded into it."""
+    fit_to(module, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
+
+
+def _widths(groups: Mapping[str, tuple[int, int]]) -> str:
+    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in groups.items())
 
 
 def _input_of(batch: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,21 +77,27 @@ class GroupMasks:
                 f"pattern {pattern.label}: no unit of the model is made by targets alone; targets are "
                 f"{', '.join(self._positions)}; its groups are {', '.join(group.name for group in groups) or 'none'}"
             )
-        self.alive = [torch.ones(group.units, dtype=torch.bool) for group in self.groups]
+        self._owners = owners
+        self._gather(self.groups)
+        self.follow()
+
+    def _gather(self, groups: Sequence[Group]) -> None:
+        """Sort the groups' tensors into targets and members; all units live."""
+        self.groups = list(groups)
+        self.alive = [torch.ones(group.units, dtype=torch.bool) for group in groups]
         # Of each target: the axes along which groups lie in it.
-        self._axes: list[list[tuple[int, Axis]]] = [[] for _ in masks.targets]
+        self._axes: list[list[tuple[int, Axis]]] = [[] for _ in self.masks.targets]
         self.members: list[_Member] = []
         for number, group in enumerate(self.groups):
             for axis in group.axes:
                 if axis.name in self._positions:
                     self._axes[self._positions[axis.name]].append((number, axis))
                 elif not axis.name.endswith(_STATISTICS):
-                    module, local = owners[axis.name]
+                    module, local = self._owners[axis.name]
                     size = getattr(module, local).shape[axis.dim]
                     self.members.append(_Member(axis, module, local, number, torch.zeros(size, dtype=torch.bool)))
         # What members held when their units went; columns of what is no target come back at zero instead.
         self.values = {m.axis.name: torch.zeros_like(m.tensor.detach()) for m in self.members if m.axis.writes}
-        self.follow()
 
     @property
     def most(self) -> float:
@@ -111,26 +118,27 @@ class GroupMasks:
         ]
 
     def scores(self, views: Sequence[TargetView], score: Score) -> list[Scores]:
-        """Return the scores of every group's units: the mean over the connections that make each.
+        """Return the scores of every group's units: the mean over the living connections that make each.
 
         Args:
             views: what the strategy sees, one a target.
             score: makes one score a connection.
         """
         sums = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
-        counts = [0] * len(self.groups)
+        counts = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
         for position, view in enumerate(views):
             written = [(number, axis) for number, axis in self._axes[position] if axis.writes]
             if not written:
                 continue
-            scores = widened(score(view))
+            # What a strategy remembers of pruned connections is no part of the unit any more.
+            scores = widened(score(view)).masked_fill(~view.mask, 0.0)
             for number, axis in written:
-                rows = scores.movedim(axis.dim, 0).flatten(1).double().sum(1)
-                sums[number] += rows[axis.index.to(rows.device)].sum(1).cpu()
-                counts[number] += axis.index.shape[1] * (scores.numel() // scores.shape[axis.dim])
+                for total, values in ((sums, scores), (counts, view.mask)):
+                    rows = values.movedim(axis.dim, 0).flatten(1).sum(1, dtype=torch.float64).cpu()
+                    total[number] += rows[axis.index].sum(1)
         found = []
         for number, group in enumerate(self.groups):
-            mean, lives = sums[number] / counts[number], self.alive[number]
+            mean, lives = sums[number] / counts[number].clamp(min=1), self.alive[number]
             scale = mean[lives].abs().mean()
             pooled = (mean / scale if self.pattern.relative and scale > 0 else mean).float()
             made_by = views[self._made_by(group)[0]]
@@ -231,6 +239,18 @@ class GroupMasks:
             if member.any_pruned and (grad := member.tensor.grad) is not None:
                 grad.masked_fill_(member.along(member.pruned), 0.0)
 
+    def narrow(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> None:
+        """Follow a model whose pruned units were taken out: those that live are all there is.
+
+        Args:
+            stayed: tensor name -> dimension -> the positions that stayed, int64.
+        """
+        narrowed = []
+        for group, lives in zip(self.groups, self.alive, strict=True):
+            axes = tuple(_narrowed(axis, lives, stayed.get(axis.name, {}).get(axis.dim)) for axis in group.axes)
+            narrowed.append(dataclasses.replace(group, units=int(lives.sum()), axes=axes))
+        self._gather(narrowed)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what members held when their units went; which units live, the targets' masks tell."""
         return dict(self.values)
@@ -275,6 +295,12 @@ def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
         for local, _ in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             found[f"{prefix}.{local}" if prefix else local] = (module, local)
     return found
+
+
+def _narrowed(axis: Axis, lives: Tensor, stayed: Tensor | None) -> Axis:
+    """Return the axis of the units that live, in a tensor of which only some positions stayed."""
+    index = axis.index[lives]
+    return dataclasses.replace(axis, index=index if stayed is None else torch.searchsorted(stayed, index))
 
 
 def _whole(scores: Tensor, lives: Tensor) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:

@@ -24,6 +24,10 @@ class MaskSet:
     Args:
         targets: the targets, in order.
 
+    Attributes:
+        kept: connections of each target that live.
+        whole: connections of each target before any were slimmed away.
+
     Example:
         >>> from torch import nn
         >>> weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
@@ -40,12 +44,13 @@ class MaskSet:
         # Strides follow the parameter's, so that a channels_last weight is masked in one straight pass.
         self.tensors = [torch.ones_like(t.parameter, dtype=torch.bool, requires_grad=False) for t in targets]
         self.kept = [target.numel for target in targets]
+        self.whole = list(self.kept)
         self._plan: list[tuple[int, list[tuple[Tensor, Tensor]]]] = []
 
     @property
     def total(self) -> int:
-        """Connections of all targets."""
-        return sum(target.numel for target in self.targets)
+        """Connections of all targets, those that were slimmed away among them."""
+        return sum(self.whole)
 
     @property
     def sparsity(self) -> float:
@@ -129,6 +134,17 @@ class MaskSet:
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
 
+    def narrow(self, position: int, stayed: Mapping[int, Tensor]) -> None:
+        """Follow a target that was slimmed: what is gone was pruned, and still counts as that.
+
+        Args:
+            position: of the target.
+            stayed: dimension -> the positions that stayed, int64.
+        """
+        for dim, positions in stayed.items():
+            self.tensors[position] = select(self.tensors[position], dim, positions)
+        self._plan = []
+
     def pack(self) -> dict[str, Tensor]:
         """Return the masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
         return {t.name: pack_bits(mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
@@ -165,6 +181,15 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
         yield bits.permute(order), ones.permute(order)
         return
     yield from zip(torch.split(bits.view(-1), PIECE), torch.split(ones.view(-1), PIECE), strict=True)
+
+
+def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Return the entries at ``positions`` (int64) along ``dim``, in the memory format of ``tensor``."""
+    chosen = tensor.index_select(dim, positions.to(tensor.device))
+    for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if tensor.dim() == dims and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
+            return chosen.contiguous(memory_format=layout)
+    return chosen.contiguous()
 
 
 def pack_bits(mask: Tensor) -> Tensor:

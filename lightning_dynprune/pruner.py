@@ -20,7 +20,7 @@ from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.latent import LatentWeights
-from lightning_dynprune.masks import MaskSet, undrafted
+from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern
 from lightning_dynprune.reconstruct import Hessians
@@ -31,6 +31,7 @@ from lightning_dynprune.schedules.settings import resolved, settled
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.scores import require_finite
 from lightning_dynprune.scoring import pieces_of
+from lightning_dynprune.slimming import take_out
 from lightning_dynprune.stepping import Stepping
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
@@ -189,8 +190,8 @@ class Pruner:
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
         return {
-            t.name: (t.numel - kept) / t.numel if t.numel else 0.0
-            for t, kept in zip(self.targets, self.masks.kept, strict=True)
+            t.name: (whole - kept) / whole if whole else 0.0
+            for t, kept, whole in zip(self.targets, self.masks.kept, self.masks.whole, strict=True)
         }
 
     @property
@@ -454,6 +455,40 @@ class Pruner:
         return self._record(asked, changes, deltas)
 
     @torch.no_grad()
+    def slim(self) -> dict[str, tuple[int, int]]:
+        """Take the pruned units out of all their tensors: the model computes the same, with smaller parameters.
+
+        Parameters stay the same objects, and the optimizers' slots follow entry for entry. What is gone still counts
+        as pruned. The journal lets go of the positions it recorded, for they mean nothing in smaller tensors.
+
+        Returns:
+            Group name -> its units before and after.
+
+        Raises:
+            ValueError: the pattern has no units to take out, weights are to be rewound, or an optimizer keeps something
+                that cannot follow; the model is as before.
+        """
+        if self.units is None or self._rewind is not None:
+            raise ValueError(
+                f"pattern {self.pattern.label} with rewind={None if self._rewind is None else self._rewind.step} has "
+                "nothing to slim; give pattern channel or head, after couple(), and rewind=None. What other patterns "
+                "left whole channels of zeros in, lightning_dynprune.deploy.slim makes smaller"
+            )
+        widths = {g.name: (g.units, kept) for g, kept in zip(self.units.groups, self.units.counts, strict=True)}
+        self.apply()
+        stayed = take_out(self.model, self.units.groups, self.units.alive, self.optimizers)
+        for position, target in enumerate(self.targets):
+            if dims := stayed.get(target.name):
+                self.masks.narrow(position, dims)
+                target.state.update(_narrowed(self.strategy, target, dims))
+        self.units.narrow(stayed)
+        if self._hessians is not None:
+            self._hessians = Hessians(self.targets)
+        if stayed and self.journal is not None:
+            self.journal.forget(self.clock.step, "pruned units were taken out of the model")
+        return widths
+
+    @torch.no_grad()
     def restore(self, step: int) -> Update:
         """Bring the masks back to what they were after ``step`` optimizer steps, and what they let go with them.
 
@@ -514,6 +549,7 @@ class Pruner:
             "last_update": None if self.last_update is None else dataclasses.asdict(self.last_update),
             "seed": self.seed,
             "pattern": self.pattern.label,
+            "whole": list(self.masks.whole),
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
             "state": {t.name: dict(t.state) for t in self.targets},
@@ -545,6 +581,7 @@ class Pruner:
         if self._rewind is not None and state["rewind"] is not None:
             self._rewind.load_state_dict(state["rewind"])
         self.masks.replace(masks)
+        self.masks.whole = list(state["whole"])
         for target in self.targets:
             for own, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
                 for key, value in loaded[target.name].items():
@@ -682,6 +719,16 @@ def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimize
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+
+
+def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    """Return what the strategy remembers of a target that was slimmed; what is no entry of it starts anew."""
+    if not strategy.elementwise:
+        return strategy.init_state(target)
+    state = dict(target.state)
+    for dim, positions in stayed.items():
+        state = {key: select(value, dim, positions) for key, value in state.items()}
+    return state
 
 
 def _number(exchange: float | Schedule) -> float:

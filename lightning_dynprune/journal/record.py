@@ -129,6 +129,16 @@ class Journal:
         """
         self.notes.append((step, text))
 
+    def forget(self, step: int, why: str) -> None:
+        """Let go of all positions recorded so far, where they mean nothing any more; the figures stay.
+
+        Args:
+            step: optimizer steps done.
+            why: goes into the notes.
+        """
+        self._deltas.clear()
+        self.note(step, why)
+
     def mask_at(self, step: int) -> dict[str, Tensor]:
         """Return the masks as they stood after an optimizer step, by target; those in use stay as they are.
 
@@ -226,8 +236,8 @@ class Journal:
             raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
         if step < self.reach:
             raise ValueError(
-                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection let go of all "
-                f"positions before step {self.reach}; give step={self.reach} or later, or raise cap"
+                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, or slimming, let go "
+                f"of all positions before step {self.reach}; give step={self.reach} or later, or raise cap"
             )
         later = sum(update.step > step for update in self.updates)
         return self._deltas[len(self._deltas) - later :]
