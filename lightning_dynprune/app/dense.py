@@ -9,12 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.compact import write_dense
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.phase import train_phase
 from lightning_dynprune.app.run_folder import RunFolder
 from lightning_dynprune.atomic import write_json
+from lightning_dynprune.deploy.compact import write_dense
 
 # All that a dense training depends on; where the data lie is not among it.
 DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "lr_hold", "trainer", "seed", "threads")

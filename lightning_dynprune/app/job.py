@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_dynprune import DynamicPruning
-from lightning_dynprune.app.compact import write_compact, write_dense
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.dense import dense_control
 from lightning_dynprune.app.interrupt import StopRequest
@@ -24,6 +23,7 @@ from lightning_dynprune.app.pruning import new_pruning, refuse_unworkable
 from lightning_dynprune.app.resume import find_checkpoint, read_run, refuse_changes
 from lightning_dynprune.app.run_folder import RunFolder
 from lightning_dynprune.atomic import write_json
+from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.report.figures import draw_run
 from lightning_dynprune.report.run_table import run_line, run_table
 
@@ -76,7 +76,7 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "dense_accuracy": None if dense is None else dense["accuracy"],
         "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
         "seconds": seconds,
-        "bytes": write_weights(pruned, pruning, folder),
+        "bytes": write_weights(pruned, folder),
         "history": {**pruned.curves, "dense_val_accuracy": [] if dense is None else dense["val_curve"]},
         "seed": cfg.seed,
         "overrides": folder.overrides,
@@ -135,10 +135,9 @@ def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
     }
 
 
-def write_weights(phase: Phase, pruning: DynamicPruning, folder: RunFolder) -> dict[str, int]:
+def write_weights(phase: Phase, folder: RunFolder) -> dict[str, int]:
     """Write the pruned weights as a plain state dict and packed; return the bytes of each on disk."""
-    pruned = {name.removeprefix(NETWORK) for name in pruning.masks}
     return {
         "dense": write_dense(phase.weights, folder.path / "model.safetensors"),
-        "compact": write_compact(phase.weights, pruned, folder.path / "compact.safetensors"),
+        "compact": save_compact(phase.weights, folder.path / "compact.safetensors"),
     }

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightning_dynprune.app.compact import read_compact
 from lightning_dynprune.app.models import LeNet300100
 from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.deploy.compact import load_compact
 from tests.app.program import SHORT, dynprune, dynprune_afresh, stopped, words
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -64,7 +64,8 @@ def test_weights_load_into_the_plain_network_and_are_as_sparse_as_said(run):
     network = LeNet300100(shape=[1, 8, 8], classes=10)
     network.load_state_dict(weights, strict=True)
     assert sum(int((p == 0).sum()) for p in network.parameters()) == 45_180
-    packed = read_compact(run[0] / "compact.safetensors", {name: w.shape for name, w in weights.items()})
+    packed = load_compact(run[0] / "compact.safetensors")
+    assert list(packed) == list(network.state_dict())
     assert all(torch.equal(packed[name], weight) for name, weight in weights.items())
     sizes = json.loads((run[0] / "results.json").read_text())["bytes"]
     assert sizes["compact"] == (run[0] / "compact.safetensors").stat().st_size < 0.2 * sizes["dense"]
