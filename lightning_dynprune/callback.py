@@ -174,7 +174,7 @@ class DynamicPruning(Callback):
         """Let the weights of a model that was slimmed at an update be loaded into one that was not."""
         if stage == "fit" and self.slim == "update" and not self._before:
             self._before = {name: parameter.numel() for name, parameter in pl_module.named_parameters()}
-            self._fitting = pl_module.register_load_state_dict_pre_hook(_fit_to_state)
+            self._fitting = pl_module.register_load_state_dict_pre_hook(_fit_to_state)  # type: ignore[no-untyped-call]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""

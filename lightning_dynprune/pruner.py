@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_dynprune import checkpoint
-from lightning_dynprune.activations import Inputs
+from lightning_dynprune.calibration import Calibration
 from lightning_dynprune.checks import check_share
 from lightning_dynprune.floors import floors, name_reached
 from lightning_dynprune.group_masks import GroupMasks
@@ -22,8 +21,8 @@ from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.latent import LatentWeights
 from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.optimizer import clear, trains
+from lightning_dynprune.owners import disown, own, refuse_two_owners
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern
-from lightning_dynprune.reconstruct import Hessians
 from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
@@ -37,8 +36,6 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
-
-_active: weakref.WeakSet[Pruner] = weakref.WeakSet()
 
 
 class Pruner:
@@ -124,7 +121,7 @@ class Pruner:
         horizon = Horizon(total_steps, steps_per_epoch, epochs)
         self.model = model
         self.targets = find_targets(model, targets, exclude, min_kept)
-        self._refuse_two_owners()
+        refuse_two_owners(self.targets)
         self.strategy = resolved(STRATEGIES.build(strategy), horizon)
         built = THRESHOLDS.build(with_partner("threshold", threshold, self.strategy.threshold))
         self.threshold = resolved(built, horizon)
@@ -161,8 +158,7 @@ class Pruner:
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
-        self._hessians = Hessians(self.targets) if reconstruct else None
-        self._inputs: Inputs | None = None
+        self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._started = False
@@ -174,7 +170,7 @@ class Pruner:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
-        _active.add(self)
+        own(self)
 
     @property
     def sparsity(self) -> float:
@@ -214,7 +210,7 @@ class Pruner:
     @property
     def attends(self) -> bool:
         """Whether an update needs the inputs of the targets' modules."""
-        return self.strategy.needs_activations or self._hessians is not None
+        return self._calibration.is_needed
 
     @property
     def needs_coupling(self) -> bool:
@@ -362,33 +358,15 @@ class Pruner:
         Raises:
             ValueError: nothing here needs inputs, or a target's module is none whose inputs are known.
         """
-        if not self.attends:
-            raise ValueError(
-                f"strategy={type(self.strategy).__name__} without reconstruct reads no inputs, so there is nothing to "
-                "calibrate; leave the calibration out, or give strategy='wanda' or reconstruct=True"
-            )
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        self.attend()
-        try:
-            for batch in batches:
-                (forward or self.model)(batch)
-        finally:
-            self.ignore()
-            for module, mode in modes.items():
-                module.training = mode
+        self._calibration.run(batches, forward)
 
     def attend(self) -> None:
         """Watch the inputs of the targets' modules from here on, until :meth:`ignore`."""
-        if self._inputs is None:
-            self._inputs = Inputs(self.model, self.targets, self._take)
-            self._inputs.__enter__()
+        self._calibration.attend()
 
     def ignore(self) -> None:
         """Watch inputs no longer; hooks are removed."""
-        if self._inputs is not None:
-            self._inputs.__exit__(None, None, None)
-            self._inputs = None
+        self._calibration.ignore()
 
     @torch.no_grad()
     def update(self, sparsity: float | None = None) -> Update:
@@ -404,8 +382,7 @@ class Pruner:
         clock = self.schedule_clock
         scheduled = max(self.schedule.value(clock), self.carried)
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
-        if self._hessians is not None:
-            self._hessians.check()
+        self._calibration.check()
         if self.needs_coupling:
             raise RuntimeError(
                 f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
@@ -417,7 +394,7 @@ class Pruner:
 
         def written(position: int, before: Tensor | None) -> None:
             self._written(position, before, deltas)
-            self._refit(position)
+            self._calibration.refit(position)
 
         # The step moved pruned entries too; what grows starts at zero.
         self.apply()
@@ -450,7 +427,7 @@ class Pruner:
             self._rewind.back(self.optimizers)
             self.apply()
         self._dense_gradients.clear()
-        self._forget_inputs()
+        self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
 
@@ -482,8 +459,7 @@ class Pruner:
                 self.masks.narrow(position, dims)
                 target.state.update(_narrowed(self.strategy, target, dims))
         self.units.narrow(stayed)
-        if self._hessians is not None:
-            self._hessians = Hessians(self.targets)
+        self._calibration.forget()
         if stayed and self.journal is not None:
             self.journal.forget(self.clock.step, "pruned units were taken out of the model")
         return widths
@@ -534,7 +510,7 @@ class Pruner:
             self._stepping.close()
         self.ignore()
         self.apply()
-        _active.discard(self)
+        disown(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all there is to resume from: tensors and plain values; masks as bits."""
@@ -583,9 +559,9 @@ class Pruner:
         self.masks.replace(masks)
         self.masks.whole = list(state["whole"])
         for target in self.targets:
-            for own, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
+            for kept, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
                 for key, value in loaded[target.name].items():
-                    own[key].copy_(value)
+                    kept[key].copy_(value)
         self.clock, self.lag, self.paused = Clock(**state["clock"]), Clock(**state["lag"]), state["paused"]
         self.updates, self.seed = state["updates"], state["seed"]
         self.scheduled_sparsity, self.carried = state["scheduled_sparsity"], state["carried"]
@@ -630,14 +606,6 @@ class Pruner:
         for start, stop in pieces_of(target):
             self.strategy.observe(flat.piece(start, stop))
 
-    @torch.no_grad()
-    def _take(self, position: int, rows: Tensor) -> None:
-        """Hand the inputs of a target's module to those who read them."""
-        if self.strategy.needs_activations:
-            self.strategy.attend(self._view(position), rows)
-        if self._hessians is not None:
-            self._hessians.take(position, rows)
-
     def _record(self, asked: float, changes: Changes, deltas: Sequence[Delta]) -> Update:
         """Count an update and write it down."""
         names = [target.name for target in self.targets]
@@ -664,21 +632,6 @@ class Pruner:
         if self.latent is None:
             clear(self.optimizers, target.parameter, after if before is None else before & after)
 
-    def _refit(self, position: int) -> None:
-        """Let what stays of a target make up for what a cut took, where that is asked for."""
-        if self._hessians is not None:
-            target, mask = self.targets[position], self.masks.tensors[position]
-            refitted = self._hessians.refit(position, target.parameter.detach(), mask)
-            target.parameter.copy_(torch.where(mask, refitted, target.parameter))
-
-    def _forget_inputs(self) -> None:
-        """Let the next update read inputs of its own time."""
-        if self._hessians is not None:
-            self._hessians.clear()
-        if self.strategy.needs_activations:
-            for target in self.targets:
-                target.state.update(self.strategy.init_state(target))
-
     def _view(self, position: int) -> TargetView:
         target = self.targets[position]
         view = target.view(self.masks.tensors[position], self._seed(target), self._seed(target, 0), self.clock.step)
@@ -698,16 +651,6 @@ class Pruner:
                 "on behind the mask; use a strategy with hard masks"
             )
         return Rewind(self.model, step)
-
-    def _refuse_two_owners(self) -> None:
-        mine = {target.parameter for target in self.targets}
-        for other in _active:
-            for target in other.targets:
-                if target.parameter in mine:
-                    raise ValueError(
-                        f"{target.name} is pruned by another pruner already; give the two disjoint targets, or call "
-                        "close() on the other one first"
-                    )
 
     def _seed(self, target: Target, updates: int | None = None) -> int:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""

@@ -360,7 +360,11 @@ class Endless(IterableDataset):
         ({"sparsity": 0.5, "strategy": "nope"}, ValueError, "strategy='nope' is unknown; known: magnitude"),
         ({"sparsity": 0.5, "threshold": "nope"}, ValueError, "threshold='nope' is unknown; known:"),
         ({"sparsity": 0.5, "schedule": "nope"}, ValueError, "schedule='nope' is unknown; known:"),
-        ({"sparsity": 0.5, "pattern": "nope"}, ValueError, "pattern='nope' is unknown; known: element"),
+        (
+            {"sparsity": 0.5, "pattern": "nope"},
+            ValueError,
+            "pattern='nope' is unknown; known: block, channel, element, head, n_m",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_where_it_is_written(settings, error, message):
