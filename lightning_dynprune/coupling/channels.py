@@ -11,12 +11,10 @@ from torch import nn
 
 from lightning_dynprune.coupling.graph import Written, written_together
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
-from lightning_dynprune.coupling.layers import carries, column_dim, makes, row_dim
+from lightning_dynprune.coupling.layers import CARRIED, carries, column_dim, makes, row_dim
 from lightning_dynprune.coupling.probe import MIXED, OUTPUT, Arrivals, probe
 from lightning_dynprune.coupling.quiet import quiet
 from lightning_dynprune.coupling.trial import refused
-
-_CARRIED = ("weight", "bias", "running_mean", "running_var")
 
 
 def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Sequence[str] = ()) -> Coupling:
@@ -100,7 +98,7 @@ def _group(model: nn.Module, written: Written, arrivals: Arrivals, touched: set[
             readers += 1
             axes.append(Axis(_join(name, "weight"), column_dim(module), False, index))
         else:
-            held = [local for local in _CARRIED if getattr(module, local, None) is not None]
+            held = [local for local in CARRIED if getattr(module, local, None) is not None]
             axes += [Axis(_join(name, local), 0, True, index) for local in held]
     if not readers:
         raise CouplingError("no layer reads them")

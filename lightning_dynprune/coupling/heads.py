@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from lightning_dynprune.coupling.group import Axis, CouplingError, Group
 
-_COUNTS = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
+COUNTS = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
 _SPLIT = re.compile(r"(?:to_|w_?|proj_|lin_|attn_)?([qkv])(?:uery|ueries|ey|alue)?s?(?:_?(?:proj\w*|lin\w*|w))?")
 
 
-def attention_heads(model: nn.Module, heads: Mapping[str, int] | None = None) -> list[Group]:
+def attention_heads(
+    model: nn.Module, heads: Mapping[str, int] | None = None, left_out: dict[str, str] | None = None
+) -> list[Group]:
     """Return one group for each attention module of a model, whose units are its heads.
 
     An attention module is ``nn.MultiheadAttention``, or one with an attribute ``num_heads``, ``n_head``, ``n_heads``,
@@ -26,6 +28,7 @@ def attention_heads(model: nn.Module, heads: Mapping[str, int] | None = None) ->
         model: the network.
         heads: glob on module names -> number of heads, where modules have no such attribute; 0 leaves them out. The
             first glob that matches counts.
+        left_out: given, modules that cannot be told are noted here, name -> reason, and do not raise.
 
     Raises:
         CouplingError: which Linear does what is ambiguous, the widths do not divide by the number of heads, or a glob
@@ -50,14 +53,21 @@ def attention_heads(model: nn.Module, heads: Mapping[str, int] | None = None) ->
     for name, module in modules.items():
         if given.get(name) == 0:
             continue
-        group = _multihead(name, module) if isinstance(module, nn.MultiheadAttention) else _plain(name, module, given)
+        try:
+            multihead = isinstance(module, nn.MultiheadAttention)
+            group = _multihead(name, module) if multihead else _plain(name, module, given)
+        except CouplingError as error:
+            if left_out is None:
+                raise
+            left_out[name] = str(error)
+            continue
         if group is not None:
             found.append(group)
     return found
 
 
 def _plain(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | None:
-    attribute = next((a for a in _COUNTS if _is_count(getattr(module, a, None))), "")
+    attribute = next((a for a in COUNTS if _is_count(getattr(module, a, None))), "")
     count = given.get(name) or (getattr(module, attribute) if attribute else 0)
     linears = {local: child for local, child in module.named_children() if isinstance(child, nn.Linear)}
     if not count or not linears:

@@ -7,6 +7,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+# The tensors of a layer that carries channels, which lie along their first dimension.
+CARRIED = ("weight", "bias", "running_mean", "running_var")
+
 
 def makes(module: nn.Module) -> bool:
     """Return whether each output channel is computed from all input channels: Linear, convolution of one group."""

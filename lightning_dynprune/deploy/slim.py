@@ -147,13 +147,7 @@ def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) ->
 
 def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coupling) -> list[Group]:
     """Return the groups of heads that the module's forward can do without."""
-    try:
-        groups = attention_heads(model, heads)
-    except CouplingError as error:
-        if heads is not None:
-            raise
-        coupling.left_out["heads"] = str(error)
-        return []
+    groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
     able = []
     for group in groups:
         owner = group.count.rpartition(".")[0]

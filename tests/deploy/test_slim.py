@@ -243,11 +243,14 @@ def test_torch_attention_keeps_its_zero_heads_and_is_said():
 
 
 def test_ambiguous_heads_matter_only_where_heads_are_asked_for():
-    network = GPT(depth=1)
+    network = GPT(depth=2)
     network.blocks[0].other, network.blocks[0].another = nn.Linear(24, 72), nn.Linear(72, 24)
     network.blocks[0].qkv_2 = nn.Linear(24, 72)
     tokens = torch.randint(11, (2, 7))
-    assert "more than one way" in slim(network, tokens).left_out["heads"]
+    network.blocks[1].project.weight.data[:, :8] = 0
+    report = slim(network, tokens)
+    assert "more than one way" in report.left_out["blocks.0"]
+    assert report.widths["blocks.1.qkv.weight"] == (3, 2)
     with pytest.raises(CouplingError, match="more than one way"):
         slim(network, tokens, heads={})
 
