@@ -1,0 +1,90 @@
+"""The inputs that a model is traced and checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """Inputs of one call.
+
+    Args:
+        args: those by position.
+        kwargs: those by name.
+
+    Example:
+        >>> example = Example.of(torch.zeros(2, 3))
+        >>> [tensor.shape for tensor in example.drawn(5, seed=0).tensors]
+        [torch.Size([5, 3])]
+    """
+
+    args: tuple[Tensor, ...] = ()
+    kwargs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, example_input: Any) -> Example:
+        """Return the inputs that a tensor, a sequence of arguments or a mapping of keyword arguments stands for.
+
+        Raises:
+            TypeError: an argument is no tensor.
+            ValueError: there is none.
+        """
+        if isinstance(example_input, Mapping):
+            example = cls(kwargs=dict(example_input))
+        else:
+            example = cls(tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,))
+        for place, tensor in enumerate(example.tensors):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"example_input: argument {place} is a {type(tensor).__name__}; give tensors alone")
+        if not example.tensors:
+            raise ValueError(
+                "example_input is empty; give a tensor, a tuple of tensors or a mapping from names to tensors"
+            )
+        return example
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All inputs, those by position first."""
+        return (*self.args, *self.kwargs.values())
+
+    @property
+    def batch(self) -> int | None:
+        """Samples, where the first axis of all inputs has one size; None elsewhere."""
+        sizes = {tensor.shape[0] if tensor.dim() else None for tensor in self.tensors}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def repeated(self, batch: int) -> Example:
+        """Return these samples, over and over, as a batch of another size."""
+        return self._with([tensor[torch.arange(batch) % tensor.shape[0]] for tensor in self.tensors])
+
+    def drawn(self, batch: int | None, seed: int) -> Example:
+        """Return inputs drawn at random: normal with this example's mean and deviation, integers within its range.
+
+        Args:
+            batch: samples; None keeps all sizes.
+            seed: the same inputs for the same seed.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return self._with([_drawn(tensor, batch, generator) for tensor in self.tensors])
+
+    def _with(self, tensors: Sequence[Tensor]) -> Example:
+        places = len(self.args)
+        return Example(tuple(tensors[:places]), dict(zip(self.kwargs, tensors[places:], strict=True)))
+
+
+def _drawn(like: Tensor, batch: int | None, generator: torch.Generator) -> Tensor:
+    shape = like.shape if batch is None else (batch, *like.shape[1:])
+    if like.dtype == torch.bool:
+        return torch.rand(shape, generator=generator) < like.double().mean()
+    if not like.dtype.is_floating_point:
+        low, high = int(like.min()), int(like.max())
+        return torch.randint(low, high + 1, shape, generator=generator, dtype=like.dtype)
+    # A constant example has no deviation to tell inputs apart.
+    deviation = float(like.double().std(correction=0)) or 1.0
+    return (torch.randn(shape, generator=generator) * deviation + like.double().mean()).to(like.dtype)
