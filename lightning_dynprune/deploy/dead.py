@@ -39,7 +39,7 @@ class Constants:
         self._model, self._groups = model, groups
         self._low: dict[str, Tensor] = {}
         self._high: dict[str, Tensor] = {}
-        self._values = _VALUES
+        self._values: dict[nn.Module, int] = {}
         self._generator = torch.Generator().manual_seed(0)
         self._level: float | None = None
         handles = []
@@ -50,10 +50,10 @@ class Constants:
         try:
             for self._level in (1e4, -1e4, 1.0, -1.0):
                 call(model, _shifted(example_input, self._generator))
-            self._level, tried = None, 0
-            while tried < _VALUES and self._has_suspects():
+            self._level, runs = None, 0
+            while self._has_suspects(runs):
                 call(model, _shifted(example_input, self._generator))
-                tried += self._values
+                runs += 1
         finally:
             for handle in handles:
                 handle.remove()
@@ -63,14 +63,18 @@ class Constants:
         low, high = self._low[name], self._high[name]
         return torch.where(low == high, low, torch.nan)
 
-    def _has_suspects(self) -> bool:
-        """Return whether a channel looks constant that some layer writes with weights that are not zero."""
+    def _has_suspects(self, runs: int) -> bool:
+        """Return whether a channel looks constant that some layer writes, and more values of noise shall be tried."""
         for group in self._groups:
-            written = torch.zeros(group.units, dtype=torch.bool)
+            written, values = torch.zeros(group.units, dtype=torch.bool), _VALUES
             for axis in group.axes:
                 layer, _, local = axis.name.rpartition(".")
-                if axis.writes and local == "weight" and makes(self._model.get_submodule(layer)):
+                module = self._model.get_submodule(layer)
+                if axis.writes and local == "weight" and makes(module):
                     written |= ~_zero(self._model.get_parameter(axis.name), axis)
+                    values = min(values, self._values[module])
+            if runs * values >= _VALUES:
+                continue
             for axis in _readers(group):
                 seen = self.of(axis.name.rpartition(".")[0])[axis.index]
                 if (written & seen.isfinite().any(dim=1)).any():
@@ -95,7 +99,7 @@ class Constants:
             noise = 10 ** (6 * size - 2) * (2 * torch.randint(2, output.shape, generator=self._generator) - 1)
         else:
             noise = self._level * (0.5 + size)
-        self._values = min(self._values, output.numel() // len(rows))
+        self._values[module] = output.numel() // len(rows)
         return torch.where(alive, noise.to(output.device, output.dtype), bias.view(shape).to(output.dtype))
 
 
