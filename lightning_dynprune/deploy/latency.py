@@ -95,9 +95,9 @@ def take_turns(
 ) -> Rounds:
     """Let every contender take a turn in each round, in a seeded random order.
 
-    No contender follows itself, for it would find the caches as it left them. A turn repeats the call until it is long
-    enough for the clocks; warm-up is not counted. On an accelerator a turn ends when the device has done its work,
-    and nothing waits for it within a turn.
+    No contender follows itself, and each turn starts with a call that is not counted: so all find the caches as their
+    own call leaves them, as a model in use does. A turn repeats the call until it is long enough for the clocks. On an
+    accelerator a turn ends when the device has done its work, and nothing waits for it within a turn.
 
     Args:
         contenders: name -> call without arguments.
@@ -210,6 +210,7 @@ def ratios(
 
 def _turn(call: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
     """Return wall and CPU seconds a call."""
+    call()
     _wait_for(device)
     worked, waited = time.process_time_ns(), time.perf_counter_ns()
     for _ in range(repeats):

@@ -71,6 +71,8 @@ class Kernel(nn.Module, ABC):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(..., out_features)`` for ``input`` of ``(..., in_features)``."""
+        if input.dim() == 2:
+            return self.compute(input)
         rows = input.reshape(input.shape[:-1].numel(), self.in_features)
         return self.compute(rows).view(*input.shape[:-1], self.out_features)
 

@@ -66,7 +66,7 @@ class CSR(Kernel):
         """Return the outputs of all rows."""
         csr = self._csr()
         if len(rows) == 1:
-            return self.with_bias((csr @ rows[0])[None])
+            return self.with_bias(torch.mv(csr, rows.view(-1)).view(1, self.out_features))
         return self.with_bias((csr @ rows.t()).t().contiguous())
 
     def rebuilt(self) -> Tensor:
