@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightning_dynprune.checks import check_count
 from lightning_dynprune.deploy.export.base import Format, Runner
 from lightning_dynprune.deploy.export.example import Example
 from lightning_dynprune.deploy.latency import Latency, latencies
@@ -19,7 +20,7 @@ class Exported:
         format: as it was asked for.
         path: the file.
         bytes: of all files that belong to it.
-        batch: the one batch size it takes; None where it takes any.
+        dynamic_batch: whether it takes any batch, up to the runtime's largest; elsewhere it takes the example's.
         batches: sizes it was compared with the model at.
         max_difference: the largest absolute difference of an output from the model's.
         runtime: runs the file.
@@ -29,21 +30,24 @@ class Exported:
     format: str
     path: Path
     bytes: int
-    batch: int | None
+    dynamic_batch: bool
     batches: tuple[int, ...]
     max_difference: float
     runtime: Format = field(repr=False, compare=False)
     example: Example = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        largest = self.runtime.largest_batch
-        takes = "any batch" if self.batch is None else f"batch fixed at {self.batch}"
-        takes += f" up to {largest}" if self.batch is None and largest is not None else ""
-        sizes = ", ".join(map(str, self.batches))
         return (
-            f"{self.format}: {self.path.name}, {self.bytes:,} bytes, {takes}; "
-            f"differs by {self.max_difference:.2g} at most (batches {sizes})"
+            f"{self.format}: {self.path.name}, {self.bytes:,} bytes, takes {self._takes}; differs from the model by "
+            f"{self.max_difference:.2g} at most, compared at batch {', '.join(map(str, self.batches)) or 'sizes given'}"
         )
+
+    @property
+    def _takes(self) -> str:
+        if not self.dynamic_batch:
+            return "one set of sizes" if self.example.batch is None else f"a batch of {self.example.batch} alone"
+        largest = self.runtime.largest_batch
+        return "any batch" if largest is None else f"any batch up to {largest}"
 
     def runner(self) -> Runner:
         """Return a function of the file, in its runtime, with as many threads as torch has now."""
@@ -58,11 +62,12 @@ class Exported:
         Raises:
             ValueError: the file does not take such a batch.
         """
-        fits = self.batch in (None, batch) and batch <= (self.runtime.largest_batch or batch)
-        if not fits or batch < 1:
-            raise ValueError(f"batch={batch} is not accepted; {self}")
+        check_count("batch", batch)
+        fits = batch <= (self.runtime.largest_batch or batch) if self.dynamic_batch else batch == self.example.batch
+        if not fits:
+            raise ValueError(f"batch={batch} is not accepted by {self.path.name}; it takes {self._takes}")
         run = self.runner()
-        tensors = self.example.drawn(batch if self.batch is None else None, seed=0).tensors
+        tensors = self.example.drawn(batch if self.dynamic_batch else None, seed=0).tensors
         return lambda: run(*tensors)
 
     def latency(self, batch: int = 1, *, seconds: float = 1.0) -> Latency:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ class LiteRT(Format):
         """Convert a program and write it."""
         args, kwargs = program.example_inputs
         inputs = tuple(_pytree.tree_leaves((args, kwargs)))
-        self.load("litert_torch").convert(_Flat(program), inputs).export(str(path))
+        # The converter reports each of its steps.
+        with redirect_stdout(StringIO()):
+            self.load("litert_torch").convert(_Flat(program), inputs).export(str(path))
 
     def runner(self, path: Path) -> Runner:
         """Return the file's one signature as a function."""

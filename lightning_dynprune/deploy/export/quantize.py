@@ -36,7 +36,7 @@ def quantize(exported: Exported, path: str | Path | None = None) -> Exported:
     with _silent():
         write_atomically(path, lambda scratch: tools.quantize_dynamic(exported.path, scratch))
     old, new = exported.runner(), runtime.runner(path)
-    sizes = exported.batches if exported.batch is None else [None] * 3
+    sizes = exported.batches if exported.dynamic_batch else (None,)
     cases = [exported.example.drawn(size, seed).tensors for seed, size in enumerate(sizes)]
     return dataclasses.replace(
         exported,

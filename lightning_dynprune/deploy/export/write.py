@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,11 +75,16 @@ def export(
         raise ValueError(f"path={str(path)!r}: there is no folder {path.parent}")
     if check_flag("dynamic_batch", dynamic_batch) and not example.batch:
         raise ValueError(
-            f"dynamic_batch=True needs inputs whose first axes are one batch of at least 1; the shapes of example_input "
+            "dynamic_batch=True needs inputs whose first axes are one batch of at least 1; the shapes of example_input "
             f"are {[tuple(t.shape) for t in example.tensors]}; give dynamic_batch=False"
         )
-    runtime.require()
     dynamic, largest = dynamic_batch and runtime.takes_any_batch, runtime.largest_batch
+    if dynamic and (example.batch or 1) > (largest or math.inf):
+        raise ValueError(
+            f"example_input is a batch of {example.batch}, and format={runtime.name!r} takes up to {largest}; "
+            f"give format={runtime!r} with a larger one, or dynamic_batch=False"
+        )
+    runtime.require()
     sizes: list[int | None] = [None] * _FIXED_CASES
     if dynamic:
         sizes = [size for size in dict.fromkeys((1, 3, example.batch or 1, 2)) if size <= (largest or size)]
@@ -100,7 +106,7 @@ def export(
         format=runtime.name,
         path=path,
         bytes=taken,
-        batch=None if dynamic else example.batch,
+        dynamic_batch=dynamic,
         batches=tuple(dict.fromkeys(case.batch for case in cases if case.batch)),
         max_difference=worst,
         runtime=runtime,
