@@ -166,6 +166,13 @@ class DynamicPruning(Callback):
         return {t.name: mask for t, mask in zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)}
 
     @property
+    def connections(self) -> dict[str, int]:
+        """Connections of every target, by name, those that were slimmed away among them."""
+        if self.pruner is None:
+            return {}
+        return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.whole, strict=True)}
+
+    @property
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
         return {} if self.pruner is None else self.pruner.layer_sparsity
@@ -266,7 +273,7 @@ class DynamicPruning(Callback):
         if self.slim == "end" and not pruner.needs_coupling:
             rank_zero_info(f"dynprune: slimmed, {_widths(pruner.slim())}")
         missing = pruner.target_sparsity - pruner.sparsity
-        if missing * pruner.masks.total <= 1:
+        if missing * pruner.masks.total <= pruner.unit:
             return
         span = pruner.schedule.span
         why = (

@@ -106,6 +106,15 @@ class GroupMasks:
         return 1 - kept / self.masks.total
 
     @property
+    def largest(self) -> int:
+        """Connections of the targets that the largest unit has, rows and columns."""
+        counts = [0] * len(self.groups)
+        for target, axes in zip(self.masks.targets, self._axes, strict=True):
+            for number, axis in axes:
+                counts[number] += target.numel // target.parameter.shape[axis.dim] * axis.index.shape[1]
+        return max(counts)
+
+    @property
     def counts(self) -> list[int]:
         """How many units of each group live."""
         return [int(lives.sum()) for lives in self.alive]

@@ -178,6 +178,11 @@ class Pruner:
         return self.masks.sparsity
 
     @property
+    def unit(self) -> int:
+        """Connections that are pruned together, at most: what a sparsity can be off by."""
+        return self.pattern.size if self.units is None else self.units.largest
+
+    @property
     def target_sparsity(self) -> float:
         """Share of connections to end at."""
         return self.schedule.final
@@ -461,7 +466,7 @@ class Pruner:
         self.units.narrow(stayed)
         self._calibration.forget()
         if stayed and self.journal is not None:
-            self.journal.forget(self.clock.step, "pruned units were taken out of the model")
+            self.journal.forget(self.clock.step, "pruned units are taken out of the model")
         return widths
 
     @torch.no_grad()

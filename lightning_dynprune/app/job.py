@@ -105,17 +105,16 @@ def compare_with_dense(pruning: DynamicPruning, dense: Mapping[str, Any]) -> Non
 def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
     """Return the figures of a pruned training; the counts are taken from its weights."""
     nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in phase.parameters.values())
-    parameters = sum(tensor.numel() for tensor in phase.parameters.values())
     return {
         "accuracy": phase.accuracy,
         "val_accuracy": phase.val_accuracy,
         "sparsity": pruning.sparsity,
         "target_sparsity": pruning.target_sparsity,
         "nonzero": nonzero,
-        "parameters": parameters,
-        "compression": parameters / nonzero,
+        "parameters": phase.size,
+        "compression": phase.size / nonzero,
         "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
-        "connections": {name.removeprefix(NETWORK): mask.numel() for name, mask in pruning.masks.items()},
+        "connections": {name.removeprefix(NETWORK): count for name, count in pruning.connections.items()},
         "steps": phase.steps,
         "journal": journal_of(pruning),
     }

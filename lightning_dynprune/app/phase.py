@@ -36,6 +36,7 @@ class Phase:
         test_seconds: of the final test.
         steps: optimizer steps.
         curves: ``sparsity`` and ``val_accuracy`` as points ``(step, value)``.
+        size: parameters of the network before anything was slimmed away.
         weights: the network's state dict.
         parameters: those of the weights that are parameters, no buffers.
     """
@@ -46,6 +47,7 @@ class Phase:
     test_seconds: float
     steps: int
     curves: dict[str, Curve]
+    size: int
     weights: dict[str, Tensor]
     parameters: dict[str, Tensor]
 
@@ -82,6 +84,7 @@ def train_phase(
         pruning: prunes during the training; ``None`` trains densely.
     """
     module = new_classifier(cfg)
+    size = sum(parameter.numel() for parameter in module.network.parameters())
     history = History(None if pruning is None else lambda: pruning.sparsity)
     path = folder.checkpoint(name)
     checkpoint = LastCheckpoint(path, cfg.checkpoint.every_n_steps, folder, stop)
@@ -100,6 +103,7 @@ def train_phase(
         test_seconds=time.perf_counter() - began,
         steps=trainer.global_step,
         curves=history.curves,
+        size=size,
         weights=module.network.state_dict(),
         parameters=dict(module.network.named_parameters()),
     )

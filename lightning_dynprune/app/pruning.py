@@ -33,11 +33,12 @@ def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
     steps = -(-len(data.train_dataloader()) // cfg.trainer.get("accumulate_grad_batches", 1))
     epochs = cfg.trainer.max_epochs
     settings = _settings(cfg)
-    del settings["guard"]
+    del settings["guard"], settings["slim"]
     trial = Pruner(
         module,
         module.optimizer(module.network.parameters()),
         **settings,
+        example_input=data.train_dataloader().images[:2],
         total_steps=steps * epochs,
         steps_per_epoch=steps,
         epochs=epochs,
@@ -62,6 +63,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         "rewind": cfg.rewind,
         "journal": OmegaConf.to_container(cfg.journal, resolve=True),
         "guard": instantiate(cfg.guard) or None,
+        "slim": cfg.slim,
         "seed": cfg.seed,
     }
 

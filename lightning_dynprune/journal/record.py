@@ -134,10 +134,11 @@ class Journal:
 
         Args:
             step: optimizer steps done.
-            why: goes into the notes.
+            why: goes into the notes, once.
         """
         self._deltas.clear()
-        self.note(step, why)
+        if why not in (text for _, text in self.notes):
+            self.note(step, why)
 
     def mask_at(self, step: int) -> dict[str, Tensor]:
         """Return the masks as they stood after an optimizer step, by target; those in use stay as they are.
@@ -236,8 +237,8 @@ class Journal:
             raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
         if step < self.reach:
             raise ValueError(
-                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, or slimming, let go "
-                f"of all positions before step {self.reach}; give step={self.reach} or later, or raise cap"
+                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, or slimming, let "
+                f"go of all positions before step {self.reach}; give step={self.reach} or later, or raise cap"
             )
         later = sum(update.step > step for update in self.updates)
         return self._deltas[len(self._deltas) - later :]

@@ -38,13 +38,7 @@ def test_every_registered_part_is_in_the_table(registry, table):
 
 def connections_of_a_unit(run: Run) -> int:
     """Return how many connections the largest unit has; what a single connection is off by is rounding."""
-    if run.pruner.units is None:
-        return run.pruner.pattern.size if run.pruner.pattern.size > 1 else 0
-    sizes = {t.name: t.parameter for t in run.pruner.targets}
-    return max(
-        sum(sizes[a.name].numel() // sizes[a.name].shape[a.dim] * a.index.shape[1] for a in g.axes if a.name in sizes)
-        for g in run.pruner.units.groups
-    )
+    return run.pruner.unit if run.pruner.unit > 1 else 0
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
