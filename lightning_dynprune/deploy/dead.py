@@ -88,7 +88,7 @@ class Constants:
         self._low[name] = torch.minimum(low, self._low.get(name, low))
         self._high[name] = torch.maximum(high, self._high.get(name, high))
 
-    def _noise(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def _noise(self, module: Any, args: Any, output: Tensor) -> Tensor:
         rows = module.weight.detach().movedim(row_dim(module), 0).flatten(1)
         shape = [1] * output.dim()
         shape[channel_dim(module)] = -1

@@ -30,8 +30,8 @@ class Slimmed:
     def __str__(self) -> str:
         rows = [("", "before", "after")]
         rows += [(name, f"{before:,}", f"{after:,}") for name, (before, after) in self.widths.items()]
-        rows += [("parameters", *(f"{count:,}" for count in self.parameters))]
-        rows += [("bytes", *(f"{count:,}" for count in self.bytes))]
+        for name, (before, after) in (("parameters", self.parameters), ("bytes", self.bytes)):
+            rows.append((name, f"{before:,}", f"{after:,}"))
         first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
         lines = [f"{name:<{first}}  {before:>{second}}  {after:>{third}}" for name, before, after in rows]
         lines.append(f"outputs changed by {self.difference:.2g} of their largest value")
