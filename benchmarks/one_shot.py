@@ -4,8 +4,8 @@
 
 Two networks are trained, with three seeds each: LeNet-300-100 on MNIST, and a small GPT on the characters of
 the language reference that ships inside Python (``pydoc_data.topics``, every tenth topic held out). Each is
-then cut once to 50, 70, 80 and 90 %, every layer alike (threshold ``topk``, scope ``uniform``), the GPT's
-head and embeddings left dense, by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
+then cut once to 50, 70, 80 and 90 % and to 2 of every 4 connections (pattern ``n_m``), every layer alike
+(threshold ``topk``, scope ``uniform``), the GPT's head and embeddings left dense, by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
 calibration batches are training samples, 2,048 images or 256 pieces of 64 characters, chosen by the seed;
 nothing is trained after the cut.
 
@@ -37,7 +37,13 @@ from lightning_dynprune.app.data import MNIST
 from lightning_dynprune.app.models import LeNet300100
 from lightning_dynprune.strategies.wanda import Wanda
 
-SPARSITIES = (0.5, 0.7, 0.8, 0.9)
+CUTS = {
+    "50 %": (0.5, "element"),
+    "2:4": (0.5, "n_m"),
+    "70 %": (0.7, "element"),
+    "80 %": (0.8, "element"),
+    "90 %": (0.9, "element"),
+}
 SEEDS = (0, 1, 2)
 MUST_WIN_FROM = 0.7
 CONTENDERS = {
@@ -127,7 +133,7 @@ def gpt(seed: int, steps: int = 1500, length: int = 64) -> Trained:
 WORKLOADS = {"LeNet-300-100 on MNIST, test error %": lenet, "GPT on text, loss on held-out text": gpt}
 
 
-def pruned(trained: Trained, settings: dict, sparsity: float) -> tuple[float, float]:
+def pruned(trained: Trained, settings: dict, sparsity: float, pattern: str) -> tuple[float, float]:
     """Cut a copy of the network once; return how bad it is then, and the CPU seconds it took."""
     network = copy.deepcopy(trained.network)
     pruner = Pruner(
@@ -135,6 +141,7 @@ def pruned(trained: Trained, settings: dict, sparsity: float) -> tuple[float, fl
         sparsity=sparsity,
         schedule={"name": "one_shot", "begin": 1},
         threshold={"name": "topk", "scope": "uniform"},
+        pattern=pattern,
         exclude=trained.exclude,
         **settings,
     )
@@ -149,37 +156,37 @@ def pruned(trained: Trained, settings: dict, sparsity: float) -> tuple[float, fl
 
 
 def compare(train: Callable[[int], Trained]) -> dict:
-    """Train with every seed, and cut each network by every contender to every sparsity."""
+    """Train with every seed, and cut each network by every contender in every way."""
     dense: list[float] = []
-    cells = [(name, sparsity) for sparsity in SPARSITIES for name in CONTENDERS]
-    found: dict[tuple[str, float], list[tuple[float, float]]] = {cell: [] for cell in cells}
+    cells = [(name, cut) for cut in CUTS for name in CONTENDERS]
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {cell: [] for cell in cells}
     for seed in SEEDS:
         trained = train(seed)
         dense.append(trained.measure(trained.network))
-        for name, sparsity in cells:
-            found[name, sparsity].append(pruned(trained, CONTENDERS[name], sparsity))
+        for name, cut in cells:
+            found[name, cut].append(pruned(trained, CONTENDERS[name], *CUTS[cut]))
     rows = [
         {
             "contender": name,
-            "sparsity": sparsity,
+            "cut": cut,
+            "sparsity": CUTS[cut][0],
             "value": [value for value, _ in results],
             "seconds": statistics.median(seconds for _, seconds in results),
         }
-        for (name, sparsity), results in found.items()
+        for (name, cut), results in found.items()
     ]
     return {"dense": dense, "rows": rows}
 
 
 def wins(figures: dict) -> dict[str, bool]:
-    """Say, for each strategy and sparsity from 70 %, whether the reconstructed network is better with every seed."""
-    values = {(row["contender"], row["sparsity"]): row["value"] for row in figures["rows"]}
+    """Say, for each strategy and cut from 70 %, whether the reconstructed network is better with every seed."""
+    values = {(row["contender"], row["cut"]): row["value"] for row in figures["rows"]}
     return {
-        f"{name} {sparsity:.0%}": all(
-            ours < masked
-            for ours, masked in zip(values[f"{name} + reconstruct", sparsity], values[name, sparsity], strict=True)
+        f"{name} {cut}": all(
+            ours < masked for ours, masked in zip(values[f"{name} + reconstruct", cut], values[name, cut], strict=True)
         )
         for name in ("magnitude", "wanda")
-        for sparsity in SPARSITIES
+        for cut, (sparsity, _) in CUTS.items()
         if sparsity >= MUST_WIN_FROM
     }
 
@@ -192,12 +199,11 @@ def table(workload: str, figures: dict) -> Table:
         return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
     shown = Table(title=f"{workload}: mean (range) of {len(SEEDS)} seeds; dense {cell(figures['dense'])}")
-    shown.add_column("sparsity", justify="right")
+    shown.add_column("cut", justify="right")
     for name in CONTENDERS:
         shown.add_column(name, justify="right")
-    for sparsity in SPARSITIES:
-        values = [cell(row["value"]) for row in figures["rows"] if row["sparsity"] == sparsity]
-        shown.add_row(f"{sparsity:.0%}", *values)
+    for cut in CUTS:
+        shown.add_row(cut, *[cell(row["value"]) for row in figures["rows"] if row["cut"] == cut])
     seconds = [
         statistics.median(row["seconds"] for row in figures["rows"] if row["contender"] == name) for name in CONTENDERS
     ]
