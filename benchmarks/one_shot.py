@@ -5,9 +5,9 @@
 Two networks are trained, with three seeds each: LeNet-300-100 on MNIST, and a small GPT on the characters of
 the language reference that ships inside Python (``pydoc_data.topics``, every tenth topic held out). Each is
 then cut once to 50, 70, 80 and 90 % and to 2 of every 4 connections (pattern ``n_m``), every layer alike
-(threshold ``topk``, scope ``uniform``), the GPT's head and embeddings left dense, by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
-calibration batches are training samples, 2,048 images or 256 pieces of 64 characters, chosen by the seed;
-nothing is trained after the cut.
+(threshold ``topk``, scope ``uniform``), the GPT's head and embeddings left dense, by ``magnitude`` and by
+``wanda``, with ``reconstruct`` and without. The calibration batches are training samples, 2,048 images or 256
+pieces of 64 characters, chosen by the seed; nothing is trained after the cut.
 
 Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range
 over the seeds, beside the dense networks', and the CPU seconds of calibration and cut on one thread.
