@@ -36,6 +36,13 @@ def wide_mlp(width: int = 4096, depth: int = 3) -> nn.Module:
     return nn.Sequential(*[layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())])
 
 
+def mlp() -> nn.Module:
+    """Return an MLP of 784-512-256-10 units: 535,040 connections, whose hidden widths divide by 32."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
 class Block(nn.Module):
     """One transformer block: causal attention, then a feed-forward of four times the width."""
 

@@ -1,0 +1,619 @@
+"""Which pattern keeps how much accuracy for how much measured speed, and for how many bytes?
+
+    python benchmarks/patterns.py                 # trains what is missing, then prints the tables and draws
+    python benchmarks/patterns.py --only 'GPT, channel*'
+    python benchmarks/patterns.py --table         # from results/patterns.json
+
+Single connections, blocks of 8, 16 and 32 outputs by one input, channels, 2:4 and the dense control, at 50 to 95 %
+(2:4 at 50 %), 3 seeds. In each network the same weights are pruned under every pattern, with the same strategy,
+images or text, steps and rates, which NETS holds:
+
+- MLP 784-512-256-10, Fashion-MNIST, all its weights. The edge of the 10 outputs that fills no block stays dense.
+- ConvNet, the program's with 32 filters, Fashion-MNIST, its convolutions; 2:4 leaves the one that has one input dense.
+- GPT of 1.1 M, the bytes of the source text of Python's standard library, its feed-forward layers. The accuracy is that
+  of the next byte, in modules that were not trained on.
+
+For channels the sparsity counts all connections, the ones that read pruned channels too: half the channels of an MLP
+are about 75 %, and half the hidden units of a feed-forward layer 50 %. Then each network is made as fast as it gets on
+one thread of this machine: channels by ``slim``, connections and blocks by ``accelerate``, and takes turns with the
+dense one at batch 1 and 32 (a GPT's sample is 64 bytes), by CPU time. No kernel here multiplies 2:4 on a CPU, and none
+skips zeros of a convolution. Bytes are those of a compact file with zstd, as a share of the dense safetensors file.
+
+Prints Markdown tables and which pattern stands on the front, where nothing else is at least as accurate for no more
+time, or bytes; draws the same. What is not faster than dense by 5 % is not on the front of latency.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import runs
+import timing
+from runs import Record, Run
+from strategies import cell
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    from matplotlib.axes import Axes
+    from torch import Tensor, nn
+
+    from lightning_dynprune.app.interrupt import StopRequest
+
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+SEEDS = (0, 1, 2)
+BATCHES = (1, 32)
+CONTEXT = 64  # bytes of a GPT's sample
+HELD = 5_000  # images that measure the validation error
+MARGIN = 1.05  # times as fast as dense, from which on a network counts as faster
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A pattern, and how what it leaves is made fast.
+
+    Args:
+        pattern: of DynamicPruning; None trains densely.
+        deploy: ``accelerate``, ``slim``, or None where nothing here computes it faster than dense.
+        color: of its line.
+        only: the one sparsity that it has; None: all.
+    """
+
+    pattern: Mapping[str, Any] | None
+    deploy: str | None
+    color: str
+    only: float | None = None
+
+
+WAYS = {
+    "element": Way({"name": "element"}, "accelerate", "#0b6e99"),
+    "block 8x1": Way({"name": "block", "rows": 8, "pad": True}, "accelerate", "#a3c586"),
+    "block 16x1": Way({"name": "block", "rows": 16, "pad": True}, "accelerate", "#5b8c5a"),
+    "block 32x1": Way({"name": "block", "rows": 32, "pad": True}, "accelerate", "#2c5234"),
+    "channel": Way({"name": "channel"}, "slim", "#c8553d"),
+    "2:4": Way({"name": "n_m", "pad": True}, None, "#8e6bbf", only=0.5),
+    DENSE: Way(None, None, "#374151", only=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network and how it is trained.
+
+    Args:
+        network: makes it.
+        samples: returns training, validation and test samples; called with the number of training samples.
+        classes: of its outputs.
+        settings: samples, epochs, batch, rate, strategy, and what else DynamicPruning takes.
+        short: what is changed for a trial.
+    """
+
+    network: Callable[[], nn.Module]
+    samples: Callable[[int], tuple[Samples, Samples, Samples]]
+    classes: int
+    settings: Mapping[str, Any]
+    short: Mapping[str, Any] = field(default_factory=lambda: {"samples": 1_000, "epochs": 1})
+
+
+Samples = tuple["Tensor", "Tensor"]
+
+
+def mlp() -> nn.Module:
+    """Return the MLP."""
+    import models
+
+    return models.mlp()
+
+
+def convnet() -> nn.Module:
+    """Return the program's ConvNet with 32 and 64 filters."""
+    from lightning_dynprune.app.models import ConvNet
+
+    return ConvNet((1, 28, 28), 10, width=32)
+
+
+def gpt() -> nn.Module:
+    """Return a GPT of 5 blocks, 128 wide."""
+    import models
+
+    return models.one_scale(models.GPT(vocabulary=256, width=128, depth=5, heads=4))
+
+
+def images(count: int) -> tuple[Samples, Samples, Samples]:
+    """Return Fashion-MNIST's first ``count`` training images in a fixed random order, others held out, and the test."""
+    from lightning_dynprune.app.data import FashionMNIST
+
+    data = FashionMNIST((1, 28, 28), 10, 128, 60_000 - count, 0)
+    data.setup()
+    train, held, test = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    return (train.images, train.labels), (held.images[:HELD], held.labels[:HELD]), (test.images, test.labels)
+
+
+def text(count: int) -> tuple[Samples, Samples, Samples]:
+    """Return ``count`` stretches of the modules to train on, and of the modules held out for validation and test."""
+    parts = [[path.read_bytes() for path in paths] for paths in split(modules())]
+    return windows(b"".join(parts[0]), count), windows(b"".join(parts[1]), 500), windows(b"".join(parts[2]), 1_000)
+
+
+def modules() -> list[Path]:
+    """Return the standard library's top modules.
+
+    Raises:
+        FileNotFoundError: this Python has no source text of them.
+    """
+    folder = Path(sysconfig.get_path("stdlib"))
+    found = sorted(folder.glob("*.py"))
+    if len(found) < 100:
+        raise FileNotFoundError(f"{folder} holds {len(found)} modules as source text; this needs the whole library")
+    return found
+
+
+def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return modules to train on, for validation and for the test: one in ten each of these, by the MD5 of its name.
+
+    Example:
+        >>> [len(part) for part in split([Path(f"{number}.py") for number in range(100)])]
+        [87, 7, 6]
+    """
+    parts: tuple[list[Path], list[Path], list[Path]] = ([], [], [])
+    for path in paths:
+        draw = int(hashlib.md5(path.name.encode()).hexdigest(), 16) % 10
+        parts[{8: 1, 9: 2}.get(draw, 0)].append(path)
+    return parts
+
+
+def windows(content: bytes, count: int, length: int = CONTEXT) -> Samples:
+    """Return up to ``count`` stretches of a text, evenly spread over it, and the same stretches one byte later.
+
+    Example:
+        >>> inputs, wanted = windows(b"abcdefg", 2, length=3)
+        >>> inputs.tolist(), wanted[1].tolist()
+        ([[97, 98, 99], [100, 101, 102]], [101, 102, 103])
+    """
+    import torch
+
+    data = torch.frombuffer(bytearray(content), dtype=torch.uint8).long()
+    most = (len(data) - 1) // length
+    starts = (torch.linspace(0, most - 1, min(count, most)).long() * length).unsqueeze(1)
+    places = starts + torch.arange(length)
+    return data[places], data[places + 1]
+
+
+NETS = {
+    "MLP": Net(
+        mlp,
+        images,
+        10,
+        {"samples": 20_000, "epochs": 6, "batch": 128, "rate": 1e-3, "strategy": "magnitude"},
+    ),
+    "ConvNet": Net(
+        convnet,
+        images,
+        10,
+        {
+            "samples": 5_000,
+            "epochs": 6,
+            "batch": 64,
+            "rate": 1e-2,
+            "strategy": "magnitude",
+            "targets": ["*conv*.weight"],
+        },
+    ),
+    "GPT": Net(
+        gpt,
+        text,
+        256,
+        {
+            "samples": 6_000,
+            "epochs": 1,
+            "batch": 16,
+            "rate": 2e-3,
+            "strategy": "magnitude",
+            "targets": ["*.feed_*.weight"],
+        },
+        short={"samples": 320},
+    ),
+}
+
+
+def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
+    """Train one network, densely or under a pattern, and measure it: accuracy, latency, bytes."""
+    import torch
+
+    from lightning_dynprune import DynamicPruning
+    from lightning_dynprune.app.data.batches import TensorBatches
+    from lightning_dynprune.app.models import Classifier
+
+    torch.set_num_threads(1)
+    net, seed = NETS[settings["net"]], settings["seed"]
+    parts = net.samples(settings["samples"])
+    loaders = [
+        TensorBatches(*parts[0], settings["batch"], seed),
+        *(TensorBatches(*part, 500, None) for part in parts[1:]),
+    ]
+    trainer, history = plain_trainer(settings["epochs"], seed)
+    network = net.network()
+    pruning = None
+    if settings["pattern"] is not None:
+        own = {key: settings[key] for key in ("strategy", "pattern", "targets") if key in settings}
+        pruning = DynamicPruning(settings["sparsity"], **own, example_input=parts[0][0][:2], seed=seed)
+        trainer.callbacks.insert(0, pruning)
+    optimizer = partial(torch.optim.Adam, lr=settings["rate"], fused=True)
+    module = Classifier(network, net.classes, optimizer, lr_schedule="cosine")
+    trainer.fit(module, loaders[0])
+    held, tested = [trainer.validate(module, loader, verbose=False)[0] for loader in loaders[1:]]
+    way = WAYS[settings["way"]]
+    return {
+        "test_error": 1 - tested["val_acc"],
+        "test_loss": tested["val_loss"],
+        "val_error": 1 - held["val_acc"],
+        "val_loss": held["val_loss"],
+        "sparsity": 0.0 if pruning is None else pruning.sparsity,
+        "layers": {} if pruning is None else {k.removeprefix("network."): v for k, v in pruning.layer_sparsity.items()},
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "nonzero": sum(int(parameter.detach().count_nonzero()) for parameter in network.parameters()),
+        "steps": trainer.global_step,
+        "seconds": history.seconds,
+        **deployed(network, way.deploy, parts[2][0], settings["measure"], folder),
+    }
+
+
+def plain_trainer(epochs: int, seed: int) -> tuple[L.Trainer, Any]:
+    """Seed everything; return a Trainer that only trains, and the History that it keeps."""
+    import lightning.pytorch as L
+
+    from lightning_dynprune.app.callbacks import History
+
+    L.seed_everything(seed, verbose=False)
+    history = History()
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[history],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return trainer, history
+
+
+def deployed(network: nn.Module, way: str | None, samples: Tensor, seconds: float, folder: Path) -> dict[str, Any]:
+    """Return what a trained network saves: times as fast as dense at each batch, and the bytes of its files.
+
+    Args:
+        network: holds exact zeros.
+        way: how it is made fast; None: not at all.
+        samples: real ones, to measure with.
+        seconds: about how long to measure at each batch.
+        folder: for the files.
+    """
+    from lightning_dynprune.deploy.compact import save_compact, write_dense
+
+    network.eval()
+    found: dict[str, Any] = {
+        "ratio": {},
+        "bytes": {
+            "dense": write_dense(network.state_dict(), folder / "dense.safetensors"),
+            "compact": save_compact(network, folder / "compact.safetensors", zstd=True),
+        },
+    }
+    if way == "slim":
+        found |= _slimmed(network, samples, seconds, folder / "slim.safetensors", found)
+    if way == "accelerate":
+        found |= _accelerated(network, samples, seconds)
+    return found
+
+
+def _slimmed(
+    network: nn.Module, samples: Tensor, seconds: float, path: Path, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    import copy
+
+    from lightning_dynprune.deploy.saved import save
+    from lightning_dynprune.deploy.slim import slim
+
+    less = copy.deepcopy(network)
+    report = slim(less, samples[:2])
+    save(less, path)
+    ratio, took = {}, {}
+    for batch in BATCHES:
+        ratio[str(batch)], took[str(batch)] = beside_dense(network, less, samples[:batch], seconds)
+    return {
+        "ratio": ratio,
+        "dense_seconds": took,
+        "difference": report.difference,
+        "slim_parameters": report.parameters[1],
+        "bytes": {**found["bytes"], "slim": path.stat().st_size},
+    }
+
+
+def _accelerated(network: nn.Module, samples: Tensor, seconds: float) -> dict[str, Any]:
+    from lightning_dynprune.deploy.accelerate import accelerate
+
+    ratio, took, kernels = {}, {}, {}
+    for batch in BATCHES:
+        key, chosen = str(batch), accelerate(network, samples[:batch], seconds=seconds)
+        # Measured anew, for what was chosen by a measurement looks better in that one than it is.
+        ratio[key], took[key] = beside_dense(network, chosen.model, samples[:batch], seconds / 2)
+        kernels[key] = {layer.name: layer.label for layer in chosen.layers}
+        if chosen.ratio is None:
+            ratio[key] = dict.fromkeys(("median", "low", "high"), 1.0)  # every layer is the dense one
+    return {"ratio": ratio, "dense_seconds": took, "kernels": kernels}
+
+
+def beside_dense(
+    dense: nn.Module, other: nn.Module, samples: Tensor, seconds: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return how many times as fast as dense a network is, in the same rounds, and the CPU seconds that dense took."""
+    import torch
+
+    from lightning_dynprune.deploy.latency import take_turns
+
+    with torch.inference_mode():
+        turns = take_turns({DENSE: lambda: dense(samples), "other": lambda: other(samples)}, seconds=seconds)
+    return asdict(turns.ratio("other", DENSE)), asdict(turns.latency(DENSE, "cpu"))
+
+
+def runs_of(short: bool) -> list[Run]:
+    """Return all runs, by seed, so that a table of one seed is there early."""
+    made = []
+    for seed in SEEDS[:1] if short else SEEDS:
+        for net, of_net in NETS.items():
+            common = {**of_net.settings, **(of_net.short if short else {}), "net": net, "seed": seed}
+            for label, way in WAYS.items():
+                for sparsity in sparsities(way)[1:2] if short and way.only is None else sparsities(way):
+                    asked = sparsity if way.only is None else None
+                    settings = {"way": label, "pattern": way.pattern, "sparsity": asked, "measure": 1.0}
+                    made.append(Run(name(net, label, sparsity, seed), {**common, **settings}, train))
+    return made
+
+
+def sparsities(way: Way) -> Sequence[float]:
+    """Return the sparsities of a pattern."""
+    return SPARSITIES if way.only is None else (way.only,)
+
+
+def name(net: str, label: str, sparsity: float, seed: int) -> str:
+    """Return the name of a run."""
+    return f"{net}, {label}{f', {100 * sparsity:g} %' if sparsity else ''}, seed {seed}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A pattern at a sparsity, in the mean over the seeds.
+
+    Args:
+        label: of the pattern.
+        sparsity: asked for.
+        accuracies: in percent, one a seed.
+        speed: times as fast as dense at each batch, the median of the seeds; none where it was not measured.
+        bytes: of the compact file, as a share of the dense file.
+        slim_bytes: of the slim file, likewise; None where there is none.
+        loss: on the test set.
+    """
+
+    label: str
+    sparsity: float
+    accuracies: tuple[float, ...]
+    speed: Mapping[int, float]
+    bytes: float
+    slim_bytes: float | None
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """The mean."""
+        return statistics.fmean(self.accuracies)
+
+    def cost(self, measure: int | str) -> float | None:
+        """Return the time of a batch as a share of dense, or the bytes; None where it saves nothing, or is unknown."""
+        if measure == "bytes":
+            return self.bytes
+        if self.label == DENSE:
+            return 1.0
+        speed = self.speed.get(int(measure), 0.0)
+        return 1 / speed if speed >= MARGIN else None
+
+
+def points(records: Mapping[str, Record], net: str) -> list[Point]:
+    """Return the points of a network of which a seed is finished at least."""
+    found = []
+    for label, way in WAYS.items():
+        for sparsity in sparsities(way):
+            names = [name(net, label, sparsity, seed) for seed in SEEDS]
+            of_seeds = [records[key] for key in names if key in records]
+            if not of_seeds:
+                continue
+            measured = {b: [r["ratio"][str(b)]["median"] for r in of_seeds if r["ratio"]] for b in BATCHES}
+            sizes = [record["bytes"] for record in of_seeds]
+            slim = [size["slim"] / size["dense"] for size in sizes if "slim" in size]
+            found.append(
+                Point(
+                    label,
+                    sparsity,
+                    tuple(100 * (1 - record["test_error"]) for record in of_seeds),
+                    {batch: statistics.median(ratios) for batch, ratios in measured.items() if ratios},
+                    statistics.fmean(size["compact"] / size["dense"] for size in sizes),
+                    statistics.fmean(slim) if slim else None,
+                    statistics.fmean(record["test_loss"] for record in of_seeds),
+                )
+            )
+    return found
+
+
+def front(found: Sequence[Point], measure: int | str) -> list[Point]:
+    """Return the points that no other one beats, the most costly first.
+
+    A point is beaten where another one costs no more and is no less accurate, and better in one of both.
+
+    Args:
+        found: points of one network.
+        measure: a batch, for its time, or ``bytes``.
+    """
+    costs = [(cost, point) for point in found if (cost := point.cost(measure)) is not None]
+    left = [
+        (cost, point)
+        for cost, point in costs
+        if not any(
+            other <= cost and rival.accuracy >= point.accuracy and (other < cost or rival.accuracy > point.accuracy)
+            for other, rival in costs
+        )
+    ]
+    return [point for _, point in sorted(left, key=lambda pair: -pair[0])]
+
+
+def table(records: Mapping[str, Record]) -> str:
+    """Return a Markdown table a network: accuracy, times as fast at each batch, bytes; points of a front are bold."""
+    parts = []
+    for net in NETS:
+        found = points(records, net)
+        if not found:
+            continue
+        fronts = {measure: front(found, measure) for measure in (*BATCHES, "bytes")}
+        heads = ["", "sparsity", "accuracy", "loss", *[f"batch {batch}" for batch in BATCHES], "bytes", "slim file"]
+        lines = [net, "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+        for point in found:
+            speeds = [
+                _bold(f"{point.speed[batch]:.2f}x", point in fronts[batch]) if batch in point.speed else "not measured"
+                for batch in BATCHES
+            ]
+            if point.label == DENSE:
+                speeds = [_bold("1x", point in fronts[batch]) for batch in BATCHES]
+            row = [point.label, f"{100 * point.sparsity:g} %", cell(point.accuracies), f"{point.loss:.3f}", *speeds]
+            row.append(_bold(f"{point.bytes:.3f}", point in fronts["bytes"]))
+            row.append("-" if point.slim_bytes is None else f"{point.slim_bytes:.3f}")
+            lines.append(f"| {' | '.join(row)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _bold(shown: str, is_so: bool) -> str:
+    return f"**{shown}**" if is_so else shown
+
+
+def verdict(records: Mapping[str, Record]) -> str:
+    """Return where each pattern stands on the front; one that never does on that of latency is for other devices."""
+    stands: dict[str, dict[str, list[str]]] = {label: {} for label in WAYS if label != DENSE}
+    slowest = True
+    for net in NETS:
+        found = points(records, net)
+        for measure in (*BATCHES, "bytes"):
+            for point in front(found, measure):
+                if point.label != DENSE:
+                    where = f"{net}, {measure if measure == 'bytes' else f'batch {measure}'}"
+                    stands[point.label].setdefault(where, []).append(f"{100 * point.sparsity:g}")
+        slowest = slowest and not found
+    if slowest:
+        return "nothing is finished"
+    lines = []
+    for label, places in stands.items():
+        latency = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" not in where]
+        size = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" in where]
+        said = "; ".join(latency) if latency else "never: it is for other devices than this one, or for its bytes"
+        lines.append(f"{label}: on the front of latency: {said}; on that of bytes: {'; '.join(size) or 'never'}")
+    return "\n".join(lines)
+
+
+def draw(records: Mapping[str, Record], path: Path) -> None:
+    """Draw accuracy over speed and over bytes, a column a network, a line a pattern; rings mark the front."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from lightning_dynprune.atomic import write_atomically
+
+    measures = (*BATCHES, "bytes")
+    figure = Figure(figsize=(14, 13))
+    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.085, top=0.905, wspace=0.2, hspace=0.27)
+    grid = figure.subplots(len(measures), len(NETS), squeeze=False)
+    for column, net in enumerate(NETS):
+        found = points(records, net)
+        for row, measure in enumerate(measures):
+            _draw_panel(grid[row][column], found, measure, net)
+    keys = [
+        Line2D(
+            [], [], color=way.color, marker="o", markersize=4, label=label, linestyle="-" if way.only is None else ""
+        )
+        for label, way in WAYS.items()
+    ]
+    keys.append(
+        Line2D([], [], color="#111827", marker="o", markersize=9, linestyle="", fillstyle="none", label="front")
+    )
+    figure.legend(handles=keys, loc="lower center", ncols=len(keys), frameon=False, fontsize=10)
+    figure.text(0.06, 0.965, "What each pattern keeps of the accuracy, for what it saves", fontsize=15, weight="bold")
+    figure.text(
+        0.06,
+        0.942,
+        f"Test accuracy, mean and range of {len(SEEDS)} seeds, at {', '.join(f'{100 * s:g}' for s in SPARSITIES)} % "
+        "(2:4: 50 %); speed on one thread beside dense in the same rounds; compact file with zstd",
+        fontsize=10,
+        color="#4b5563",
+    )
+    write_atomically(path, lambda scratch: figure.savefig(scratch, dpi=130, facecolor="white"))
+
+
+def _draw_panel(axes: Axes, found: Sequence[Point], measure: int | str, net: str) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    def place(point: Point) -> float | None:
+        if measure == "bytes":
+            return point.bytes
+        return 1.0 if point.label == DENSE else point.speed.get(int(measure))
+
+    best = front(found, measure)
+    for label, way in WAYS.items():
+        line = [(x, point) for point in found if point.label == label and (x := place(point)) is not None]
+        if not line:
+            continue
+        across, errors = [x for x, _ in line], [100 - point.accuracy for _, point in line]
+        spread = [
+            [point.accuracy - min(point.accuracies) for _, point in line],
+            [max(point.accuracies) - point.accuracy for _, point in line],
+        ]
+        axes.errorbar(across, errors, yerr=spread[::-1], color=way.color, linewidth=1.5, elinewidth=0.8, marker="o",
+                      markersize=4, linestyle="-" if way.only is None else "")  # fmt: skip
+        on_front = [(x, 100 - point.accuracy) for x, point in line if point in best]
+        axes.plot(*zip(*on_front, strict=True) if on_front else ((), ()), color=way.color, marker="o", markersize=10,
+                  fillstyle="none", linestyle="", markeredgewidth=1.4)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.invert_yaxis()
+    if measure == "bytes":
+        axes.invert_xaxis()
+    ticks = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1) if measure == "bytes" else (0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 30)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if measure == "bytes" else f"{x:g}x"))
+    axes.yaxis.set_major_locator(
+        FixedLocator([8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90])
+    )
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 - error:g} %"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.grid(color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0, labelsize=9, labelcolor="#374151")
+    shown = "bytes, share of the dense file" if measure == "bytes" else f"times as fast as dense, batch {measure}"
+    axes.set_xlabel(shown, color="#374151")
+    axes.set_title(net, loc="left", fontsize=11, weight="bold")
+
+
+def show(records: Mapping[str, Record], path: Path) -> None:
+    """Print the tables and where patterns stand on the front, and draw the figure beside the results."""
+    print(f"\n{table(records)}\n")
+    print(verdict(records))
+    if records:
+        figure = path.with_suffix(".png")
+        draw(records, figure)
+        print(f"drawn: {figure}")
+
+
+if __name__ == "__main__":
+    runs.command_line(__doc__, runs_of, timing.RESULTS / "patterns.json", show)
