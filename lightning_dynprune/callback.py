@@ -12,6 +12,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -417,15 +418,15 @@ def _widths(groups: Mapping[str, tuple[int, int]]) -> str:
 
 
 def _input_of(batch: Any) -> Any:
-    """Return the input in a batch: the batch itself, or the first of a sequence, or what a mapping holds.
+    """Return the input in a batch, two samples of it: the batch itself if it is a tensor or a mapping, else its first.
 
     Raises:
         ValueError: the batch is something else.
     """
-    if isinstance(batch, (Tensor, Mapping)):
-        return batch
-    if isinstance(batch, Sequence) and batch:
-        return batch[0]
+    given = batch[0] if isinstance(batch, Sequence) and batch else batch
+    if isinstance(given, (Tensor, Mapping, Sequence)):
+        # The model runs many times while it is followed, so a whole batch would take its time.
+        return apply_to_collection(given, Tensor, lambda tensor: tensor[:2] if tensor.dim() else tensor)
     raise ValueError(
         f"example_input=None, and a batch of type {type(batch).__name__} does not say what the model takes; give "
         "example_input, or set example_input_array on the module"

@@ -68,7 +68,11 @@ def goes_together(strategy: str, threshold: str, schedule: str, pattern: str) ->
     strategies, schedules = REFUSED.get(pattern, ((), ()))
     if strategy in strategies or schedule in schedules:
         return False
-    return pattern == "element" or (threshold in ("topk", "mean") and schedule in ("cubic", "cosine", "acdc"))
+    if pattern == "element":
+        return True
+    if threshold == "mean":
+        return schedule == "cubic"
+    return threshold == "topk" and schedule in ("cubic", "cosine", "acdc")
 
 
 COMBINATIONS = [
