@@ -31,7 +31,7 @@ class Pt2(Format):
 
     ``torch.export.load`` unpickles parts of an archive: sample inputs (at last with ``weights_only=False``), tensor
     subclasses, custom objects; and it loads compiled code. So no such part is written, and an archive that has one is
-    not read.
+    not read. Older releases of torch write pickles alone, and so this format is refused there.
     """
 
     name = "pt2"

@@ -37,6 +37,17 @@ def test_every_model_runs_as_int8(tmp_path, name):
     assert 0 < (found - outputs).abs().max() < 0.3 * (outputs.max() - outputs.min())
 
 
+def test_convolutions_have_unsigned_weights_and_products_signed_ones(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, example = made("convnet")
+    rival = quantize(export(model, example, "onnx", tmp_path / "m.onnx"))
+    graph = onnx.load(rival.path).graph
+    kinds = {weight.name: weight.data_type for weight in graph.initializer}
+    found = {node.op_type: kinds[node.input[1]] for node in graph.node if node.op_type.endswith("Integer")}
+    assert found == {"ConvInteger": onnx.TensorProto.UINT8, "MatMulInteger": onnx.TensorProto.INT8}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.int8.onnx", "m.onnx"]
+
+
 def test_other_formats_are_refused(tmp_path):
     model, example = made("mlp")
     file = export(model, example, "pt2", tmp_path / "m.pt2")
