@@ -16,6 +16,7 @@ from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.quiet import silence_lightning
 from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_command
 from lightning_dynprune.app.run_folder import PHASES, RunFolder
+from lightning_dynprune.app.trained import expand_checkpoint
 from lightning_dynprune.atomic import write_json
 
 INTERRUPTED = 130
@@ -33,13 +34,23 @@ def main(cfg: DictConfig) -> float:
     """Run one job; in a sweep, write down a failure and let the other jobs run.
 
     Returns:
-        The accuracy (or whatever ``objective`` names); not a number for a failed job of a sweep.
+        The accuracy (or whatever ``objective`` names); not a number for a failed job of a sweep; zero for a task that
+        has none.
     """
-    # Lightning and torch take seconds to import, which --help and a refused command line need not wait for.
-    from lightning_dynprune.app.job import run_job
-
     silence_lightning()
     folder = RunFolder.of_hydra(cfg)
+    # Lightning and torch take seconds to import, which --help and a refused command line need not wait for.
+    if cfg.get("task") == "deploy":
+        from lightning_dynprune.app.deploy import run_deploy
+
+        return run_deploy(cfg)
+    if cfg.get("task") == "preflight":
+        from lightning_dynprune.app.preflight import run_preflight
+
+        run_preflight(cfg, folder)
+        return 0.0
+    from lightning_dynprune.app.job import run_job
+
     try:
         with stop_on_interrupt() as stop:
             return run_job(cfg, folder, stop)
@@ -61,9 +72,9 @@ def main(cfg: DictConfig) -> float:
 
 
 def run() -> None:
-    """Console script: make the command line of a resumed run, then hand over to Hydra."""
+    """Console script: make the command line of a run that exists already, then hand over to Hydra."""
     try:
-        sys.argv[1:] = flags_first(expand_resume(sys.argv[1:]))
+        sys.argv[1:] = flags_first(expand_checkpoint(expand_resume(sys.argv[1:])))
         main()
     except ResumeRefused as refusal:
         raise SystemExit(f"dynprune: {refusal}") from None

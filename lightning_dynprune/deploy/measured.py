@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -99,24 +99,27 @@ class DeployReport:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
-        return "\n".join([*lines, *reasons(self.rows)])
+        return "\n".join([*lines, *reasons({row.name: row.why_not for row in self.rows})])
 
 
-def reasons(rows: Sequence[Row]) -> list[str]:
+def reasons(why_not: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Return a line for each reason, with the figures that are missing for it and the forms that lack them.
+
+    Args:
+        why_not: form -> figure -> why it was not measured.
 
     Example:
         >>> missing = {"macs": "it runs outside torch", "memory": "it runs outside torch"}
-        >>> reasons([Row("slim, onnx", why_not=missing), Row("dense, onnx", why_not=missing)])
+        >>> reasons({"slim, onnx": missing, "dense, onnx": missing})
         ['macs, memory not measured: it runs outside torch (slim, onnx; dense, onnx)']
     """
     forms: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
+    for name, held in why_not.items():
         figures: dict[str, list[str]] = {}
-        for figure, why in row.why_not.items():
+        for figure, why in held.items():
             figures.setdefault(why, []).append(figure)
         for why, missing in figures.items():
-            forms.setdefault((", ".join(missing), why), []).append(row.name)
+            forms.setdefault((", ".join(missing), why), []).append(name)
     return [f"{missing} {NOT_MEASURED}: {why} ({'; '.join(names)})" for (missing, why), names in forms.items()]
 
 

@@ -135,7 +135,8 @@ def _at_one_batch(measured: Sequence[Cell]) -> str:
     if not paying:
         highest = measured[-1]
         outcome = "nothing is faster than dense" if highest.stays_dense else str(highest)
-        return f"cannot pay here: {outcome} at {100 * highest.sparsity:.0f} %"
+        noise = ", which is within noise" if highest.ratio is not None and highest.ratio.median >= PAYS else ""
+        return f"cannot pay here: {outcome} at {100 * highest.sparsity:.0f} %{noise}"
     first, last = paying[0], paying[-1]
     from_there = f"pays from {100 * first.sparsity:.0f} % on ({first})"
     return from_there if first is last else f"{from_there}, {last} at {100 * last.sparsity:.0f} %"

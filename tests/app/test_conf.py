@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from lightning_dynprune.app.main import conf_dir
+from lightning_dynprune.deploy.measure import measure
+from lightning_dynprune.deploy.preflight import preflight
 from lightning_dynprune.patterns import PATTERNS
 from lightning_dynprune.schedules import SCHEDULES
 from lightning_dynprune.strategies import STRATEGIES
@@ -66,7 +69,9 @@ def test_a_part_chosen_on_the_command_line_is_the_one_that_is_made(group, name):
         assert part.final == 0.6
 
 
-@pytest.mark.parametrize("group", ["model", "optimizer", "trainer", "logger", "targets", "data", "recipe", "guard"])
+@pytest.mark.parametrize(
+    "group", ["task", "model", "optimizer", "trainer", "logger", "targets", "data", "recipe", "guard"]
+)
 def test_every_option_of_the_other_groups_composes(group):
     assert options(group)
     for name in options(group):
@@ -80,6 +85,21 @@ def test_an_optimizer_is_made_from_parameters(name):
     make = instantiate(composed(f"optimizer={name}").optimizer)
     optimizer = make([torch.nn.Parameter(torch.ones(2))])
     assert type(optimizer).__name__.lower() == name
+
+
+@pytest.mark.parametrize(("task", "function"), [("deploy", measure), ("preflight", preflight)])
+def test_a_task_has_the_defaults_of_what_it_calls(task, function):
+    settings = OmegaConf.to_container(OmegaConf.load(conf_dir() / "task" / f"{task}.yaml"))
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    shared = {name: value for name, value in settings.items() if name in defaults and name != "calibration"}
+    assert len(shared) > 2
+    assert all(tuple(v) == defaults[n] if isinstance(v, list) else v == defaults[n] for n, v in shared.items())
+
+
+def test_training_is_the_task_without_a_task_and_has_no_settings_of_its_own():
+    assert composed() == composed("task=train")
+    assert "task" not in composed()
+    assert OmegaConf.load(conf_dir() / "task" / "train.yaml") == {}
 
 
 def test_the_recipe_asks_for_one_parameter_in_56_of_lenet_300_100():
