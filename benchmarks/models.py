@@ -76,6 +76,33 @@ class GPT(nn.Module):
         return self.head(self.norm(self.blocks(x))).transpose(1, 2)
 
 
+class Residual(nn.Module):
+    """Two convolutions with batch norms around a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv_1, self.norm_1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv_2, self.norm_2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.skip = nn.Sequential()
+        if stride > 1 or inputs != outputs:
+            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
+        y = F.relu(self.norm_1(self.conv_1(x)))
+        return F.relu(self.norm_2(self.conv_2(y)) + self.skip(x))
+
+
+def resnet_18(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 for images of 32 x 32: 11.2 M parameters; the first convolution has stride 1, and no pooling."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    inputs = 64
+    for outputs in (64, 128, 256, 512):
+        layers += [Residual(inputs, outputs, 1 if outputs == 64 else 2), Residual(outputs, outputs, 1)]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+
+
 @dataclass(frozen=True)
 class Workload:
     """A network with its optimizer and its batch, all from memory."""

@@ -76,8 +76,8 @@ class Setting:
 
     @property
     def example(self) -> Any:
-        """Inputs of the largest batch, as the parts of this package take them."""
-        return given(self.examples[max(self.examples)])
+        """Inputs of the smallest batch, as the parts of this package take them; one sample shows as much as many."""
+        return given(self.examples[min(self.examples)])
 
 
 def given(example: Example) -> Any:
@@ -167,7 +167,9 @@ def int8_by_torch(source: nn.Module, setting: Setting) -> Form:
         warnings.simplefilter("ignore")  # torch.ao says at each call that it moves to torchao
         from torch.ao.quantization import quantize_dynamic
 
-        model = quantize_dynamic(copy.deepcopy(source), {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+        # What is handed over is never replaced itself, only what is inside it.
+        inside = nn.Sequential(copy.deepcopy(source)) if type(source) is nn.Linear else copy.deepcopy(source)
+        model = quantize_dynamic(inside, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     form.calls = {batch: partial(model, *each.args, **each.kwargs) for batch, each in setting.examples.items()}
     form.evaluated = model
     form.why_not |= {

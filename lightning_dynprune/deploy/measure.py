@@ -199,7 +199,7 @@ def _row(form: Form, setting: Setting, rounds: dict[int, Rounds], evaluate: Eval
     elif "accuracy" not in row.why_not and form.evaluated is not None:
         try:
             row.accuracy = float(evaluate(form.evaluated))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             if form.name in (DENSE, "pruned"):
                 raise
             row.why_not["accuracy"] = str(error).splitlines()[0]

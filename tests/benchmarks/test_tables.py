@@ -12,6 +12,7 @@ import narrow
 import new_data
 import pytest
 import runs
+import savings
 import strategies
 import torch
 from torch import nn
@@ -110,7 +111,7 @@ def test_seen_pixels_are_those_with_a_living_connection() -> None:
     assert new_data.seen_pixels(torch.tensor([[True, False, False], [True, False, True]])) == 2
 
 
-@pytest.mark.parametrize("module", [mnist_records, narrow, new_data, runs, strategies])
+@pytest.mark.parametrize("module", [mnist_records, narrow, new_data, runs, savings, strategies])
 def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
     tried = doctest.testmod(module)
 

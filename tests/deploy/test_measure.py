@@ -150,7 +150,7 @@ def test_kernels_are_measured_where_they_win_and_said_to_lose_elsewhere() -> Non
     net = nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 10))
     schedule = {"name": "one_shot", "begin": 1}
     block = {"name": "block", "pad": True}
-    Pruner(net, sparsity=0.9, pattern=block, schedule=schedule, targets="0.weight").tick()
+    Pruner(net, sparsity=0.9, strategy="magnitude", pattern=block, schedule=schedule, targets="0.weight").tick()
     found = measure(net, torch.randn(1, 512), batches=[1], rivals=False, seconds=0.5)
     row = found["pruned, accelerated"]
     assert row.ratio[1].median > 1
@@ -181,6 +181,23 @@ def test_the_model_and_its_modes_are_as_before() -> None:
     measure(net, torch.randn(1, 1, 8, 8), batches=[1], rivals=False, seconds=0.1)
     assert all(module.training for module in net.modules())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("model", [nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4))], ids=["the layer", "inside"])
+def test_the_8_bit_rival_is_quantised_where_the_layer_is_the_whole_model_too(model: nn.Module) -> None:
+    outputs = []
+
+    def evaluate(run: Any) -> float:
+        outputs.append(run(torch.linspace(0.1, 0.9, 4)[None]))
+        return 0.0
+
+    measure(model, torch.randn(1, 4), dense=model, batches=[1], seconds=0.1, evaluate=evaluate)
+    assert len(outputs) == 5  # dense, pruned, and the three rivals
+    gaps = [float((output - outputs[0]).abs().max()) for output in outputs]
+    assert gaps[1] == 0
+    assert gaps[2] < 1e-6
+    assert 1e-6 < gaps[3] < 0.1
+    assert 1e-6 < gaps[4] < 0.1
 
 
 def test_exports_stay_where_they_were_asked_for(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_pruned_channels_stay_zero_and_the_model_slims_as_before() -> None:
     model = settled(residual())
     example = torch.randn(2, 3, 8, 8)
     schedule = {"name": "one_shot", "begin": 1}
-    Pruner(model, sparsity=0.6, pattern="channel", example_input=example, schedule=schedule).tick()
+    Pruner(
+        model, sparsity=0.6, strategy="magnitude", pattern="channel", example_input=example, schedule=schedule
+    ).tick()
     pruned = {name: module.weight == 0 for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     assert sum(int(gone.sum()) for gone in pruned.values()) > 3
     widths = slim(copy.deepcopy(model), example).widths
