@@ -80,7 +80,7 @@ def cut(contender: str, tensors: list[Tensor], sparsity: float) -> tuple[list[Te
     if contender == "dynprune":
         # The peer records nothing, so neither do we.
         schedule = OneShot(sparsity, begin=1)
-        pruner = Pruner(model, sparsity=sparsity, schedule=schedule, total_steps=2, journal=False)
+        pruner = Pruner(model, sparsity=sparsity, strategy="magnitude", schedule=schedule, total_steps=2, journal=False)
         seconds = timing.cpu_seconds(lambda: pruner.update(sparsity))
         return list(pruner.masks.tensors), seconds
     named = [(layer, "weight") for layer in layers]

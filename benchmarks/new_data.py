@@ -115,7 +115,7 @@ def known_network(settings: Mapping[str, Any], work: Path) -> nn.Module:
     share = settings["sparsity"] if start == PRUNED else 0
     path = work / f"mnist-{share:g}-{settings['epochs']}-epochs-{settings['holdout']}-held-seed-{seed}.safetensors"
     if not path.exists():
-        pruning = DynamicPruning(share, seed=seed) if start == PRUNED else None
+        pruning = DynamicPruning(share, "magnitude", seed=seed) if start == PRUNED else None
         curve, _ = fit(network, MNIST, settings, pruning)
         print(f"MNIST, {start}: {curve[-1]:.2%}")
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}

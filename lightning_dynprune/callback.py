@@ -39,9 +39,10 @@ SLIM = {"end": ("channel", "head"), "update": ("channel",)}
 class DynamicPruning(Callback):
     """Prunes a network while a Trainer trains it.
 
-    ``sparsity`` alone prunes by global magnitude, along a cubic schedule over the middle half of training. After
-    ``fit`` the model holds exact zeros and nothing else of ours. The checkpoints of the Trainer carry what a run needs
-    to go on exactly; their weights load into the plain model without this package.
+    ``sparsity`` alone prunes, over all layers at once, what the loss heeds least (``taylor``: weight x gradient), along
+    a cubic schedule over the middle half of training. After ``fit`` the model holds exact zeros and nothing else of
+    ours. The checkpoints of the Trainer carry what a run needs to go on exactly; their weights load into the plain
+    model without this package.
 
     Args:
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
@@ -86,7 +87,7 @@ class DynamicPruning(Callback):
     def __init__(
         self,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "magnitude",
+        strategy: str | Mapping[str, Any] | Strategy = "taylor",
         threshold: str | Mapping[str, Any] | Threshold | None = None,
         schedule: str | Mapping[str, Any] | Schedule | None = None,
         pattern: str | Mapping[str, Any] | Pattern = "element",

@@ -40,7 +40,7 @@ class AccuracyGuard:
     Example:
         >>> import torch
         >>> net = torch.nn.Linear(10, 1)
-        >>> pruner = Pruner(net, sparsity=0.9, schedule={"name": "one_shot", "begin": 2})
+        >>> pruner = Pruner(net, sparsity=0.9, strategy="magnitude", schedule={"name": "one_shot", "begin": 2})
         >>> guard = AccuracyGuard(max_drop=0.01, patience=1)
         >>> guard.judge(0.95, pruner)
         >>> _ = pruner.tick(), pruner.tick()

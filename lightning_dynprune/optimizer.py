@@ -46,6 +46,25 @@ def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor
             slot.masked_fill_(~keep, start)
 
 
+def applied(optimizer: Optimizer, grad: Tensor) -> Tensor:
+    """Return a gradient as an optimizer that is about to step applies it.
+
+    A fused optimizer is handed the gradients of a scaled loss and divides by the scale within its step. Where they
+    overflowed that step moves nothing, so zero stands for the gradient. No host sync.
+
+    Args:
+        optimizer: a torch optimizer.
+        grad: of one of its parameters.
+    """
+    overflowed = getattr(optimizer, "found_inf", None)
+    if overflowed is None:
+        return grad
+    grad, scale = grad.float(), getattr(optimizer, "grad_scale", None)
+    if scale is not None:
+        grad = grad / scale.to(grad.device)
+    return torch.where(overflowed.to(grad.device).bool(), 0.0, grad)
+
+
 @dataclass(frozen=True)
 class Stayed:
     """Which entries of a parameter were left when it got smaller.

@@ -20,6 +20,7 @@ from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.latent import LatentWeights
 from lightning_dynprune.masks import MaskSet, select, undrafted
+from lightning_dynprune.observation import Observation
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.owners import disown, own, refuse_two_owners
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern
@@ -29,7 +30,6 @@ from lightning_dynprune.schedules import Clock, Horizon, Schedule
 from lightning_dynprune.schedules.settings import resolved, settled
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.scores import require_finite
-from lightning_dynprune.scoring import pieces_of
 from lightning_dynprune.slimming import take_out
 from lightning_dynprune.stepping import Stepping
 from lightning_dynprune.strategies import STRATEGIES, Strategy
@@ -43,11 +43,12 @@ class Pruner:
 
     Call :meth:`tick` after every optimizer step, and :meth:`end_epoch` after the last step of an epoch where updates
     are placed on epochs. Parameters are never wrapped or renamed: after each tick pruned entries are exactly +0.0.
+    ``sparsity`` alone prunes, over all targets at once, what the loss heeds least (``taylor``: weight x gradient).
 
     Args:
         model: the network.
         optimizer: the optimizer or optimizers that train it, so that their slots are cleared at pruned entries; needed
-            by strategies that watch gradients.
+            by strategies that watch every step, as ``taylor`` does, and not by ``magnitude``.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
         strategy: what a connection is worth: a registered name, a mapping (``name`` and settings) or an instance.
         threshold: where the cut falls, likewise; by default the strategy's own, and a mapping without a ``name``
@@ -102,7 +103,7 @@ class Pruner:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "magnitude",
+        strategy: str | Mapping[str, Any] | Strategy = "taylor",
         threshold: str | Mapping[str, Any] | Threshold | None = None,
         schedule: str | Mapping[str, Any] | Schedule | None = None,
         pattern: str | Mapping[str, Any] | Pattern = "element",
@@ -136,9 +137,11 @@ class Pruner:
         if needs_optimizer and not self.optimizers:
             raise ValueError(
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
-                "give it as Pruner(model, optimizer)"
+                "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
         self.seed = seed
+        self._seeded: tuple[int, int] | None = None
+        self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
         self.lag = Clock()
         self.paused = False
@@ -164,6 +167,7 @@ class Pruner:
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
+        self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
         self._stepping = None
         if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
@@ -348,7 +352,7 @@ class Pruner:
     def observe(self) -> None:
         """Let the strategy take note of the gradients of every target; after the backward pass, before the step."""
         for position in range(len(self.targets)):
-            self._observe(position)
+            self._observation.take(position)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> None:
@@ -382,12 +386,14 @@ class Pruner:
 
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
-            RuntimeError: the strategy reads gradients or inputs and there are none; likewise.
+            RuntimeError: the strategy reads gradients or inputs and there are or were none; likewise.
         """
         clock = self.schedule_clock
         scheduled = max(self.schedule.value(clock), self.carried)
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
         self._calibration.check()
+        if asked:
+            self._observation.check()
         if self.needs_coupling:
             raise RuntimeError(
                 f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
@@ -575,20 +581,21 @@ class Pruner:
         self._at_floor = set(state["at_floor"])
         if self.latent is not None:
             self.latent.apart()
+        self._observation.resume()
         if self.units is None:
             self._coupled_state = state["units"]
         elif state["units"] is not None:
             self.units.load_state_dict(state["units"])
         self.apply()
 
+    @torch.no_grad()
     def _before_step(self, optimizer: Optimizer) -> None:
-        """Start where that waited for gradients, let latent weights into the parameters, let the strategy observe."""
-        self.start()
-        positions = self._trained_by[self.optimizers.index(optimizer)]
-        self._join(positions)
-        if self.strategy.accumulates:
-            for position in positions:
-                self._observe(position)
+        """Let latent weights into the parameters, let the strategy observe; start where that waited for gradients."""
+        number = self.optimizers.index(optimizer)
+        self._join(self._trained_by[number])
+        self._observation.before_step(number)
+        if self.start() is not None:
+            self._join(self._trained_by[number])
 
     def _after_step(self, optimizer: Optimizer) -> None:
         if self.latent is not None:
@@ -599,17 +606,6 @@ class Pruner:
         if self.latent is not None:
             for position in positions:
                 self.latent.join(position)
-
-    @torch.no_grad()
-    def _observe(self, position: int) -> None:
-        target, view = self.targets[position], self._view(position)
-        view.grad = target.parameter.grad  # as the optimizer gets it
-        if not self.strategy.elementwise:
-            self.strategy.observe(view)
-            return
-        flat = view.flat()
-        for start, stop in pieces_of(target):
-            self.strategy.observe(flat.piece(start, stop))
 
     def _record(self, asked: float, changes: Changes, deltas: Sequence[Delta]) -> Update:
         """Count an update and write it down."""
@@ -638,8 +634,8 @@ class Pruner:
             clear(self.optimizers, target.parameter, after if before is None else before & after)
 
     def _view(self, position: int) -> TargetView:
-        target = self.targets[position]
-        view = target.view(self.masks.tensors[position], self._seed(target), self._seed(target, 0), self.clock.step)
+        seed, run_seed = self._seeds_of(position)
+        view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
         if position in self._dense_gradients:
             view.grad = self._dense_gradients[position]
         return view
@@ -656,6 +652,13 @@ class Pruner:
                 "on behind the mask; use a strategy with hard masks"
             )
         return Rewind(self.model, step)
+
+    def _seeds_of(self, position: int) -> tuple[int, int]:
+        """Return a target's seed of now and that of the run; they are asked for at every step, so they are kept."""
+        if self._seeded != (self.seed, self.updates):
+            self._seeded = self.seed, self.updates
+            self._seeds = [(self._seed(target), self._seed(target, 0)) for target in self.targets]
+        return self._seeds[position]
 
     def _seed(self, target: Target, updates: int | None = None) -> int:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""

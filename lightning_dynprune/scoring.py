@@ -108,5 +108,10 @@ def scores_of(
 
 def pieces_of(target: Target) -> Iterator[tuple[int, int]]:
     """Yield the bounds of the pieces in which a target is read."""
-    size = _PIECE if target.parameter.device.type == "cpu" else _PIECE_ON_DEVICE
+    size = piece_size(target)
     return ((start, min(start + size, target.numel)) for start in range(0, target.numel, size))
+
+
+def piece_size(target: Target) -> int:
+    """Return how many entries of a target are read at once, at most."""
+    return _PIECE if target.parameter.device.type == "cpu" else _PIECE_ON_DEVICE

@@ -260,6 +260,43 @@ def test_a_strategy_observes_each_step_once_before_the_weights_move(automatic, t
     assert pruning.pruner.targets[0].state["sensitivity"].tolist() == [expected]
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_strategy_observes_what_gradient_accumulation_adds_up(automatic, tmp_path):
+    class Two(L.LightningModule):
+        automatic_optimization = automatic
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 1, bias=False)
+            self.fc.weight.data = torch.tensor([[2.0, -3.0]])
+
+        def training_step(self, batch, batch_idx):
+            loss = self.fc(torch.tensor([[1.0, 4.0], [5.0, 8.0]][batch_idx])).sum()
+            if automatic:
+                return loss
+            self.manual_backward(loss / 2)
+            return self.optimizers().step() if batch_idx else None
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    pruning = DynamicPruning(
+        sparsity=0.5, strategy={"name": "taylor", "decay": 0.0}, schedule={"name": "one_shot", "begin": 1}
+    )
+    accumulated = {"accumulate_grad_batches": 2} if automatic else {}
+    trainer([pruning], tmp_path, max_epochs=1, limit_train_batches=2, **accumulated).fit(Two(), loader())
+    # Gradients of 1 and 5, and of 4 and 8: their means are 3 and 6.
+    assert pruning.pruner.targets[0].state["sensitivity"].tolist() == [[(2.0 * 3) ** 2, (3.0 * 6) ** 2]]
+    assert pruning.pruner.clock.step == 1
+
+
+@pytest.mark.parametrize("strategy", ["taylor", "movement"])
+def test_an_update_before_an_optimizer_has_had_its_turn_is_refused_by_name(strategy, tmp_path):
+    at_once = {"name": "one_shot", "begin": 0}
+    with pytest.raises(RuntimeError, match=r"there was none yet of b\.weight; update after a step of the optimizer"):
+        trainer([DynamicPruning(sparsity=0.75, strategy=strategy, schedule=at_once)], tmp_path).fit(Gan(), loader())
+
+
 def test_two_callbacks_share_a_model_by_name(tmp_path):
     model = net()
     callbacks = [
@@ -418,13 +455,40 @@ def test_a_checkpoint_of_other_targets_is_refused(tmp_path):
         )
 
 
-def test_targets_that_nothing_trains_are_refused(tmp_path):
-    class Half(Net):
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.net[0].parameters(), lr=0.1)
+class Half(Net):
+    """Only its first layer is trained."""
 
-    with pytest.raises(ValueError, match=r"no optimizer of this Trainer holds a target \(net.3.weight"):
-        trainer([DynamicPruning(sparsity=0.5, targets="net.3.weight")], tmp_path).fit(Half(), loader())
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net[0].parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"strategy": "magnitude", "targets": "net.3.weight"},
+            r"no optimizer of this Trainer holds a target \(net.3.weight",
+        ),
+        ({"targets": "net.3.weight"}, "strategy=Taylor watches every step, and no optimizer trains net.3.weight;"),
+        # What is never seen to matter would be the first to go.
+        ({}, "no optimizer trains net.3.weight; exclude what is not trained, or give strategy='magnitude', which"),
+        ({"strategy": "movement"}, "strategy=Movement watches every step, and no optimizer trains net.3.weight"),
+    ],
+)
+def test_targets_that_nothing_trains_are_refused(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        trainer([DynamicPruning(sparsity=0.5, **settings)], tmp_path).fit(Half(), loader())
+
+
+def test_by_default_a_layer_that_is_frozen_or_excluded_is_left_alone(tmp_path):
+    excluded, frozen = Half(), net()
+    trainer([DynamicPruning(sparsity=0.5, exclude="net.3.*")], tmp_path).fit(excluded, loader())
+    frozen.net[3].requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"frozen, so not pruned: net\.3\.weight"):
+        trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(frozen, loader())
+    for model in (excluded, frozen):
+        assert int((model.net[0].weight == 0).sum()) == 400
+        assert model.net[3].weight.all()
 
 
 def test_nan_weights_stop_training_by_name(tmp_path):

@@ -268,7 +268,7 @@ def test_no_layer_is_emptied_and_one_at_its_floor_is_named_once(strategy):
 
 def test_without_a_grow_of_its_own_chance_brings_connections_back_where_the_schedule_lets_them():
     net = network()
-    pruner = Pruner(net, sparsity=0.8, schedule={"name": "one_shot", "begin": 1})
+    pruner = Pruner(net, sparsity=0.8, strategy="magnitude", schedule={"name": "one_shot", "begin": 1})
     pruner.tick()
     update = pruner.update(0.5)
     assert sum(update.dropped.values()) == 0

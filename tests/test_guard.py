@@ -25,7 +25,7 @@ class Watched:
     ) -> None:
         torch.manual_seed(0)
         self.net = nn.Linear(20, 50, bias=False)
-        settings = {"schedule": GRADUAL, "journal": {"remember_values": True}, **settings}
+        settings = {"strategy": "magnitude", "schedule": GRADUAL, "journal": {"remember_values": True}, **settings}
         self.pruner = Pruner(self.net, sparsity=sparsity, total_steps=1000, **settings)
         self.guard = AccuracyGuard(**{"max_drop": 0.01, **(guard or {})})
         self.length = length

@@ -27,7 +27,7 @@ for name in {sorted(ABOVE)!r}:
 import torch
 from lightning_dynprune import Pruner
 net = torch.nn.Linear(10, 10)
-Pruner(net, sparsity=0.9, schedule={{"name": "one_shot", "begin": 1}}).tick()
+Pruner(net, sparsity=0.9, strategy="magnitude", schedule={{"name": "one_shot", "begin": 1}}).tick()
 print(int((net.weight == 0).sum()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

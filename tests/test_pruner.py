@@ -110,7 +110,9 @@ def test_a_strategy_may_score_targets_whole():
 
 def test_an_update_tells_what_it_did():
     net = nn.Linear(10, 10, bias=False)
-    pruner = Pruner(net, sparsity=0.9, schedule={"name": "linear", "begin": 1, "end": 3, "every": 1})
+    pruner = Pruner(
+        net, sparsity=0.9, strategy="magnitude", schedule={"name": "linear", "begin": 1, "end": 3, "every": 1}
+    )
     updates = [pruner.tick() for _ in range(4)]
     assert updates[3] is None
     assert [u.step for u in updates[:3]] == [1, 2, 3]
@@ -123,7 +125,13 @@ def test_an_update_tells_what_it_did():
 def test_a_target_at_its_floor_is_named_once():
     net = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
     nn.init.constant_(net[0].weight, 1e-6)
-    pruner = Pruner(net, sparsity=0.6, min_kept=3, schedule={"name": "linear", "begin": 1, "end": 4, "every": 1})
+    pruner = Pruner(
+        net,
+        sparsity=0.6,
+        min_kept=3,
+        strategy="magnitude",
+        schedule={"name": "linear", "begin": 1, "end": 4, "every": 1},
+    )
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for _ in range(4):
@@ -135,29 +143,29 @@ def test_a_target_at_its_floor_is_named_once():
 
 def test_two_pruners_of_one_parameter_are_refused_until_one_lets_go():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    first = Pruner(net, sparsity=0.5, targets="0.*", schedule=NOW)
-    second = Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
+    first = Pruner(net, sparsity=0.5, targets="0.*", strategy="magnitude", schedule=NOW)
+    second = Pruner(net, sparsity=0.5, targets="1.*", strategy="magnitude", schedule=NOW)
     with pytest.raises(ValueError, match=r"1\.weight is pruned by another pruner already; .* call close\(\)"):
-        Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
+        Pruner(net, sparsity=0.5, targets="1.*", strategy="magnitude", schedule=NOW)
     second.close()
-    third = Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
+    third = Pruner(net, sparsity=0.5, targets="1.*", strategy="magnitude", schedule=NOW)
     del third
     gc.collect()
-    Pruner(net, sparsity=0.5, targets="1.*", schedule=NOW)
+    Pruner(net, sparsity=0.5, targets="1.*", strategy="magnitude", schedule=NOW)
     assert first.sparsity == 0.0
 
 
 def other_state(**changes):
-    pruner = Pruner(nn.Linear(4, 4), sparsity=0.5, schedule=NOW)
+    pruner = Pruner(nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule=NOW)
     return {**pruner.state_dict(), **changes}
 
 
 def test_a_state_of_other_targets_is_refused_and_nothing_changes():
     net = nn.Linear(4, 4)
-    pruner = Pruner(net, sparsity=0.5, schedule=NOW)
+    pruner = Pruner(net, sparsity=0.5, strategy="magnitude", schedule=NOW)
     pruner.tick()
     kept = list(pruner.masks.kept)
-    foreign = Pruner(nn.Sequential(nn.Linear(4, 5)), sparsity=0.5, schedule=NOW).state_dict()
+    foreign = Pruner(nn.Sequential(nn.Linear(4, 5)), sparsity=0.5, strategy="magnitude", schedule=NOW).state_dict()
     with pytest.raises(ValueError, match=r"made for other targets; 0.weight is \(5, 4\) there and no target here"):
         pruner.load_state_dict(foreign)
     with pytest.raises(ValueError, match=r"weight is \(5, 4\) there and \(4, 4\) here"):
@@ -182,7 +190,13 @@ def test_a_state_of_other_targets_is_refused_and_nothing_changes():
         ({"sparsity": 0.5, "schedule": Cubic(0.6, begin=1, end=2, every=1)}, ValueError, "contradicts the schedule's"),
         ({"schedule": Cubic(1.6, begin=1, end=2, every=1)}, ValueError, r"schedule: final=1.6 is not accepted"),
         ({"sparsity": 0.5, "schedule": "cubic"}, ValueError, "is a share of training, whose length is not known"),
-        ({"sparsity": 0.5, "strategy": "taylor", "schedule": NOW}, ValueError, "watches every step, so it needs"),
+        (
+            {"sparsity": 0.5, "schedule": NOW},
+            ValueError,
+            r"strategy=Taylor watches every step, so it needs the optimizer; give it as Pruner\(model, optimizer\), or "
+            "give strategy='magnitude', which needs none",
+        ),
+        ({"sparsity": 0.5, "strategy": "surgery", "schedule": NOW}, ValueError, "watches every step, so it needs"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(settings, error, message):
@@ -192,7 +206,7 @@ def test_what_cannot_work_is_refused_in_words(settings, error, message):
 
 def test_update_may_be_called_by_hand():
     net = nn.Linear(10, 10, bias=False)
-    pruner = Pruner(net, sparsity=0.9, schedule=NOW)
+    pruner = Pruner(net, sparsity=0.9, strategy="magnitude", schedule=NOW)
     assert pruner.update(0.25).sparsity == 0.25
     with pytest.raises(ValueError, match="sparsity=2 is not accepted"):
         pruner.update(2)
@@ -201,7 +215,7 @@ def test_update_may_be_called_by_hand():
 def test_empty_and_single_entry_targets_are_cut_too():
     net = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Linear(4, 5, bias=False)])
     net.append(nn.Linear(0, 3, bias=False))
-    pruner = Pruner(net, sparsity=0.5, schedule=NOW)
+    pruner = Pruner(net, sparsity=0.5, strategy="magnitude", schedule=NOW)
     pruner.tick()
     assert pruner.masks.kept[0] == 1
     assert sum(pruner.masks.kept) == 21 - 11
@@ -211,7 +225,7 @@ def test_mixed_precision_targets_share_one_exact_cut():
     torch.manual_seed(0)
     net = nn.ModuleList([nn.Linear(50, 50), nn.Linear(50, 50).double(), nn.Linear(50, 50).bfloat16()])
     before = [layer.weight.detach().double().abs().view(-1) for layer in net]
-    pruner = Pruner(net, sparsity=0.7, schedule=NOW)
+    pruner = Pruner(net, sparsity=0.7, strategy="magnitude", schedule=NOW)
     pruner.tick()
     order = torch.cat(before).sort(descending=True, stable=True).indices[: 7500 - 5250]
     expected = torch.zeros(7500, dtype=torch.bool).index_fill_(0, order, True)

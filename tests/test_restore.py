@@ -213,7 +213,9 @@ def test_without_a_journal_it_refuses():
 def test_a_restore_leaves_living_values_alone_though_inputs_wait_for_a_refit():
     torch.manual_seed(0)
     net = nn.Linear(6, 4, bias=False)
-    pruner = Pruner(net, sparsity=0.5, schedule={"name": "one_shot", "begin": 1}, reconstruct=True)
+    pruner = Pruner(
+        net, sparsity=0.5, strategy="magnitude", schedule={"name": "one_shot", "begin": 1}, reconstruct=True
+    )
     pruner.calibrate([torch.randn(32, 6)])
     pruner.tick()
     pruner.calibrate([torch.randn(32, 6)])

@@ -19,7 +19,7 @@ class Taylor(Strategy):
     """``(w dL/dw)^2``, averaged over steps: ``s <- decay s + (1 - decay) (w dL/dw)^2``.
 
     Remembers one float32 a connection (4 bytes). Gradients are read as the optimizer gets them; a pruned connection has
-    w = 0 and so sinks towards 0.
+    w = 0 and so sinks towards 0. A target that no gradient ever reaches scores 0 and is pruned first, with a warning.
 
     Args:
         decay: weight of the past, in [0, 1].

@@ -81,7 +81,9 @@ def test_a_sparsity_that_edges_put_out_of_reach_is_refused():
 def test_the_sparsity_counts_the_dense_edge():
     net = nn.Sequential(nn.Linear(10, 20))
     schedule = {"name": "one_shot", "begin": 1}
-    pruner = Pruner(net, sparsity=0.5, pattern={"name": "block", "rows": 8, "pad": True}, schedule=schedule)
+    pruner = Pruner(
+        net, sparsity=0.5, pattern={"name": "block", "rows": 8, "pad": True}, strategy="magnitude", schedule=schedule
+    )
     pruner.tick()
     # 100 of 200 connections are 12.5 blocks of 8.
     assert int((net[0].weight == 0).sum()) in (96, 104)
@@ -93,7 +95,14 @@ def test_a_bias_has_no_blocks():
     with pytest.raises(ValueError, match=r"0\.bias has 1 dimension"):
         Pruner(net, sparsity=0.5, pattern={"name": "block", "rows": 8}, targets=["0.weight", "0.bias"], total_steps=9)
     padded = {"name": "block", "rows": 8, "pad": True}
-    pruner = Pruner(net, sparsity=0.5, pattern=padded, targets=["0.*"], schedule={"name": "one_shot", "begin": 1})
+    pruner = Pruner(
+        net,
+        sparsity=0.5,
+        pattern=padded,
+        targets=["0.*"],
+        strategy="magnitude",
+        schedule={"name": "one_shot", "begin": 1},
+    )
     pruner.tick()
     assert bool((net[0].bias != 0).all())
     assert find_targets(net)[0].name == "0.weight"

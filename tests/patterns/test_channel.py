@@ -47,7 +47,8 @@ IMAGES = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 def pruned(net: nn.Module, sparsity: float, example=None, **settings) -> Pruner:
     example = torch.ones(1, 3) if example is None else example
-    pruner = Pruner(net, sparsity=sparsity, schedule=NOW, example_input=example, **{"pattern": "channel", **settings})
+    settings = {"strategy": "magnitude", "pattern": "channel", **settings}
+    pruner = Pruner(net, sparsity=sparsity, schedule=NOW, example_input=example, **settings)
     pruner.tick()
     pruner.close()
     return pruner
@@ -146,7 +147,7 @@ def test_a_model_without_units_of_targets_is_refused():
 
 
 def test_an_update_without_an_example_says_what_to_give():
-    pruner = Pruner(mlp(), sparsity=0.5, schedule=NOW, pattern="channel")
+    pruner = Pruner(mlp(), sparsity=0.5, strategy="magnitude", schedule=NOW, pattern="channel")
     with pytest.raises(RuntimeError, match=r"call pruner\.couple"):
         pruner.tick()
     pruner.couple(torch.ones(1, 3))
@@ -171,7 +172,7 @@ def test_what_lets_connections_return_is_refused(settings, message):
 
 def test_couple_is_for_patterns_with_such_units():
     with pytest.raises(ValueError, match="pattern element has no units"):
-        Pruner(mlp(), sparsity=0.5, schedule=NOW).couple(torch.ones(1, 3))
+        Pruner(mlp(), sparsity=0.5, strategy="magnitude", schedule=NOW).couple(torch.ones(1, 3))
 
 
 def test_a_model_that_cannot_be_followed_is_refused_in_words():
@@ -192,7 +193,13 @@ def test_restored_units_return_with_what_they_had_beside_the_targets_too():
     net(IMAGES)
     before = copy.deepcopy(net.state_dict())
     pruner = Pruner(
-        net, sparsity=0.6, schedule=NOW, pattern="channel", example_input=IMAGES, journal={"remember_values": True}
+        net,
+        sparsity=0.6,
+        strategy="magnitude",
+        schedule=NOW,
+        pattern="channel",
+        example_input=IMAGES,
+        journal={"remember_values": True},
     )
     pruner.tick()
     state = pruner.state_dict()
@@ -202,7 +209,13 @@ def test_restored_units_return_with_what_they_had_beside_the_targets_too():
     resumed = residual()
     resumed.load_state_dict(weights)
     again = Pruner(
-        resumed, sparsity=0.6, schedule=NOW, pattern="channel", example_input=IMAGES, journal={"remember_values": True}
+        resumed,
+        sparsity=0.6,
+        strategy="magnitude",
+        schedule=NOW,
+        pattern="channel",
+        example_input=IMAGES,
+        journal={"remember_values": True},
     )
     again.load_state_dict(state)
     again.restore(0)
@@ -212,7 +225,7 @@ def test_restored_units_return_with_what_they_had_beside_the_targets_too():
 
 def test_clipped_gradient_norms_leave_out_what_pruned_units_have_beside_the_targets():
     net = residual()
-    pruner = Pruner(net, sparsity=0.6, schedule=NOW, pattern="channel", example_input=IMAGES)
+    pruner = Pruner(net, sparsity=0.6, strategy="magnitude", schedule=NOW, pattern="channel", example_input=IMAGES)
     pruner.tick()
     net(IMAGES).sum().backward()
     pruner.mask_gradients()

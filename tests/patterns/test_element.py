@@ -32,6 +32,7 @@ def test_a_pattern_of_larger_units_is_cut_and_written_whole():
         net,
         sparsity=0.75,
         pattern=Row(),
+        strategy="magnitude",
         schedule={"name": "linear", "begin": 1, "end": 3, "every": 1, "initial": 0.25},
     )
     rows = []

@@ -24,7 +24,7 @@ def attending() -> Attending:
 def test_the_smallest_heads_go_with_queries_keys_values_and_their_columns():
     net = attending()
     # 48 x 6 + 6 x 16 + 5 x 36 connections, a head has 12 x 6 + 6 x 4 = 96 of them.
-    pruner = Pruner(net, sparsity=192 / 564, schedule=NOW, pattern="head")
+    pruner = Pruner(net, sparsity=192 / 564, strategy="magnitude", schedule=NOW, pattern="head")
     pruner.tick()
     assert pruner.units.counts == [2]
     rows = (net.qkv.weight == 0).all(1).view(3, 4, 4)
@@ -37,7 +37,7 @@ def test_the_smallest_heads_go_with_queries_keys_values_and_their_columns():
 
 def test_what_heads_are_left_compute_the_same_alone():
     net = attending()
-    Pruner(net, sparsity=0.34, schedule=NOW, pattern="head").tick()
+    Pruner(net, sparsity=0.34, strategy="magnitude", schedule=NOW, pattern="head").tick()
     x = torch.randn(2, 1, 6, 6)
     whole = net(x)
     keep = (net.qkv.weight != 0).all(1)
@@ -61,7 +61,7 @@ def test_torchs_attention_is_pruned_by_heads():
             return self.attention(x, x, x)[0]
 
     net = Module()
-    pruner = Pruner(net, sparsity=0.5, schedule=NOW, pattern="head")
+    pruner = Pruner(net, sparsity=0.5, strategy="magnitude", schedule=NOW, pattern="head")
     pruner.tick()
     rows = (net.attention.in_proj_weight == 0).all(1).view(3, 4, 2).all(2)
     assert rows.sum(1).tolist() == [2, 2, 2]
@@ -71,4 +71,4 @@ def test_torchs_attention_is_pruned_by_heads():
 
 def test_a_model_without_attention_is_refused():
     with pytest.raises(ValueError, match="pattern head: no unit of the model"):
-        Pruner(nn.Linear(4, 4), sparsity=0.5, schedule=NOW, pattern="head")
+        Pruner(nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule=NOW, pattern="head")

@@ -14,7 +14,7 @@ SCHEDULE = {"name": "linear", "begin": 1, "end": 4, "every": 1}
 
 
 def pruned(net: nn.Module, ticks: int = 4, **settings) -> Pruner:
-    pruner = Pruner(net, schedule=SCHEDULE, **settings)
+    pruner = Pruner(net, schedule=SCHEDULE, **{"strategy": "magnitude", **settings})
     for _ in range(ticks):
         pruner.tick()
     return pruner
@@ -81,7 +81,13 @@ def test_reconstruction_refits_what_stays_of_each_group():
     plain.load_state_dict(net.state_dict())
     errors = []
     for model, reconstruct in ((net, True), (plain, False)):
-        pruner = Pruner(model, pattern="n_m", reconstruct=reconstruct, schedule={"name": "one_shot", "begin": 1})
+        pruner = Pruner(
+            model,
+            pattern="n_m",
+            reconstruct=reconstruct,
+            strategy="magnitude",
+            schedule={"name": "one_shot", "begin": 1},
+        )
         if reconstruct:
             pruner.calibrate([inputs])
         pruner.tick()

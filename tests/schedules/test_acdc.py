@@ -49,7 +49,8 @@ def test_in_a_dense_phase_every_connection_is_back_at_zero_and_trains():
     torch.manual_seed(0)
     net = nn.Linear(10, 10, bias=False)
     adam = torch.optim.Adam(net.parameters(), lr=0.01)
-    pruner = Pruner(net, adam, sparsity=0.8, schedule={"name": "acdc", "begin": 2, "end": 8, "every": 2})
+    schedule = {"name": "acdc", "begin": 2, "end": 8, "every": 2}
+    pruner = Pruner(net, adam, sparsity=0.8, strategy="magnitude", schedule=schedule)
     pruned = []
     for step in range(1, 11):
         adam.zero_grad()

@@ -32,6 +32,7 @@ class Itself(Strategy):
 def pruned_once(weight: list[list[float]], **settings) -> Tensor:
     net = nn.Linear(len(weight[0]), len(weight), bias=False)
     net.weight.data = torch.tensor(weight)
+    settings = {"strategy": "magnitude", **settings}
     pruner = Pruner(net, sparsity=0.99, schedule={"name": "one_shot", "begin": 1}, **settings)
     pruner.tick()
     pruner.close()
@@ -119,7 +120,7 @@ def test_a_rule_relative_to_the_living_prunes_on_until_the_ceiling():
     torch.manual_seed(0)
     net = nn.Linear(100, 100, bias=False)
     schedule = {"name": "constant", "begin": 1, "end": 40, "every": 1}
-    pruner = Pruner(net, sparsity=0.8, threshold=Mean(0.1), schedule=schedule, total_steps=40)
+    pruner = Pruner(net, sparsity=0.8, threshold=Mean(0.1), strategy="magnitude", schedule=schedule, total_steps=40)
     reached = []
     for _ in range(40):
         pruner.tick()
@@ -134,7 +135,7 @@ def test_a_setting_may_be_a_schedule():
     net.weight.data = torch.arange(1.0, 11.0).view(1, 10)
     theta = Linear(8.0, initial=0.0, begin=2, end=4, every=1)
     schedule = {"name": "constant", "begin": 1, "end": 4, "every": 1}
-    pruner = Pruner(net, sparsity=0.9, threshold=Fixed(theta), schedule=schedule, total_steps=4)
+    pruner = Pruner(net, sparsity=0.9, threshold=Fixed(theta), strategy="magnitude", schedule=schedule, total_steps=4)
     kept = []
     for _ in range(4):
         pruner.tick()
@@ -182,6 +183,7 @@ def test_layer_reaches_each_targets_own_sparsity_by_equal_shares_of_the_way():
         net,
         threshold={"name": "topk", "scope": "layer"},
         targets={"0.weight": 0.8, "*": 0.4},
+        strategy="magnitude",
         schedule={"name": "linear", "begin": 1, "end": 3, "every": 1},
     )
     assert pruner.target_sparsity == pytest.approx(0.6)
