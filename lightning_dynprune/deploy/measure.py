@@ -29,6 +29,7 @@ from lightning_dynprune.deploy.forms import (
     recalibrated,
     slimmed,
 )
+from lightning_dynprune.deploy.heap import settled_heap
 from lightning_dynprune.deploy.latency import Rounds, clock_of, take_turns
 from lightning_dynprune.deploy.macs import count_macs
 from lightning_dynprune.deploy.measured import DeployReport, Row
@@ -107,7 +108,7 @@ def measure(
     had_dense, dense_is_trained = dense is not None, dense_is_trained and dense is not None
     dense = copy.deepcopy(dense).eval() if dense is not None else _filled(model)
     pruned = copy.deepcopy(model).eval()
-    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), settled_heap():
         for network in (dense, pruned):
             with quiet(network):
                 call(network, given(examples[max(sizes)]))

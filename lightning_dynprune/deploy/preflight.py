@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_dynprune.checks import check_real, check_share
 from lightning_dynprune.deploy.export.example import Example
+from lightning_dynprune.deploy.heap import settled_heap
 from lightning_dynprune.deploy.latency import Latency, clock_of, take_turns
 from lightning_dynprune.deploy.measure import batched, described
 from lightning_dynprune.deploy.outlook import Cell, Outlook
@@ -33,6 +34,7 @@ DEFAULTS: tuple[Any, ...] = (
 
 
 @torch.no_grad()
+@settled_heap()
 def preflight(
     model: nn.Module,
     example_input: Any,
