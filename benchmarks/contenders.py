@@ -53,6 +53,11 @@ def dynprune(network: nn.Module) -> list[L.Callback]:
     return [DynamicPruning(schedule=OneShot(SPARSITY, begin=WARM_STEPS))]
 
 
+def dynprune_by_magnitude(network: nn.Module) -> list[L.Callback]:
+    """Prune likewise, by a strategy that needs nothing of the steps between updates."""
+    return [DynamicPruning(strategy="magnitude", schedule=OneShot(SPARSITY, begin=WARM_STEPS))]
+
+
 def torch_prune(network: nn.Module) -> list[L.Callback]:
     """Prune after the first, short epoch by ``torch.nn.utils.prune``."""
     weights = named_weights(network)
@@ -85,7 +90,8 @@ BASE = "no pruning"
 CONTENDERS: dict[str, Callable[[nn.Module], list[L.Callback]]] = {
     BASE: nothing,
     "no pruning, again": nothing,
-    "dynprune": dynprune,
+    "DynamicPruning": dynprune,
+    "DynamicPruning, magnitude": dynprune_by_magnitude,
     "torch.nn.utils.prune": torch_prune,
     "Lightning ModelPruning": model_pruning,
     "torch.ao.pruning": ao_pruning,

@@ -5,15 +5,15 @@
 
 Every contender trains the same network by a real Lightning ``Trainer`` with a CSV logger, its weights
 pruned to 90 % after the first steps, before measuring starts: nothing (the base), nothing once more (the
-control), ``DynamicPruning`` with its logging as it comes, ``torch.nn.utils.prune``, Lightning's
-``ModelPruning`` and ``torch.ao.pruning``. The trainers live side by side in one process, each in a thread
-that waits inside its data iterator until it is its turn to take a few steps; so turns alternate, only one
-thread ever runs, and CPU time is counted.
+control), ``DynamicPruning`` with its strategy and logging as they come, the same with ``magnitude``, which
+watches no steps, ``torch.nn.utils.prune``, Lightning's ``ModelPruning`` and ``torch.ao.pruning``. The
+trainers live side by side in one process, each in a thread that waits inside its data iterator until it is
+its turn to take a few steps; so turns alternate, only one thread ever runs, and CPU time is counted.
 
-Prints three tables and writes JSON: the time of a step between updates over that of the base (median and
-quartiles over the rounds); the time of a whole run with the default schedule over one without; and the
-bytes a connection that a contender adds to the peak of resident memory, while training and at set-up,
-each run in a process of its own.
+Prints tables and writes JSON: the time of a step between updates over that of the base (median and
+quartiles over the rounds); the time of a whole run with the default schedule, by both strategies, over one
+without; and the bytes a connection that a contender adds to the peak of resident memory, while training and
+at set-up, each run in a process of its own.
 """
 
 from __future__ import annotations
@@ -82,30 +82,42 @@ def between_updates(name: str, plan: Plan) -> dict[str, dict]:
     }
 
 
+WHOLE_RUNS = {
+    BASE: nothing,
+    "DynamicPruning": lambda network: [DynamicPruning(SPARSITY)],
+    "DynamicPruning, magnitude": lambda network: [DynamicPruning(SPARSITY, "magnitude")],
+}
+
+
 def whole_run(name: str, plan: Plan) -> dict[str, Any]:
-    """Time whole runs with ``DynamicPruning(sparsity=0.9)`` as it comes, beside runs without."""
-    pair = {"with": lambda network: [DynamicPruning(sparsity=SPARSITY)], "without": nothing}
-    totals: dict[str, list[float]] = {key: [] for key in pair}
+    """Time whole runs with ``DynamicPruning(sparsity=0.9)``, by both strategies, beside runs without."""
+    totals: dict[str, list[float]] = {key: [] for key in WHOLE_RUNS}
     for _ in range(plan.runs):
         with tempfile.TemporaryDirectory() as folder:
             running = {
-                key: Training(WORKLOADS[name], prepare, plan.steps, folder, plan.run) for key, prepare in pair.items()
+                key: Training(WORKLOADS[name], prepare, plan.steps, folder, plan.run)
+                for key, prepare in WHOLE_RUNS.items()
             }
-            spent = dict.fromkeys(pair, 0.0)
+            spent = dict.fromkeys(WHOLE_RUNS, 0.0)
             while not all(training.is_done for training in running.values()):
                 for key, training in running.items():
                     if not training.is_done:
                         spent[key] += training.turn()
-            for key in pair:
+            for key in WHOLE_RUNS:
                 totals[key].append(spent[key])
-            reached = zeros(running["with"].network)
+            reached = {key: zeros(training.network) for key, training in running.items()}
         gc.collect()
     return {
         "steps": plan.run,
         "runs": plan.runs,
-        "ratio": timing.ratio_summary(totals["with"], totals["without"]),
-        "seconds": {key: timing.summary(values) for key, values in totals.items()},
-        "zeros": reached,
+        "contenders": {
+            key: {
+                "ratio": timing.ratio_summary(values, totals[BASE]),
+                "seconds": timing.summary(values),
+                "zeros": reached[key],
+            }
+            for key, values in totals.items()
+        },
     }
 
 
@@ -173,13 +185,15 @@ def tables(steps: dict[str, dict], runs: dict[str, dict], used: dict[str, dict])
                 f"{row['zeros']:.2%}",
             )
         shown.append(table)
-    table = Table("network", title="A whole run, DynamicPruning(sparsity=0.9) as it comes")
-    for heading in ("steps", "seconds with", "without", "ratio", "zeros at the end"):
-        table.add_column(heading, justify="right")
     for name, run in runs.items():
-        seconds = [f"{run['seconds'][key]['median']:.1f}" for key in ("with", "without")]
-        table.add_row(name, str(run["steps"]), *seconds, _spread(run["ratio"]), f"{run['zeros']:.2%}")
-    shown.append(table)
+        table = Table(
+            "contender", title=f"A whole run of {run['steps']} steps to {SPARSITY:.0%}, updates and all: {name}"
+        )
+        for heading in ("seconds", "over no pruning", "zeros at the end"):
+            table.add_column(heading, justify="right")
+        for key, row in run["contenders"].items():
+            table.add_row(key, f"{row['seconds']['median']:.1f}", _spread(row["ratio"]), f"{row['zeros']:.2%}")
+        shown.append(table)
     aim = AIMS["bytes a connection"]
     table = Table("contender", title=f"Peak memory added, bytes a connection: {MLP} (aim {aim} while training)")
     for heading in ("while training", "at set-up and update"):
