@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 import runs
 import timing
 from runs import Record, Run
-from strategies import cell
+from strategies import DEPTH, cell
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
@@ -563,25 +563,22 @@ def _bold(shown: str, is_so: bool) -> str:
 
 def verdict(records: Mapping[str, Record]) -> str:
     """Return where each pattern stands on the front; one that never does on that of latency is for other devices."""
-    stands: dict[str, dict[str, list[str]]] = {label: {} for label in WAYS if label != DENSE}
-    slowest = True
-    for net in NETS:
-        found = points(records, net)
+    of_net = {net: points(records, net) for net in NETS}
+    finished = {point.label for found in of_net.values() for point in found}
+    stands: dict[str, dict[str, list[str]]] = {label: {} for label in WAYS if label != DENSE and label in finished}
+    for net, found in of_net.items():
         for measure in (*BATCHES, "bytes"):
             for point in front(found, measure):
                 if point.label != DENSE:
                     where = f"{net}, {measure if measure == 'bytes' else f'batch {measure}'}"
                     stands[point.label].setdefault(where, []).append(f"{100 * point.sparsity:g}")
-        slowest = slowest and not found
-    if slowest:
-        return "nothing is finished"
     lines = []
     for label, places in stands.items():
         latency = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" not in where]
         size = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" in where]
         said = "; ".join(latency) if latency else "never: it is for other devices than this one, or for its bytes"
         lines.append(f"{label}: on the front of latency: {said}; on that of bytes: {'; '.join(size) or 'never'}")
-    return "\n".join(lines)
+    return "\n".join(lines) or "no pattern is finished"
 
 
 def draw(records: Mapping[str, Record], path: Path) -> None:
@@ -622,7 +619,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
 
 
 def _draw_panel(axes: Axes, found: Sequence[Point], measure: int | str, net: str) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     def place(point: Point) -> float | None:
         if measure == "bytes":
@@ -646,15 +643,16 @@ def _draw_panel(axes: Axes, found: Sequence[Point], measure: int | str, net: str
                   fillstyle="none", linestyle="", markeredgewidth=1.4)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.invert_yaxis()
+    errors = [100 - accuracy for point in found for accuracy in point.accuracies]
+    if errors:
+        control = min((100 - point.accuracy for point in found if point.label == DENSE), default=min(errors))
+        axes.set_ylim(min(max(errors), DEPTH * control) * 1.03, min(errors) * 0.97)
     if measure == "bytes":
         axes.invert_xaxis()
     ticks = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1) if measure == "bytes" else (0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 30)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if measure == "bytes" else f"{x:g}x"))
-    axes.yaxis.set_major_locator(
-        FixedLocator([8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90])
-    )
+    axes.yaxis.set_major_locator(MaxNLocator(7))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 - error:g} %"))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
