@@ -45,6 +45,8 @@ SEEDS = (0, 1)
 SHARE = 0.5  # of the multiply-adds that is kept
 AIM = 1.6  # times as fast as dense, by half the multiply-adds
 WAYS = ("dense", "channel")
+# By validation accuracy after a fine-tune half as long, norms estimated anew: magnitude 76.3 %, taylor 52.7 %, which
+# takes more of the early layers; dense 83.7 %. The rate is not tuned.
 SETTINGS = {
     "samples": 3_000,
     "held": 1_000,
@@ -54,7 +56,7 @@ SETTINGS = {
     "batch": 32,
     "rate": 1e-3,
     "measure": 6.0,
-    "strategy": "taylor",
+    "strategy": "magnitude",
     "pattern": {"name": "channel", "round_to": 8, "relative": True},
     "kept_macs": SHARE,
     "most": 0.8,  # sparsity up to which the rehearsal looks
@@ -164,6 +166,8 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
             example_input=example[:2],
             seed=settings["seed"],
         )
+    # The rehearsal drew for dropout; both trainings shall draw the same.
+    L.seed_everything(settings["seed"], verbose=False)
     trainer, module, seconds = patterns.fit(network, 10, batches, settings, pruning)
     if pruning is not None:
         found |= {"sparsity": pruning.sparsity, "layers": pruning.layer_sparsity}
