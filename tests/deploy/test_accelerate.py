@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 from collections.abc import Iterator
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy import accelerate as file
 from lightning_dynprune.deploy.accelerate import accelerate
 from lightning_dynprune.deploy.kernels import CSR, Block, BlockBatched, BlockRows, Kernel, trial
 from lightning_dynprune.deploy.kernels.arrivals import difference
 from lightning_dynprune.deploy.kernels.choice import apply_choice, restore
 from lightning_dynprune.deploy.latency import Ratio, ratios
+
+# The package's name of the same spelling is the function.
+file = importlib.import_module("lightning_dynprune.deploy.accelerate")
 
 
 @pytest.fixture(autouse=True)
