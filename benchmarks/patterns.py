@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor, nn
 
-    from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.interrupt import StopRequest
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -255,7 +254,7 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
             own["pattern"] = {**own["pattern"], "relative": settings["relative"]}
         pruning = DynamicPruning(settings["sparsity"], **own, example_input=samples[0][:2], seed=settings["seed"])
     batches = TensorBatches(*samples, settings["batch"], settings["seed"])
-    trainer, module, seconds = fit(network, net.classes, batches, settings, pruning)
+    trainer, module, seconds = fit(network, net.classes, batches, settings, [] if pruning is None else [pruning])
     held, tested = [
         trainer.validate(module, TensorBatches(*part, batch_size=500, seed=None), verbose=False)[0] for part in others
     ]
@@ -297,14 +296,14 @@ def begun(net: Net, settings: Mapping[str, Any], work: Path) -> nn.Module:
     path = work / f"{'-'.join(f'{key}-{value}' for key, value in start.items())}.safetensors"
     if not path.exists():
         samples, *_ = net.samples(start["samples"])
-        fit(network, net.classes, TensorBatches(*samples, start["batch"], start["seed"]), start, None)
+        fit(network, net.classes, TensorBatches(*samples, start["batch"], start["seed"]), start)
         write_atomically(path, lambda scratch: save_file(network.state_dict(), scratch))
     network.load_state_dict(load_file(path))
     return network
 
 
 def fit(
-    network: nn.Module, classes: int, batches: Any, settings: Mapping[str, Any], pruning: DynamicPruning | None
+    network: nn.Module, classes: int, batches: Any, settings: Mapping[str, Any], callbacks: Sequence[L.Callback] = ()
 ) -> tuple[L.Trainer, L.LightningModule, float]:
     """Train a network by a plain Trainer, with Adam and a cosine.
 
@@ -313,7 +312,7 @@ def fit(
         classes: number of scores.
         batches: a sized iterable of inputs and labels.
         settings: epochs and rate.
-        pruning: prunes during the training; None trains densely.
+        callbacks: as DynamicPruning; none trains densely.
 
     Returns:
         The Trainer, the module around the network, and the seconds of training.
@@ -328,7 +327,7 @@ def fit(
     trainer = L.Trainer(
         max_epochs=settings["epochs"],
         accelerator="cpu",
-        callbacks=[history] if pruning is None else [pruning, history],
+        callbacks=[*callbacks, history],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

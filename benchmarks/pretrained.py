@@ -9,19 +9,18 @@ one) learns Fashion-MNIST, enlarged to 3 x 96 x 96, in a short fine-tune: densel
 half the multiply-adds are left. Both see the same images in the same order, with the same steps and rates. For the time
 it takes on a CPU they are some thousand images, which SETTINGS holds, and the first 2,000 of the test.
 
-Which sparsity leaves half the multiply-adds is found before the training: a copy is pruned little by little on the same
-images, without a step, and what its masks leave is counted. The sparsity counts connections, and the last layers have
-most of them but few of the multiply-adds. After the training the pruned network is slimmed: the outputs are compared,
-its multiply-adds are counted as torch executes them, and it takes turns with the dense one on one thread, by CPU time.
-What a new estimate of the batch norms' running values changes is a line of its own, for both.
+Sparsity counts connections, of which the last layers have most, and few of the multiply-adds. So the schedule rises
+until what the masks leave is half of these, and is then held. After the training the pruned network is slimmed: the
+outputs are compared, its multiply-adds are counted as torch executes them, and it takes turns with the dense one on one
+thread, by CPU time. What a new estimate of the batch norms' running values changes is a line of its own, for both.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain, islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +32,11 @@ from runs import Record, Run
 from strategies import cell
 
 if TYPE_CHECKING:
+    import lightning.pytorch as L
     from matplotlib.axes import Axes
     from torch import Tensor, nn
 
+    from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.data.batches import TensorBatches
     from lightning_dynprune.app.interrupt import StopRequest
 
@@ -58,9 +59,9 @@ SETTINGS = {
     "measure": 6.0,
     "strategy": "magnitude",
     "pattern": {"name": "channel", "round_to": 8, "relative": True},
+    "sparsity": 0.6,
+    "schedule": {"name": "linear", "begin": 0.1, "end": 0.75},
     "kept_macs": SHARE,
-    "most": 0.8,  # sparsity up to which the rehearsal looks
-    "rehearsal": 48,  # steps
     "recalibration": 16,  # batches
 }
 SHORT = {"samples": 96, "held": 64, "tested": 64, "epochs": 1, "measure": 0.5}
@@ -158,17 +159,16 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
     found: Record = {}
     pruning = None
     if settings["way"] == "channel":
-        found["asked"] = sparsity_for(network, settings, batches)
         pruning = DynamicPruning(
-            found["asked"],
+            settings["sparsity"],
             settings["strategy"],
+            schedule=settings["schedule"],
             pattern=settings["pattern"],
             example_input=example[:2],
             seed=settings["seed"],
         )
-    # The rehearsal drew for dropout; both trainings shall draw the same.
-    L.seed_everything(settings["seed"], verbose=False)
-    trainer, module, seconds = patterns.fit(network, 10, batches, settings, pruning)
+    callbacks = [] if pruning is None else [pruning, holding(pruning, positions(network, example[:1]), settings)]
+    trainer, module, seconds = patterns.fit(network, 10, batches, settings, callbacks)
     if pruning is not None:
         found |= {"sparsity": pruning.sparsity, "layers": pruning.layer_sparsity}
 
@@ -186,61 +186,30 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
     return {**found, "seconds": seconds, **deployed(network, example, settings, folder, macs)}
 
 
-def sparsity_for(network: nn.Module, settings: Mapping[str, Any], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the sparsity that leaves the wanted share of the multiply-adds, by a rehearsal on a copy.
-
-    The copy is fine-tuned for a few steps, so that its new last layer has learnt something, and then pruned further at
-    each step, until what its masks leave falls to the share.
+def holding(pruning: DynamicPruning, places: Mapping[str, int], settings: Mapping[str, Any]) -> L.Callback:
+    """Return a callback that lets no more be pruned once the masks leave the wanted share of the multiply-adds.
 
     Args:
-        network: as the training will begin; it is not changed.
-        settings: of the run.
-        batches: of the training.
-
-    Raises:
-        RuntimeError: all that may be pruned leaves more.
+        pruning: what prunes; it comes before this one.
+        places: how often each of its targets is used for one sample.
+        settings: ``kept_macs``, the share.
     """
-    import copy
+    from lightning.pytorch.callbacks import LambdaCallback
 
-    import torch
-    from torch.nn.functional import cross_entropy
+    def hold(*_: object) -> None:
+        pruner = pruning.pruner
+        assert pruner is not None
+        if not pruner.paused and share_of_macs(pruning.masks, places) <= settings["kept_macs"]:
+            pruner.paused = True
 
-    from lightning_dynprune import Pruner
-
-    trial = copy.deepcopy(network).train()
-    optimizer = torch.optim.Adam(trial.parameters(), lr=settings["rate"])
-    example = next(iter(batches))[0][:2]
-    steps = settings["rehearsal"]
-    places = positions(trial, example[:1])
-    pruner = Pruner(
-        trial,
-        optimizer,
-        sparsity=settings["most"],
-        strategy=settings["strategy"],
-        pattern=settings["pattern"],
-        schedule={"name": "linear", "begin": steps // 3, "end": steps, "every": 1},
-        example_input=example,
-        total_steps=steps,
-    )
-    before, left = 0.0, 1.0
-    for inputs, labels in islice(chain.from_iterable(repeat(batches)), steps):
-        optimizer.zero_grad()
-        cross_entropy(trial(inputs), labels).backward()
-        optimizer.step()
-        if pruner.tick() is None:
-            continue
-        masks = {target.name: mask for target, mask in zip(pruner.targets, pruner.masks.tensors, strict=True)}
-        now, share = pruner.sparsity, share_of_macs(masks, places)
-        if share <= settings["kept_macs"]:
-            pruner.close()
-            return between((before, left), (now, share), settings["kept_macs"])
-        before, left = now, share
-    pruner.close()
-    raise RuntimeError(f"at a sparsity of {before:.2f} {left:.0%} of the multiply-adds are left; raise `most`")
+    return LambdaCallback(on_train_batch_end=hold)
 
 
 def positions(network: nn.Module, example: Tensor) -> dict[str, int]:
-    """Return how often each weight of a convolution or linear layer is used for one sample."""
+    """Return how often each weight of a convolution or linear layer is used for one sample.
+
+    The names are those of a module whose ``network`` this is, as DynamicPruning has them.
+    """
     import torch
     from torch import nn
 
@@ -249,7 +218,7 @@ def positions(network: nn.Module, example: Tensor) -> dict[str, int]:
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
 
-            def note(module: nn.Module, inputs: object, output: Tensor, key: str = f"{name}.weight") -> None:
+            def note(module: nn.Module, inputs: object, output: Tensor, key: str = f"network.{name}.weight") -> None:
                 found[key] = output[0, 0].numel() if output.dim() == 4 else 1
 
             handles.append(module.register_forward_hook(note))
@@ -274,17 +243,6 @@ def share_of_macs(masks: Mapping[str, Tensor], places: Mapping[str, int]) -> flo
     """
     kept = sum(int(mask.sum()) * places[name] for name, mask in masks.items())
     return kept / sum(mask.numel() * places[name] for name, mask in masks.items())
-
-
-def between(before: tuple[float, float], after: tuple[float, float], wanted: float) -> float:
-    """Return the sparsity at which a share falls to ``wanted``, on the line between two (sparsity, share).
-
-    Example:
-        >>> between((0.2, 0.75), (0.6, 0.25), 0.5)
-        0.4
-    """
-    way = (before[1] - wanted) / (before[1] - after[1])
-    return round(before[0] + way * (after[0] - before[0]), 4)
 
 
 def deployed(

@@ -7,12 +7,13 @@ import doctest
 import struct
 from pathlib import Path
 
+import patterns
 import pretrained
 import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune import DynamicPruning, Pruner
 from lightning_dynprune.app.data.batches import TensorBatches
 from lightning_dynprune.deploy.macs import count_macs
 from lightning_dynprune.deploy.slim import slim
@@ -61,34 +62,30 @@ def test_what_masks_leave_of_the_multiply_adds_is_what_the_slim_network_executes
     pruner = Pruner(net, sparsity=0.5, strategy="magnitude", schedule=once, pattern="channel", example_input=example)
     pruner.start()
     share = pretrained.share_of_macs(
-        {t.name: m for t, m in zip(pruner.targets, pruner.masks.tensors, strict=True)}, places
+        {f"network.{t.name}": m for t, m in zip(pruner.targets, pruner.masks.tensors, strict=True)}, places
     )
     pruner.close()
     slim(net, example)
 
-    assert places == {"0.weight": 64, "2.weight": 16, "4.weight": 16, "7.weight": 1}
+    assert places == {"network.0.weight": 64, "network.2.weight": 16, "network.4.weight": 16, "network.7.weight": 1}
     assert 0 < share < 1
     assert share * dense == pytest.approx(count_macs(net, example[:1]))
 
 
-def test_the_rehearsal_finds_the_sparsity_and_leaves_the_network_as_it_was() -> None:
-    net = network()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))] * 3
-    settings = {
-        "rate": 1e-3,
-        "rehearsal": 30,
-        "most": 0.9,
-        "strategy": "taylor",
-        "pattern": {"name": "channel"},
-        "kept_macs": 0.5,
-    }
-    found = pretrained.sparsity_for(net, settings, batches)
+def test_pruning_is_held_once_the_share_of_the_multiply_adds_is_reached() -> None:
+    net, example = network(), torch.randn(2, 3, 8, 8)
+    dense, places = count_macs(net, example[:1]), pretrained.positions(net, example[:1])
+    schedule = {"name": "linear", "begin": 0.1, "end": 1.0}
+    pruning = DynamicPruning(0.9, "magnitude", schedule=schedule, pattern="channel", example_input=example)
+    batches = TensorBatches(torch.randn(40, 3, 8, 8), torch.arange(40) % 10, 1, None)
+    callbacks = [pruning, pretrained.holding(pruning, places, {"kept_macs": 0.5})]
+    with pytest.warns(UserWarning, match="short of the target"):
+        patterns.fit(net, 10, batches, {"epochs": 1, "rate": 1e-3}, callbacks)
+    slim(net, example)
 
-    assert 0.2 < found < 0.9
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-    with pytest.raises(RuntimeError, match="raise `most`"):
-        pretrained.sparsity_for(net, {**settings, "most": 0.05}, batches)
+    # A channel of the first layer is 12.5 % of the three layers that it is in.
+    assert 0.5 - 0.13 < count_macs(net, example[:1]) / dense <= 0.5
+    assert pruning.pruner.clock.step == 40
 
 
 def test_images_are_enlarged_to_three_equal_channels_in_the_range_of_the_weights() -> None:
