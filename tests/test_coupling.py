@@ -370,3 +370,22 @@ def test_projections_that_can_be_read_in_two_ways_are_refused_naming_both():
         attention_heads(nn.ModuleDict({"attention": network}))
     del network.c
     assert attention_heads(nn.ModuleDict({"attention": network}))[0].name == "attention.a.weight"
+
+
+def test_channels_that_two_paths_bring_together_are_one_group_whatever_order_the_graph_lists_them_in():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv_1, self.norm_1 = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+            self.conv_2, self.norm_2 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.last = nn.Linear(8 * 16, 5)
+
+        def forward(self, x):
+            x = self.norm_1(self.conv_1(x)).relu()
+            x = (x + self.norm_2(self.conv_2(x))).relu()
+            return self.last(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1))
+
+    coupling = coupled_groups(Net(), torch.randn(4, 1, 8, 8))
+    assert [group.name for group in coupling.groups] == ["conv_1.weight"]
+    read = {axis.name: tuple(axis.index.shape) for axis in coupling.groups[0].axes if not axis.writes}
+    assert read == {"conv_2.weight": (8, 1), "last.weight": (8, 16)}
