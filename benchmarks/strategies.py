@@ -123,6 +123,9 @@ def model_pruning(settings: Mapping[str, Any], folder: Path, stop: StopRequest) 
     torch.set_num_threads(cfg.threads)
     data = instantiate(cfg.data)
     module, history = new_classifier(cfg), History()
+    # torch's global pruning, which it calls, fails on weights that are laid out as channels_last.
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
     weights = [(layer, "weight") for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     amounts = amounts_by_epoch(cfg.sparsity, cfg.trainer.max_epochs)
     pruning = ModelPruning(
