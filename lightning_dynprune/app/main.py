@@ -37,9 +37,9 @@ def main(cfg: DictConfig) -> float:
         The accuracy (or whatever ``objective`` names); not a number for a failed job of a sweep; zero for a task that
         has none.
     """
+    # Lightning and torch take seconds to import, which --help and a refused command line need not wait for.
     silence_lightning()
     folder = RunFolder.of_hydra(cfg)
-    # Lightning and torch take seconds to import, which --help and a refused command line need not wait for.
     if cfg.get("task") == "deploy":
         from lightning_dynprune.app.deploy import run_deploy
 

@@ -16,6 +16,8 @@ NOISE = (
 
 def silence_lightning() -> None:
     """Drop Lightning's information lines, and its warnings about loaders and loggers that are as they are meant."""
+    import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers, so that this has to follow
+
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for pattern in NOISE:

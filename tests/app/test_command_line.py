@@ -73,3 +73,11 @@ def test_each_target_may_have_a_sparsity_of_its_own_and_the_run_none(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert zeros(tmp_path / "run") == {"fc1.weight": 14_400, "fc2.weight": 15_000, "fc3.weight": 0}
+
+
+def test_a_run_prints_its_tables_and_none_of_lightnings_remarks(tmp_path):
+    done = dynprune_afresh("trainer.max_epochs=1", "dense=false", "hydra.run.dir=run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Dense and pruned")
+    assert "INFO" not in done.stderr
+    assert "HYDRA" not in done.stdout + done.stderr
