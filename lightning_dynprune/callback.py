@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -133,7 +133,7 @@ class DynamicPruning(Callback):
         self._clock: Optimizer | None = None
         self._handles: list[RemovableHandle] = []
         self._logged = -1
-        self._before: dict[str, int] = {}
+        self._before: dict[nn.Parameter, int] = {}
         self._fitting: RemovableHandle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
@@ -181,15 +181,14 @@ class DynamicPruning(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the weights of a model that was slimmed at an update be loaded into one that was not."""
-        if stage == "fit" and self.slim == "update" and not self._before:
-            self._before = {name: parameter.numel() for name, parameter in pl_module.named_parameters()}
+        if stage == "fit" and self.slim == "update":
+            # What an earlier fit took out of these very parameters still counts.
+            self._before = {p: self._before.get(p, p.numel()) for p in pl_module.parameters()}
             self._fitting = pl_module.register_load_state_dict_pre_hook(_fit_to_state)  # type: ignore[no-untyped-call]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""
-        if self._fitting is not None:
-            self._fitting.remove()
-            self._fitting = None
+        self._stop_fitting()
         if self.slim == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.slim = "end"
@@ -356,7 +355,13 @@ class DynamicPruning(Callback):
         if self.slim == "update" and update is not None:
             self._running().slim()
 
+    def _stop_fitting(self) -> None:
+        if self._fitting is not None:
+            self._fitting.remove()
+            self._fitting = None
+
     def _end(self) -> None:
+        self._stop_fitting()
         self._let_go()
         if self.pruner is not None:
             self.pruner.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -207,3 +209,27 @@ def test_what_is_logged_counts_what_was_slimmed_away(tmp_path):
 def test_what_does_not_go_with_slimming_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DynamicPruning(**{"sparsity": 0.6, "pattern": "channel", **settings})
+
+
+def test_one_callback_serves_another_module_and_its_resume_too(tmp_path):
+    callback = pruning(slim="update")
+    trainer([callback], tmp_path / "a").fit(Module())
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="late", every_n_train_steps=24, save_top_k=1)
+    unbroken = Module()
+    trainer([pruning(slim="update"), saving], tmp_path / "b").fit(unbroken)
+    resumed = Module()
+    fresh = copy.deepcopy(shapes(resumed))
+    trainer([callback], tmp_path / "c").fit(resumed, ckpt_path=tmp_path / "late.ckpt")
+    assert shapes(resumed) == shapes(unbroken) != fresh
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True))
+
+
+def test_a_fit_that_fails_early_leaves_no_hook(tmp_path):
+    class Broken(Module):
+        def configure_optimizers(self):
+            raise RuntimeError("broken")
+
+    module = Broken()
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer([pruning(slim="update")], tmp_path).fit(module)
+    assert not module._load_state_dict_pre_hooks
