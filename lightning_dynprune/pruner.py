@@ -23,7 +23,7 @@ from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.observation import Observation
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.owners import disown, own, refuse_two_owners
-from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern
+from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern, TargetPattern
 from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
@@ -417,6 +417,7 @@ class Pruner:
             if self.units is not None:
                 changes = revise_groups(self.units, views, strategy, threshold, asked, self.optimizers, written)
             else:
+                assert isinstance(self.pattern, TargetPattern)  # a coupled one has units by now
                 changes = revise(
                     self.masks,
                     views,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_dynprune.flags import count_true
 from lightning_dynprune.masks import MaskSet, undrafted
-from lightning_dynprune.patterns import Pattern
+from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.scores import Scores
 from lightning_dynprune.scoring import scores_of
 from lightning_dynprune.selection import Cut
@@ -43,7 +43,7 @@ def revise(
     views: Sequence[TargetView],
     strategy: Strategy,
     threshold: Threshold,
-    pattern: Pattern,
+    pattern: TargetPattern,
     sparsity: float,
     exchange: float,
     written: Written,
@@ -109,7 +109,7 @@ def _exchange(
     views: Sequence[TargetView],
     strategy: Strategy,
     threshold: Threshold,
-    pattern: Pattern,
+    pattern: TargetPattern,
     scores: Sequence[Scores],
     cuts: Sequence[Cut],
     room: int,
@@ -142,7 +142,7 @@ def _exchange(
 
 
 def _scores(
-    masks: MaskSet, view: TargetView, position: int, strategy: Strategy, threshold: Threshold, pattern: Pattern
+    masks: MaskSet, view: TargetView, position: int, strategy: Strategy, threshold: Threshold, pattern: TargetPattern
 ) -> Scores:
     def adjust(scores: Tensor, lives: Tensor) -> Tensor:
         return threshold.adjust(scores, lives, view.seed, view.step)
@@ -160,7 +160,7 @@ def _scores(
     )
 
 
-def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, pattern: Pattern) -> Scores:
+def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, pattern: TargetPattern) -> Scores:
     def grow(piece: TargetView) -> Tensor:
         worth = strategy.grow(piece)
         return uniform(piece) if worth is None else worth
@@ -177,7 +177,7 @@ def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, 
     )
 
 
-def _keeps(masks: MaskSet, position: int, pattern: Pattern, cut: Cut, scores: Scores) -> Iterator[Tensor]:
+def _keeps(masks: MaskSet, position: int, pattern: TargetPattern, cut: Cut, scores: Scores) -> Iterator[Tensor]:
     keeps = cut.keeps(scores)
     if pattern.elementwise:
         return keeps

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from lightning_dynprune.masks import undrafted
-from lightning_dynprune.patterns import Pattern
+from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.scores import Scores
 from lightning_dynprune.targets import Target, TargetView
 
@@ -21,7 +21,7 @@ def scores_of(
     target: Target,
     view: TargetView,
     score: Callable[[TargetView], Tensor],
-    pattern: Pattern,
+    pattern: TargetPattern,
     kept: int,
     *,
     elementwise: bool,

@@ -19,7 +19,7 @@ from lightning_dynprune.deploy.latency import Latency, clock_of, take_turns
 from lightning_dynprune.deploy.measure import batched, described
 from lightning_dynprune.deploy.outlook import Cell, Outlook
 from lightning_dynprune.deploy.ways import ByKernels, BySlimming, Way
-from lightning_dynprune.patterns import NM, PATTERNS, Channel, CoupledPattern, Pattern
+from lightning_dynprune.patterns import NM, PATTERNS, Channel, CoupledPattern, Pattern, TargetPattern
 from lightning_dynprune.schedules import SCHEDULES
 from lightning_dynprune.strategies import STRATEGIES
 from lightning_dynprune.targets import Selector, Target, Targets, find_targets
@@ -143,6 +143,7 @@ def _way(pattern: Pattern, model: nn.Module, targets: list[Target], examples: Ma
         pattern.check(targets, STRATEGIES.build("magnitude"), THRESHOLDS.build("topk"), schedule)
     except ValueError as error:
         return f"it would be refused: {error}"
+    assert isinstance(pattern, TargetPattern)  # the coupled ones are seen to above
     return ByKernels(model, pattern, targets, captured=isinstance(pattern, NM))
 
 

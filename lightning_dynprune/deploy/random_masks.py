@@ -10,14 +10,16 @@ from torch import nn
 
 from lightning_dynprune.coupling import Group
 from lightning_dynprune.coupling.narrow import Narrowing
-from lightning_dynprune.patterns import NM, Pattern
+from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
 
 _STEPS = 30  # halvings of the share of channels, to the last digit of what a float32 model can tell
 
 
 @torch.no_grad()
-def masked(model: nn.Module, pattern: Pattern, targets: Sequence[Target], sparsity: float, seed: int = 0) -> nn.Module:
+def masked(
+    model: nn.Module, pattern: TargetPattern, targets: Sequence[Target], sparsity: float, seed: int = 0
+) -> nn.Module:
     """Return a copy of a model in which the same share of every target's units, drawn at random, is zero.
 
     Args:

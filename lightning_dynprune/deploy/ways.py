@@ -21,7 +21,7 @@ from lightning_dynprune.deploy.kernels.terms import Terms
 from lightning_dynprune.deploy.kernels.trial import try_layer
 from lightning_dynprune.deploy.latency import Ratio
 from lightning_dynprune.deploy.random_masks import NarrowModels, masked
-from lightning_dynprune.patterns import NM, Pattern
+from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
 
 _TOLERANCE, _MARGIN = 1e-3, 0.05
@@ -84,7 +84,9 @@ class ByKernels:
         captured: measure inside captured CUDA graphs.
     """
 
-    def __init__(self, model: nn.Module, pattern: Pattern, targets: Sequence[Target], captured: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, pattern: TargetPattern, targets: Sequence[Target], captured: bool = False
+    ) -> None:
         self.model, self.pattern, self.targets, self.captured = model, pattern, targets, captured
         self._calls, self._besides = 60.0, 0.5  # what an answer takes: dense calls and seconds; learned as it goes
 

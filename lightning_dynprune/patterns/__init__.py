@@ -1,6 +1,6 @@
 """Patterns: the unit that is kept or pruned together."""
 
-from lightning_dynprune.patterns.base import PATTERNS, Pattern
+from lightning_dynprune.patterns.base import PATTERNS, Pattern, TargetPattern
 from lightning_dynprune.patterns.block import Block
 from lightning_dynprune.patterns.channel import Channel
 from lightning_dynprune.patterns.coupled import CoupledPattern
@@ -8,4 +8,4 @@ from lightning_dynprune.patterns.element import Element
 from lightning_dynprune.patterns.head import Head
 from lightning_dynprune.patterns.n_m import NM
 
-__all__ = ["NM", "PATTERNS", "Block", "Channel", "CoupledPattern", "Element", "Head", "Pattern"]
+__all__ = ["NM", "PATTERNS", "Block", "Channel", "CoupledPattern", "Element", "Head", "Pattern", "TargetPattern"]

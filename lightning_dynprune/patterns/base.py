@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from lightning_dynprune.thresholds import Threshold
 
 
-class Pattern(ABC):
-    """Turns scores of connections into scores of units, and units kept back into masks.
+class Pattern:
+    """The unit that is kept or pruned together.
+
+    One whose units lie in one target each derives from :class:`TargetPattern`, one whose units reach over several from
+    :class:`~lightning_dynprune.patterns.coupled.CoupledPattern`.
 
     Attributes:
-        elementwise: a unit is one connection and knows no others, so a target may be read and written in pieces.
         decides: the sparsity follows from the pattern, so it need not be given.
         coupled: units reach over several targets; see :class:`~lightning_dynprune.patterns.coupled.CoupledPattern`.
     """
 
-    elementwise: ClassVar[bool] = False
     decides: ClassVar[bool] = False
     coupled: ClassVar[bool] = False
 
@@ -34,24 +35,6 @@ class Pattern(ABC):
     def size(self) -> int:
         """Connections in a unit."""
         return 1
-
-    @abstractmethod
-    def pool(self, target: Target, scores: Tensor) -> Tensor:
-        """Return one score a unit, in one dimension, from scores shaped like the target."""
-
-    @abstractmethod
-    def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Return a mask shaped like the target from one bool a unit; what no unit covers is kept."""
-
-    def protect(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
-        """Return which units must stay, one bool each; None where every one may go.
-
-        Args:
-            target: whose units they are.
-            scores: one a unit.
-            lives: which of them live, or None where all are candidates.
-        """
-        return None
 
     def outside(self, target: Target) -> int:
         """Return how many connections of a target no unit covers; they are always kept."""
@@ -77,6 +60,34 @@ class Pattern(ABC):
     def label(self) -> str:
         """The pattern as messages name it."""
         return type(self).__name__.lower()
+
+
+class TargetPattern(Pattern, ABC):
+    """Turns scores of connections into scores of units, and units kept back into masks, target by target.
+
+    Attributes:
+        elementwise: a unit is one connection and knows no others, so a target may be read and written in pieces.
+    """
+
+    elementwise: ClassVar[bool] = False
+
+    @abstractmethod
+    def pool(self, target: Target, scores: Tensor) -> Tensor:
+        """Return one score a unit, in one dimension, from scores shaped like the target."""
+
+    @abstractmethod
+    def expand(self, target: Target, keep: Tensor) -> Tensor:
+        """Return a mask shaped like the target from one bool a unit; what no unit covers is kept."""
+
+    def protect(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
+        """Return which units must stay, one bool each; None where every one may go.
+
+        Args:
+            target: whose units they are.
+            scores: one a unit.
+            lives: which of them live, or None where all are candidates.
+        """
+        return None
 
 
 PATTERNS: Registry[Pattern] = Registry("pattern", Pattern)

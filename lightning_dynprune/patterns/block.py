@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.checks import check_count, check_flag, is_number
-from lightning_dynprune.patterns.base import PATTERNS, Pattern
+from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.patterns.matrix import as_matrix, from_matrix
 from lightning_dynprune.targets import Target
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @PATTERNS.register("block")
 @dataclass(frozen=True)
-class Block(Pattern):
+class Block(TargetPattern):
     """Blocks of ``rows`` consecutive outputs by ``columns`` consecutive inputs, scored by their mean.
 
     The inputs of a convolution's output are ordered as its weight is: channel, then place in the kernel. Blocks of

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_dynprune.patterns.base import Pattern
 from lightning_dynprune.targets import Target
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCOPES = ("global", "uniform")
 
 
-class CoupledPattern(Pattern):
+class CoupledPattern(Pattern, ABC):
     """A pattern whose unit is pruned in all the tensors that make it and read it.
 
     A unit lives or goes in its whole group: the rows that compute it, their biases and norms, and the columns that
@@ -69,11 +69,3 @@ class CoupledPattern(Pattern):
             raise ValueError(
                 f"threshold: scope={scope!r} does not go with pattern {self.label}; accepted are {', '.join(SCOPES)}"
             )
-
-    def pool(self, target: Target, scores: Tensor) -> Tensor:
-        """Not used: units reach over several targets."""
-        raise NotImplementedError
-
-    def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Not used: units reach over several targets."""
-        raise NotImplementedError

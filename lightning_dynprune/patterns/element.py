@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.patterns.base import PATTERNS, Pattern
+from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.targets import Target
 
 
 @PATTERNS.register("element")
 @dataclass(frozen=True)
-class Element(Pattern):
+class Element(TargetPattern):
     """Single connections: the best accuracy at a given sparsity, and the hardest to turn into speed.
 
     Example:

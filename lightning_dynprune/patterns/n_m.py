@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.checks import check_count, check_flag
-from lightning_dynprune.patterns.base import PATTERNS, Pattern
+from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.patterns.block import divisors
 from lightning_dynprune.targets import Target
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @PATTERNS.register("n_m")
 @dataclass(frozen=True)
-class NM(Pattern):
+class NM(TargetPattern):
     """Keeps ``n`` of every ``m`` connections in a row, along the input dimension (a convolution's input channels).
 
     The ``n`` best of each group always stay, and the others go by their score, along the schedule. So it ends at the

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune import Pruner
-from lightning_dynprune.patterns import Element, Pattern
+from lightning_dynprune.patterns import Element, TargetPattern
 from lightning_dynprune.targets import Target
 
 
@@ -19,7 +19,7 @@ def test_element_pools_and_expands_in_flat_order():
 
 
 def test_a_pattern_of_larger_units_is_cut_and_written_whole():
-    class Row(Pattern):
+    class Row(TargetPattern):
         def pool(self, target, scores):
             return scores.sum(1)
 
