@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
-from lightning_dynprune.deploy.kernels.blocks import Blocks, check_height, worthwhile_heights
+from lightning_dynprune.deploy.kernels.base import KERNELS
+from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
 _MOST_VALUES = 2**20  # inputs gathered at a time, so that a large batch takes no more memory than the layer's weight
 
 
 @KERNELS.register("block")
-class Block(Kernel):
+class Block(BlockKernel):
     """One bag for each block row: the sum of its blocks, each times its input.
 
     ``y[block row] = sum of x[column] * block``, where the sum is what ``embedding_bag`` computes with the blocks as its
@@ -34,7 +34,7 @@ class Block(Kernel):
         (True, torch.Size([4, 8]))
     """
 
-    setting_names = ("height",)
+    name = "block"
     table: Tensor
     columns: Tensor
     counts: Tensor
@@ -42,24 +42,13 @@ class Block(Kernel):
     starts: Tensor
 
     def __init__(self, layer: nn.Linear, height: int = 32) -> None:
-        super().__init__(layer)
-        self.height = check_height(height)
+        super().__init__(layer, height)
         blocks = Blocks.of(layer.weight, height)
         self.register_buffer("table", blocks.table)
         self.register_buffer("columns", blocks.columns)
         self.register_buffer("counts", blocks.counts)
         self.register_buffer("numbers", torch.arange(len(blocks.table), device=blocks.table.device).int())
         self.register_buffer("starts", (blocks.counts.cumsum(0) - blocks.counts).int())
-
-    @classmethod
-    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the heights worth measuring."""
-        return worthwhile_heights(layer.weight)
-
-    @property
-    def label(self) -> str:
-        """Name and height."""
-        return f"block {self.height}"
 
     def compute(self, rows: Tensor) -> Tensor:
         """Return the outputs of all rows."""

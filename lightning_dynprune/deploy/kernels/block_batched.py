@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
-from lightning_dynprune.deploy.kernels.blocks import Blocks, check_height, worthwhile_heights
+from lightning_dynprune.deploy.kernels.base import KERNELS
+from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
 _MOST_VALUES = 2**22  # inputs gathered at a time
 
 
 @KERNELS.register("block_batched")
-class BlockBatched(Kernel):
+class BlockBatched(BlockKernel):
     """One ``bmm`` over the block rows: the inputs that each needs, gathered, times its blocks.
 
     Pays for several rows of inputs where the block rows keep about as many blocks each.
@@ -33,14 +33,13 @@ class BlockBatched(Kernel):
         (True, torch.Size([2, 4, 8]))
     """
 
-    setting_names = ("height",)
+    name = "block_batched"
     table: Tensor
     columns: Tensor
     counts: Tensor
 
     def __init__(self, layer: nn.Linear, height: int = 32) -> None:
-        super().__init__(layer)
-        self.height = check_height(height)
+        super().__init__(layer, height)
         blocks = Blocks.of(layer.weight, height)
         longest = int(blocks.counts.max())
         table = blocks.table.new_zeros(len(blocks.counts), longest, height)
@@ -50,16 +49,6 @@ class BlockBatched(Kernel):
         self.register_buffer("table", table)
         self.register_buffer("columns", columns.view(-1))
         self.register_buffer("counts", blocks.counts)
-
-    @classmethod
-    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the heights worth measuring."""
-        return worthwhile_heights(layer.weight)
-
-    @property
-    def label(self) -> str:
-        """Name and height."""
-        return f"block_batched {self.height}"
 
     def compute(self, rows: Tensor) -> Tensor:
         """Return the outputs of all rows."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
-from lightning_dynprune.deploy.kernels.blocks import Blocks, check_height, worthwhile_heights
+from lightning_dynprune.deploy.kernels.base import KERNELS
+from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
 
 @KERNELS.register("block_rows")
-class BlockRows(Kernel):
+class BlockRows(BlockKernel):
     """One matrix product for each block row: the inputs that it needs, gathered, times its blocks.
 
     Pays for many rows of inputs, and where the block rows keep very different numbers of blocks.
@@ -31,27 +31,16 @@ class BlockRows(Kernel):
         (True, [1, 4])
     """
 
-    setting_names = ("height",)
+    name = "block_rows"
     table: Tensor
     columns: Tensor
 
     def __init__(self, layer: nn.Linear, height: int = 32) -> None:
-        super().__init__(layer)
-        self.height = check_height(height)
+        super().__init__(layer, height)
         blocks = Blocks.of(layer.weight, height)
         self.counts: list[int] = blocks.counts.tolist()
         self.register_buffer("table", blocks.table)
         self.register_buffer("columns", blocks.columns)
-
-    @classmethod
-    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the heights worth measuring."""
-        return worthwhile_heights(layer.weight)
-
-    @property
-    def label(self) -> str:
-        """Name and height."""
-        return f"block_rows {self.height}"
 
     def compute(self, rows: Tensor) -> Tensor:
         """Return the outputs of all rows."""

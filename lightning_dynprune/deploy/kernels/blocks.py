@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import RefusedError, share
+from lightning_dynprune.deploy.kernels.base import Kernel, RefusedError, share
 
 HEIGHTS = (8, 16, 32, 64)
 _MOST_KEPT = 0.9  # where more of the blocks are kept, skipping the rest saves less than the detour costs
@@ -57,6 +58,38 @@ class Blocks:
         block_rows = torch.arange(rows, device=self.counts.device).repeat_interleave(self.counts)
         weight[block_rows, self.columns.long()] = self.table
         return weight.transpose(1, 2).reshape(rows * height, inputs)[:outputs].contiguous()
+
+
+class BlockKernel(Kernel):
+    """A kernel that computes the blocks of a weight that are kept.
+
+    Attributes:
+        name: what the kernel is registered as.
+
+    Args:
+        layer: what to compute.
+        height: outputs in a block, one of ``HEIGHTS``.
+
+    Raises:
+        ValueError: another height.
+    """
+
+    name: ClassVar[str]
+    setting_names: ClassVar[tuple[str, ...]] = ("height",)
+
+    def __init__(self, layer: nn.Linear, height: int = 32) -> None:
+        super().__init__(layer)
+        self.height = check_height(height)
+
+    @classmethod
+    def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
+        """Return the heights worth measuring."""
+        return worthwhile_heights(layer.weight)
+
+    @property
+    def label(self) -> str:
+        """Name and height."""
+        return f"{self.name} {self.height}"
 
 
 def kept_blocks(weight: Tensor, height: int) -> Tensor:
