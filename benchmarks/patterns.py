@@ -668,10 +668,7 @@ def show(records: Mapping[str, Record], path: Path) -> None:
     """Print the tables and where patterns stand on the front, and draw the figure beside the results."""
     print(f"\n{table(records)}\n")
     print(verdict(records))
-    if records:
-        figure = path.with_suffix(".png")
-        draw(records, figure)
-        print(f"drawn: {figure}")
+    runs.draw_beside(path, records, draw)
 
 
 if __name__ == "__main__":

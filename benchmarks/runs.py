@@ -266,6 +266,20 @@ def _shown(record: Record) -> str:
     return f"{record['test_error']:.2%} test error, {record['seconds']:.0f} s"
 
 
+def draw_beside(path: Path, records: Mapping[str, Record], draw: Callable[[Mapping[str, Record], Path], None]) -> None:
+    """Draw the records, where there are any, into a figure beside the results, and say where it is.
+
+    Args:
+        path: of the results.
+        records: by name of their run.
+        draw: takes the records and the figure's path.
+    """
+    if records:
+        figure = path.with_suffix(".png")
+        draw(records, figure)
+        print(f"drawn: {figure}")
+
+
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

@@ -395,10 +395,7 @@ def _end(group: Sequence[float], gap: float, bottom: float, top: float) -> float
 def show(records: Mapping[str, Record], path: Path) -> None:
     """Print the tables and draw the figure beside the results."""
     print(f"\n{table(records)}\n")
-    if records:
-        figure = path.with_suffix(".png")
-        draw(records, figure)
-        print(f"drawn: {figure}")
+    runs.draw_beside(path, records, draw)
 
 
 if __name__ == "__main__":
