@@ -178,7 +178,7 @@ class GroupMasks:
             left = list(target.parameter.shape)
             for number, axis in axes:
                 left[axis.dim] -= (self.groups[number].units - units[number]) * axis.index.shape[1]
-            total += int(torch.tensor(left).prod())
+            total += math.prod(left)
         return total
 
     def cut_of(self, position: int, cuts: Sequence[Cut]) -> float:
@@ -264,8 +264,8 @@ class GroupMasks:
         """Return what members held when their units went; which units live, the targets' masks tell."""
         return dict(self.values)
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a :meth:`state_dict`, once the targets' masks are loaded.
+    def refuse_others(self, state: Mapping[str, Tensor]) -> None:
+        """Raise where a :meth:`state_dict` is of other groups.
 
         Raises:
             ValueError: the values are of other tensors or shapes.
@@ -278,6 +278,14 @@ class GroupMasks:
                 f"checkpoint: its groups of pattern {self.pattern.label} are not this model's: they differ at {wrong}; "
                 "resume with the model and the example input of that run"
             )
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a :meth:`state_dict`, once the targets' masks are loaded.
+
+        Raises:
+            ValueError: the values are of other tensors or shapes.
+        """
+        self.refuse_others(state)
         self.follow()
         for name, value in state.items():
             self.values[name].copy_(value)

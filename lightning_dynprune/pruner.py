@@ -561,6 +561,8 @@ class Pruner:
         memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
+        if self.units is not None and state["units"] is not None:
+            self.units.refuse_others(state["units"])
         if self._rewind is not None and state["rewind"] is not None:
             self._rewind.refuse_other_model(state["rewind"])
         # The journal checks the whole of its record before it takes any of it, and is the last that can refuse.

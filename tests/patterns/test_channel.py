@@ -238,3 +238,19 @@ def test_clipped_gradient_norms_leave_out_what_pruned_units_have_beside_the_targ
 def test_fewest_finds_the_first_count_that_reaches():
     reached = [0, 0, 3, 3, 7, 9]
     assert [fewest(reached.__getitem__, wanted, 5) for wanted in (0, 1, 3, 4, 8, 99)] == [0, 2, 2, 4, 5, 5]
+
+
+def test_a_state_of_other_groups_is_refused_and_nothing_changes():
+    net = mlp()
+    pruner = Pruner(
+        net, sparsity=0.25, strategy="magnitude", schedule=NOW, pattern="channel", example_input=torch.ones(1, 3)
+    )
+    state = pruner.state_dict()
+    pruner.tick()
+    before = copy.deepcopy(net.state_dict())
+    kept = list(pruner.masks.kept)
+    state["units"] = {"0.bias": torch.zeros(5)}
+    with pytest.raises(ValueError, match=r"groups of pattern channel are not this model's: they differ at 0\.bias"):
+        pruner.load_state_dict(state)
+    assert pruner.masks.kept == kept
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
