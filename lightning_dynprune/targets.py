@@ -166,8 +166,8 @@ def find_targets(
             for parameter in catalog.select(pattern, "targets"):
                 chosen.setdefault(parameter, settings)
     else:
-        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
-    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+        chosen = {p: None for selector in _listed(targets, "targets") for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude, "exclude") for p in catalog.select(selector, "exclude")}
     found, frozen = [], []
     for parameter, names in catalog.names.items():
         if parameter not in chosen or parameter in left_out:
@@ -251,14 +251,15 @@ class _Catalog:
         return matched
 
 
-def _listed(selectors: Selector | Sequence[Selector]) -> Iterator[Selector]:
+def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:
     if isinstance(selectors, (str, type)):
         yield selectors
         return
     try:
         yield from selectors
     except TypeError:
-        raise TypeError(f"targets={selectors!r} is not accepted; give globs, module types or a mapping") from None
+        mapping = " or a mapping" if setting == "targets" else ""
+        raise TypeError(f"{setting}={selectors!r} is not accepted; give globs or module types{mapping}") from None
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
-    if unknown := sorted(set(given) - set(_SETTINGS)):
+    if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
     if given.get("sparsity") is not None:
         check_share(f"targets: sparsity of {name}", given["sparsity"])
