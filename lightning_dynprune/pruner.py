@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
 from lightning_dynprune.checks import check_flag, check_share, check_whole
-from lightning_dynprune.floors import floors, name_reached
+from lightning_dynprune.floors import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
@@ -150,6 +150,8 @@ class Pruner:
         self.carried = 0.0
         self.last_update: Update | None = None
         self.masks = MaskSet(self.targets)
+        if self.threshold.exact and not self.pattern.coupled:
+            refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
         self.journal = _journal(self.masks, journal)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
