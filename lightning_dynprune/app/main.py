@@ -18,6 +18,7 @@ from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_c
 from lightning_dynprune.app.run_folder import PHASES, RunFolder
 from lightning_dynprune.app.trained import expand_checkpoint
 from lightning_dynprune.atomic import write_json
+from lightning_dynprune.report.text import shown
 
 INTERRUPTED = 130
 
@@ -67,7 +68,7 @@ def main(cfg: DictConfig) -> float:
         record = {"error": what, "overrides": folder.overrides, "traceback": traceback.format_exc()}
         write_json(folder.error, record)
         number = HydraConfig.get().job.num
-        Console(stderr=True, soft_wrap=True).print(f"Job {number} failed: {what}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(shown(f"Job {number} failed: {what}"), markup=False)
         return float("nan")
 
 

@@ -22,7 +22,10 @@ def settings_of(name: str, **settings: st.SearchStrategy[Any]) -> st.SearchStrat
 
 
 moments = st.one_of(
-    st.integers(0, 8), st.floats(0, 1), st.integers(0, 8).map("{} steps".format), st.integers(0, 2).map("{} epochs".format)
+    st.integers(0, 8),
+    st.floats(0, 1),
+    st.integers(0, 8).map("{} steps".format),
+    st.integers(0, 2).map("{} epochs".format),
 )
 spans = {"begin": moments, "end": moments, "every": moments, "initial": shares}
 schedules = st.one_of(
