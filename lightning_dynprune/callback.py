@@ -318,9 +318,9 @@ class DynamicPruning(Callback):
             self._loaded = state_dict
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._running().load_state_dict(state)
-        if self.guard is not None and "guard" in state:
+        if self.guard is not None and isinstance(state.get("guard"), Mapping):
             self.guard.load_state_dict(state["guard"])
+        self._running().load_state_dict(state)
 
     def _example(self, pl_module: LightningModule) -> Any:
         """Return an example of the module's input, on its device; None where there is none yet."""

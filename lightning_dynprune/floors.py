@@ -54,10 +54,10 @@ def refuse_out_of_reach(masks: MaskSet, pattern: Pattern, sparsity: float) -> No
     """
     least = sum(floor.least for floor in floors(masks, pattern, None))
     if masks.total - least + pattern.size < sparsity * masks.total:
+        largest = max(target.min_kept for target in masks.targets)
         raise ValueError(
-            f"sparsity={sparsity!r} is not within reach: with min_kept (the largest is "
-            f"{max(target.min_kept for target in masks.targets)}) {1 - least / masks.total:.6g} at most is pruned here; "
-            "lower one of them"
+            f"sparsity={sparsity!r} is not within reach: with min_kept={largest} (the largest of the targets') "
+            f"{1 - least / masks.total:.6g} at most is pruned here; lower one of them"
         )
 
 

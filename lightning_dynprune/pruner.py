@@ -558,12 +558,15 @@ class Pruner:
             ValueError: the state is of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
+        checkpoint.refuse_damaged(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
         memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
+        if self.latent is not None:
+            checkpoint.refuse_overlap(self.targets, masks, state["state"])
         if self.units is not None and state["units"] is not None:
             self.units.refuse_others(state["units"])
         if self._rewind is not None and state["rewind"] is not None:

@@ -66,7 +66,7 @@ class CoupledPattern(Pattern, ABC):
             )
         if any(threshold.init_memory(target) for target in targets):
             raise ValueError(
-                f"pattern {self.label} does not go with threshold={threshold!r}, which remembers each target's own cut; "
+                f"pattern {self.label} does not go with threshold={threshold!r}, which remembers each target's cut; "
                 "use one that does not, such as topk, or hysteresis without c"
             )
         scope = getattr(threshold, "scope", "global")

@@ -177,14 +177,16 @@ def _row(layer: nn.Linear, row: object) -> tuple[type[Kernel] | None, dict[str, 
     known = () if kind is None else kind.setting_names
     if not isinstance(settings, Mapping) or set(settings) != set(known):
         raise ValueError(f"kernel {name!r} has the settings: {', '.join(known) or 'none'}; other ones are given")
-    if any(isinstance(value, (list, Mapping)) for value in settings.values()):
-        raise ValueError(f"kernel {name!r} takes numbers for {', '.join(known)}; a list or an object is given")
+    if any(map(_is_nested, settings.values())):
+        raise ValueError(f"kernel {name!r} takes numbers for {', '.join(known)}; something nested is given")
     return kind, dict(cast("Mapping[str, int]", settings))
 
 
 def _told(value: object) -> str:
-    """Return a value of a file as a message names it; what may be nested deeply is named by its type."""
-    nested = isinstance(value, Mapping) or (
-        isinstance(value, list) and any(isinstance(v, (list, Mapping)) for v in value)
-    )
-    return f"of a {type(value).__name__}" if nested else str(value)[:100]
+    """Return a value of a file as a message names it."""
+    return f"of a {type(value).__name__}" if _is_nested(value) else str(value)[:100]
+
+
+def _is_nested(value: object) -> bool:
+    """Return whether a value of a file may be too deep to be printed."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(v, (list, dict)) for v in value))
