@@ -1,7 +1,7 @@
 """Feeds a reader with files that are nearly right: ``python -m tests.fuzzing.harness compact --seconds 600``.
 
-With atheris (``pip install atheris``) coverage guides the changes; ``--plain`` makes them at random over the corpus, and
-needs nothing. An input that breaks the promise is written to ``crash-*`` in the working folder: make it a file of
+With atheris (``pip install atheris``) coverage guides the changes; ``--plain`` makes them at random over the corpus,
+and needs nothing. An input that breaks the promise is written to ``crash-*`` in the working folder: make it a file of
 ``tests/fuzzing/corpus/<reader>``, where ``test_corpus.py`` reads it again, and mend the reader.
 """
 

@@ -28,11 +28,11 @@ def seeds(folder: Path) -> dict[str, bytes]:
     return {"whole": file.getvalue(), "pickle": b"\0" + text}
 
 
-def read(data: bytes, folder: Path) -> None:
+def read(data: bytes, folder: Path) -> bool:
     """Resume from the bytes, and load their weights."""
     path = folder / "last.ckpt"
     path.write_bytes(data if data[:1] == b"P" else _archive(data[1:]))
-    network = nn.Linear(2, 1)
+    network, accepted = nn.Linear(2, 1), 0
     for use in (
         lambda: expand_resume([f"resume={path}"]),
         lambda: expand_checkpoint(["task=deploy", f"checkpoint={path}"]),
@@ -41,8 +41,11 @@ def read(data: bytes, folder: Path) -> None:
     ):
         try:
             use()
+            accepted += 1
         except (*ACCEPTED, ResumeRefused) as error:
-            assert "allocate" not in str(error), error
+            if "allocate" in str(error):  # what the memory's bound stopped
+                raise MemoryError(str(error)) from error
+    return accepted == 4
 
 
 def _archive(text: bytes) -> bytes:
@@ -50,7 +53,7 @@ def _archive(text: bytes) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(PICKLE, text)
         archive.writestr("archive/byteorder", b"little")
-        for number in range(2):
-            archive.writestr(f"archive/data/{number}", bytes(8))
+        for number, size in enumerate((8, 4)):
+            archive.writestr(f"archive/data/{number}", bytes(size))
         archive.writestr("archive/version", b"3\n")
     return file.getvalue()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
+import zlib
 from pathlib import Path
 
 from lightning_dynprune.app.data.idx import read_idx
@@ -17,13 +20,18 @@ def seeds(folder: Path) -> dict[str, bytes]:
     return {"content": b"\0" + content, "packed": b"\1" + gzip.compress(content, mtime=0)}
 
 
-def read(data: bytes, folder: Path) -> None:
+def read(data: bytes, folder: Path) -> bool:
     """Read the bytes."""
     content = data[1:]
-    packed = content if data[:1] == b"\1" else gzip.compress(content, mtime=0)
+    packed = gzip.compress(content, mtime=0)
+    if data[:1] == b"\1":
+        packed = content
+        with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(io.BytesIO(packed)) as file:
+            content = file.read(2**20)
     path = folder / "images.gz"
     path.write_bytes(packed)
     try:
         read_idx(path, hashlib.md5(content, usedforsecurity=False).hexdigest())
     except ACCEPTED:
-        return
+        return False
+    return True

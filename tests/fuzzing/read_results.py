@@ -29,7 +29,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
     return {name: f"{i}{json.dumps(content)}".encode() for i, (name, content) in enumerate(contents.items())}
 
 
-def read(data: bytes, folder: Path) -> None:
+def read(data: bytes, folder: Path) -> bool:
     """Report on a sweep of one job that left the bytes."""
     job = folder / "0"
     (job / ".hydra").mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def read(data: bytes, folder: Path) -> None:
     if name == "dense.json":
         dense_file(job)
         try:
-            _read(job / name, KEY)
+            return _read(job / name, KEY) is not None
         except ACCEPTED:
-            return
-        return
+            return False
     rows = read_jobs(folder)
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     console.print(sweep_table(rows, folder))
     write_summary(rows, folder / "summary.csv")
     if rows[0].results is not None and len(data) % 16 == 0:
         draw_pareto(rows, folder / "pareto.png")
+    return rows[0].results is not None or bool(rows[0].overrides)
