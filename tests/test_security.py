@@ -64,9 +64,10 @@ def dangers(tree: ast.AST, name: str) -> Iterator[str]:
                 yield ast.unparse(node)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(SOURCES[0].parent)))
-def test_no_file_of_the_package_unpickles_or_runs_text(path):
-    assert not list(dangers(ast.parse(path.read_text(encoding="utf-8")), path.name))
+def test_no_file_of_the_package_unpickles_or_runs_text():
+    found = {path.name: list(dangers(ast.parse(path.read_text(encoding="utf-8")), path.name)) for path in SOURCES}
+    assert len(SOURCES) > 100
+    assert not {name: what for name, what in found.items() if what}
 
 
 @pytest.mark.parametrize(
@@ -181,9 +182,7 @@ def test_names_are_printed_as_they_are_and_reach_no_terminal_as_commands(table):
     console.print(TABLES[table]())
     printed = console.file.getvalue()
     assert all(piece in printed for piece in SEEN)
-    assert not {"\x1b]", "\x07", "\u202e", "\x1b[31m"} & {
-        piece for piece in ("\x1b]", "\x07", "\u202e", "\x1b[31m") if piece in printed
-    }
+    assert not [piece for piece in ("\x1b]", "\x07", "\u202e", "\x1b[31m") if piece in printed]
 
 
 def test_a_figure_shows_a_name_that_would_be_no_formula(tmp_path):

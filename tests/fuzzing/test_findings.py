@@ -64,9 +64,7 @@ def test_a_setting_of_the_callback_that_was_let_through_is_refused(settings):
 @pytest.mark.parametrize("settings", [{"strategy": "wanda"}, {"reconstruct": True}])
 def test_inputs_that_nobody_hands_over_are_refused_before_the_first_batch(settings):
     net = nn.MultiheadAttention(4, 2)
-    with pytest.raises(
-        ValueError, match="in_proj_weight is the in_proj_weight of a MultiheadAttention; exclude it|exclude it"
-    ):
+    with pytest.raises(ValueError, match="is the in_proj_weight of a MultiheadAttention"):
         Pruner(net, sparsity=0.5, total_steps=9, **{"strategy": "magnitude", **settings})
 
 
@@ -106,7 +104,7 @@ def replaced(state: dict, path: str, value: object) -> dict:
         ("updates", 2**70, "'updates' of the pruning state is not a number of updates"),
         ("scheduled_sparsity", float("nan"), "'scheduled_sparsity' of the pruning state is not a share"),
         ("whole", [1], "'whole' does not count"),
-        ("whole", [1, 1], "'whole' does not count the connections of 0.weight"),
+        ("whole", [47, 12], "'whole' does not count the connections of 0.weight"),
         ("masks/0.weight", KeyError, "'masks' of the pruning state does not name its targets"),
         ("masks/0.weight", 5, "mask of 0.weight in the pruning state holds more than dense tensors"),
         (
@@ -151,7 +149,7 @@ def test_a_damaged_state_of_the_guard_is_refused(change):
 
 @pytest.mark.parametrize("shape", [[0, 2**63], [0, 10**30], [1] * 10_000, [2**40, 2**40], [-1], [True]])
 def test_a_shape_that_no_tensor_can_have_is_refused(shape):
-    with pytest.raises(ValueError, match="no shape|more entries than a tensor can have"):
+    with pytest.raises(ValueError, match=r"no shape|more entries than a tensor can have"):
         Entry("float32", shape, {"whole": "plain"}, 0)
 
 
@@ -214,6 +212,6 @@ def test_a_sweep_tells_of_a_jobs_damaged_file_and_goes_on(name, content, message
 
 def test_a_damaged_record_of_the_dense_control_is_refused_before_anything_is_trained(tmp_path):
     (tmp_path / "dense.json").write_text(json.dumps({"key": "a", "accuracy": 0.5}))
-    with pytest.raises(ValueError, match="dense.json is damaged: val_accuracy .* move it away"):
+    with pytest.raises(ValueError, match=r"dense\.json is damaged: val_accuracy .* move it away"):
         _read(tmp_path / "dense.json", "a")
     assert _read(tmp_path / "dense.json", "b") is None
