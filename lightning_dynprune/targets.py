@@ -58,6 +58,8 @@ class Target:
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like the parameter."""
         weight, grad = self.parameter.detach(), self.parameter.grad
+        if grad is not None and grad.layout != torch.strided:
+            grad = None  # an embedding's sparse gradient has no entry for each connection
         return TargetView(self.name, weight, grad, mask, self.state, seed, run_seed, step)
 
 
