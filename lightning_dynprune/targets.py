@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_dynprune.checks import check_count, check_share
+from lightning_dynprune.shards import Shard, here, is_sharded
 
 Selector: TypeAlias = "str | type[nn.Module]"
 Targets: TypeAlias = "Selector | Sequence[Selector] | Mapping[str, Any] | None"
@@ -35,6 +36,7 @@ class Target:
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
         groups: of a grouped convolution's weight; 1 elsewhere.
         transposed: the weight of a transposed convolution, whose inputs come first.
+        shard: what part of it this process holds; None: all of it.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
     """
@@ -45,18 +47,29 @@ class Target:
     sparsity: float | None = None
     groups: int = 1
     transposed: bool = False
+    shard: Shard | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:
-        """Connections of this target."""
+        """Connections of this target, over all processes that hold parts of it."""
         return self.parameter.numel()
 
+    @property
+    def values(self) -> Tensor:
+        """The parameter's values, or the part of them that this process holds; it shares their memory."""
+        return here(self.parameter)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The parameter's gradient, or the part of it that this process holds."""
+        grad = self.parameter.grad
+        return None if grad is None else here(grad)
+
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
-        """Return what a strategy sees of this target, shaped like the parameter."""
-        weight, grad = self.parameter.detach(), self.parameter.grad
-        return TargetView(self.name, weight, grad, mask, self.state, seed, run_seed, step)
+        """Return what a strategy sees of this target, shaped like its values here."""
+        return TargetView(self.name, self.values, self.grad, mask, self.state, seed, run_seed, step, shard=self.shard)
 
 
 @dataclass
@@ -73,7 +86,8 @@ class TargetView:
         run_seed: differs between targets and runs only.
         step: optimizer steps done; 0 before training.
         start: flat index in the target of the first entry, where the piece is a slice.
-        index: flat indices in the target, where the piece was gathered.
+        index: flat indices, where the piece was gathered.
+        shard: what part of the target this process holds, where that is not all; ``start`` and ``index`` count in it.
     """
 
     name: str
@@ -86,14 +100,16 @@ class TargetView:
     step: int = 1
     start: int = 0
     index: Tensor | None = None
+    shard: Shard | None = None
 
     @property
     def positions(self) -> Tensor:
-        """Flat index in the target of every entry: int64, shaped like ``weight``."""
-        if self.index is not None:
-            return self.index
-        stop = self.start + self.weight.numel()
-        return torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        """Flat index in the whole target of every entry: int64, shaped like ``weight``."""
+        index = self.index
+        if index is None:
+            stop = self.start + self.weight.numel()
+            index = torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        return index if self.shard is None else self.shard.positions(index)
 
     def gradient(self) -> Tensor:
         """Return ``grad``.
@@ -178,7 +194,8 @@ def find_targets(
         settings = _settings(names[0], chosen[parameter], min_kept)
         convolution = catalog.convolution(parameter)
         groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
-        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, **settings))
+        shard = Shard.of(parameter) if is_sharded(parameter) else None
+        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, shard=shard, **settings))
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
