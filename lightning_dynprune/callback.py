@@ -22,10 +22,12 @@ from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.optimizer import trains
+from lightning_dynprune.parts import refuse_flat_parameters
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
+from lightning_dynprune.shards import Shard, here, is_sharded
 from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
@@ -162,10 +164,11 @@ class DynamicPruning(Callback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask of every target, by name: bool, shaped like the target, True = kept."""
+        """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
             return {}
-        return {t.name: mask for t, mask in zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)}
+        masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
+        return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
 
     @property
     def connections(self) -> dict[str, int]:
@@ -189,6 +192,7 @@ class DynamicPruning(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""
         self._stop_fitting()
+        _refuse_partitioned(trainer)
         if self.slim == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.slim = "end"
@@ -264,7 +268,8 @@ class DynamicPruning(Callback):
                 f"guard: monitor={self.guard.monitor!r} was not logged in validation; there are "
                 f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
             )
-        value = float(trainer.callback_metrics[self.guard.monitor])
+        # Processes that judged by their own share of the data would decide differently.
+        value = float(trainer.strategy.reduce(trainer.callback_metrics[self.guard.monitor], reduce_op="mean"))
         if decision := self.guard.judge(value, self._running(), _validations_left(trainer)):
             rank_zero_info(f"dynprune: {decision}")
 
@@ -371,28 +376,71 @@ class DynamicPruning(Callback):
             handle.remove()
         self._handles.clear()
 
+    def _counted(self) -> list[dict[str, Tensor]]:
+        """Return masks that together count as those of this run.
+
+        Views of a single bool stand for what was slimmed away, and for masks that several processes hold in parts.
+        """
+        pruner = self._running()
+        targets, whole, kept = pruner.targets, pruner.masks.whole, pruner.masks.kept
+        if pruner.masks.shared is not None:
+            return [
+                {t.name: torch.ones(1, dtype=torch.bool).expand(n) for t, n in zip(targets, kept, strict=True)},
+                {t.name: _zeros(n - k) for t, n, k in zip(targets, whole, kept, strict=True)},
+            ]
+        gone = {t.name: _zeros(n - t.numel) for t, n in zip(targets, whole, strict=True)}
+        return [self.masks, gone] if any(zeros.numel() for zeros in gone.values()) else [self.masks]
+
     def _log(self, pl_module: LightningModule) -> None:
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
         pruner = self._running()
-        masks = self.masks
-        # What was slimmed away counts as pruned; views of a single zero stand for it.
-        gone = {t.name: whole - t.numel for t, whole in zip(pruner.targets, pruner.masks.whole, strict=True)}
-        counted = [masks, {name: torch.zeros(1, dtype=torch.bool).expand(n) for name, n in gone.items()}]
+        counted = self._counted()
         for metric in (self._metric, self._layer_metric):
             metric.reset()
-            for entries in counted if any(gone.values()) else counted[:1]:
-                metric.update(entries)
+            for masks in counted:
+                if any(mask.numel() for mask in masks.values()):
+                    metric.update(masks)
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
         self._compression_metric.reset()
-        self._compression_metric.update(pl_module)
+        self._compression_metric.update(_parameters(pl_module, pruner))
         if taken := sum(self._before.values()) - sum(p.numel() for p in pl_module.parameters()) if self._before else 0:
             self._compression_metric.update([torch.zeros(1).expand(taken)])
         others["compression"] = self._compression_metric.compute().float()
         others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+
+
+def _refuse_partitioned(trainer: Trainer) -> None:
+    """Raise where a strategy of Lightning leaves no process a parameter that has its own shape."""
+    if isinstance(trainer.model, nn.Module):
+        refuse_flat_parameters(trainer.model)
+    strategy = type(trainer.strategy).__name__
+    if strategy in ("FSDPStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"Trainer(strategy={strategy}) lays parameters end to end and cuts them anywhere, so that no target is "
+            "left to prune; use ModelParallelStrategy with fully_shard in configure_model (FSDP2), or DDPStrategy"
+        )
+
+
+def _parameters(module: nn.Module, pruner: Pruner) -> list[Tensor]:
+    """Return tensors with as many entries, and as many of them zero, as a module's parameters have."""
+    if pruner.masks.shared is None:
+        return list(module.parameters())
+    counts = torch.zeros(2, dtype=torch.int64)
+    for parameter in module.parameters():
+        if Shard.of(parameter).counts if is_sharded(parameter) else pruner.ranks.rank == 0:
+            part = here(parameter)
+            nonzero = int(torch.count_nonzero(part))
+            counts += torch.tensor([nonzero, part.numel() - nonzero])
+    nonzero, zero = pruner.ranks.add(counts).tolist()
+    return [torch.ones(1).expand(nonzero), torch.zeros(1).expand(zero)]
+
+
+def _zeros(count: int) -> Tensor:
+    return torch.zeros(1, dtype=torch.bool).expand(count)
 
 
 def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,7 +24,9 @@ from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.observation import Observation
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.owners import disown, own, refuse_two_owners
+from lightning_dynprune.parts import refuse_flat_parameters, refuse_what_needs_wholes
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern, TargetPattern
+from lightning_dynprune.ranks import Ranks, checksum
 from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
@@ -68,10 +71,13 @@ class Pruner:
         total_steps: optimizer steps of the whole training, for moments given as a share of it.
         steps_per_epoch: optimizer steps of an epoch, for moments given in epochs.
         epochs: epochs of the whole training.
+        process_group: the processes that train this model together, whose masks are one; by default all of
+            ``torch.distributed``, where it is initialised. A group of one prunes on its own.
 
     Raises:
         TypeError: a setting of the wrong kind.
-        ValueError: a setting that cannot work; a parameter that another pruner prunes already.
+        ValueError: a setting that cannot work; a parameter that another pruner prunes already, or that FSDP1 has
+            flattened.
 
     Attributes:
         targets: the parameters that are pruned.
@@ -118,9 +124,11 @@ class Pruner:
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         horizon = Horizon(total_steps, steps_per_epoch, epochs)
         self.model = model
+        refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
         self.strategy = resolved(STRATEGIES.build(strategy), horizon)
@@ -149,8 +157,11 @@ class Pruner:
         self.scheduled_sparsity = self.schedule.initial
         self.carried = 0.0
         self.last_update: Update | None = None
-        self.masks = MaskSet(self.targets)
+        self.ranks = Ranks(process_group, self.targets[0].values.device)
+        self.masks = MaskSet(self.targets, self.ranks)
         self.journal = _journal(self.masks, journal)
+        remembers = self.journal is not None and self.journal.remember_values
+        refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
             target.memory = self.threshold.init_memory(target)
@@ -338,7 +349,7 @@ class Pruner:
             return
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
         for position, target in enumerate(self.targets):
-            grad = target.parameter.grad
+            grad = target.grad
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
@@ -387,10 +398,12 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
             RuntimeError: the strategy reads gradients or inputs and there are or were none; likewise.
+            RankError: another process failed; or the processes hold different masks, which the update has changed.
         """
         clock = self.schedule_clock
         scheduled = max(self.schedule.value(clock), self.carried)
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
+        self._calibration.add_up(self.ranks)
         self._calibration.check()
         if asked:
             self._observation.check()
@@ -411,8 +424,9 @@ class Pruner:
         self.apply()
         self._join(range(len(self.targets)))
         try:
-            for target in self.targets:
-                require_finite(target.parameter, f"weights of {target.name}")
+            with self.ranks.together():
+                for target in self.targets:
+                    require_finite(target.values, f"weights of {target.name}")
             views = [self._view(position) for position in range(len(self.targets))]
             if self.units is not None:
                 changes = revise_groups(self.units, views, strategy, threshold, asked, self.optimizers, written)
@@ -428,7 +442,7 @@ class Pruner:
                     0.0 if self.clock.step == 0 else _number(strategy.exchange),
                     written,
                     # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-                    remember=self.journal is not None,
+                    remember=self.journal is not None and self.masks.shared is None,
                 )
         except BaseException:
             self.apply()
@@ -525,7 +539,11 @@ class Pruner:
         disown(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to resume from: tensors and plain values; masks as bits."""
+        """Return all there is to resume from: tensors and plain values; masks as bits.
+
+        Where processes hold targets in parts the state is of whole targets, so that it can be resumed with any number
+        of processes; all of them call this together.
+        """
         return {
             "version": checkpoint.VERSION,
             "clock": dataclasses.asdict(self.clock),
@@ -540,7 +558,7 @@ class Pruner:
             "whole": list(self.masks.whole),
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
-            "state": {t.name: dict(t.state) for t in self.targets},
+            "state": {t.name: {key: self._whole(t, value) for key, value in t.state.items()} for t in self.targets},
             "memory": {t.name: dict(t.memory) for t in self.targets},
             "journal": None if self.journal is None else self.journal.state_dict(),
             "rewind": None if self._rewind is None else self._rewind.state_dict(),
@@ -557,8 +575,9 @@ class Pruner:
         checkpoint.refuse_other_version(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
-        checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
-        memory = {t.name: t.memory for t in self.targets}
+        kept = {t.name: {k: self._whole_shape(t, v) for k, v in t.state.items()} for t in self.targets}
+        checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
+        memory = {t.name: {key: value.shape for key, value in t.memory.items()} for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
         if self.units is not None and state["units"] is not None:
@@ -573,9 +592,11 @@ class Pruner:
         self.masks.replace(masks)
         self.masks.whole = list(state["whole"])
         for target in self.targets:
-            for kept, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
-                for key, value in loaded[target.name].items():
-                    kept[key].copy_(value)
+            for key, value in state["state"][target.name].items():
+                kept_here = target.state[key]
+                kept_here.copy_(value if kept_here.shape == value.shape else target.part(value))
+            for key, value in state["memory"][target.name].items():
+                target.memory[key].copy_(value)
         self.clock, self.lag, self.paused = Clock(**state["clock"]), Clock(**state["lag"]), state["paused"]
         self.updates, self.seed = state["updates"], state["seed"]
         self.scheduled_sparsity, self.carried = state["scheduled_sparsity"], state["carried"]
@@ -624,15 +645,37 @@ class Pruner:
             (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
             dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
         )
+        in_parts = self.masks.shared is not None
         if self.journal is not None:
-            self.journal.add(self.last_update, deltas)
+            self.journal.add(self.last_update, None if in_parts else deltas)
+            if in_parts:
+                self.journal.forget(
+                    self.clock.step, "several processes hold parts of the targets: positions are not kept"
+                )
+        self._agree()
         return self.last_update
+
+    def _agree(self) -> None:
+        """Raise where the processes do not hold the same masks."""
+        if self.ranks.size == 1:
+            return
+        sums = [self.seed, *(checksum(mask) for mask in self.masks.tensors)]
+        names = ["seed", *(f"mask of {target.name}" for target in self.targets)]
+        self.ranks.agree(names, sums, [0, *(0 if t.shard is None else t.shard.place for t in self.targets)])
+
+    @staticmethod
+    def _whole(target: Target, value: Tensor) -> Tensor:
+        return target.whole(value) if value.shape == target.values.shape else value
+
+    @staticmethod
+    def _whole_shape(target: Target, value: Tensor) -> Sequence[int]:
+        return target.parameter.shape if value.shape == target.values.shape else value.shape
 
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
         target, after = self.targets[position], self.masks.tensors[position]
-        if self.journal is not None and before is not None:
-            deltas.append(self.journal.delta(before, after, target.parameter.detach()))
+        if self.journal is not None and before is not None and self.masks.shared is None:
+            deltas.append(self.journal.delta(before, after, target.values))
         if self.latent is None:
             clear(self.optimizers, target.parameter, after if before is None else before & after)
 

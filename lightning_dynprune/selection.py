@@ -189,7 +189,7 @@ def _draw(scores: Sequence[Scores], units: int) -> Tensor:
     own = [s.here if s.speaks else 0 for s in scores]
     size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
-    stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / size)
+    stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / max(size, 1))
     index = stretch.long().clamp_(max=units - 1)
     starts = list(accumulate(own, initial=0))
     bounds = torch.searchsorted(index, torch.tensor(starts)).tolist()

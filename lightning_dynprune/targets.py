@@ -59,13 +59,21 @@ class Target:
     @property
     def values(self) -> Tensor:
         """The parameter's values, or the part of them that this process holds; it shares their memory."""
-        return here(self.parameter)
+        return here(self.parameter).detach()
 
     @property
     def grad(self) -> Tensor | None:
         """The parameter's gradient, or the part of it that this process holds."""
         grad = self.parameter.grad
         return None if grad is None else here(grad)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Return the whole of a tensor of which every process holds the part that lies beside its values."""
+        return part if self.shard is None else self.shard.whole(part)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Return of a tensor shaped like the target the part that lies beside the values here."""
+        return whole if self.shard is None else self.shard.cut(whole)
 
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like its values here."""
