@@ -27,7 +27,7 @@ from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
-from lightning_dynprune.shards import Shard, here, is_sharded
+from lightning_dynprune.shards import here, speaking
 from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
@@ -430,8 +430,9 @@ def _parameters(module: nn.Module, pruner: Pruner) -> list[Tensor]:
     if pruner.masks.shared is None:
         return list(module.parameters())
     counts = torch.zeros(2, dtype=torch.int64)
-    for parameter in module.parameters():
-        if Shard.of(parameter).counts if is_sharded(parameter) else pruner.ranks.rank == 0:
+    parameters = list(module.parameters())
+    for parameter, speaks in zip(parameters, speaking(parameters, pruner.ranks), strict=True):
+        if speaks:
             part = here(parameter)
             nonzero = int(torch.count_nonzero(part))
             counts += torch.tensor([nonzero, part.numel() - nonzero])

@@ -33,6 +33,7 @@ from lightning_dynprune.schedules import Clock, Horizon, Schedule
 from lightning_dynprune.schedules.settings import resolved, settled
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.scores import require_finite
+from lightning_dynprune.shards import speaking
 from lightning_dynprune.slimming import take_out
 from lightning_dynprune.stepping import Stepping
 from lightning_dynprune.strategies import STRATEGIES, Strategy
@@ -158,6 +159,9 @@ class Pruner:
         self.carried = 0.0
         self.last_update: Update | None = None
         self.ranks = Ranks(process_group, self.targets[0].values.device)
+        speaks = speaking([target.parameter for target in self.targets], self.ranks)
+        for target, counts in zip(self.targets, speaks, strict=True):
+            target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
         self.masks = MaskSet(self.targets, self.ranks)
         self.journal = _journal(self.masks, journal)
         remembers = self.journal is not None and self.journal.remember_values
@@ -659,9 +663,9 @@ class Pruner:
         """Raise where the processes do not hold the same masks."""
         if self.ranks.size == 1:
             return
-        sums = [self.seed, *(checksum(mask) for mask in self.masks.tensors)]
-        names = ["seed", *(f"mask of {target.name}" for target in self.targets)]
-        self.ranks.agree(names, sums, [0, *(0 if t.shard is None else t.shard.place for t in self.targets)])
+        sums = [*(checksum(mask) for mask in self.masks.tensors), self.seed]
+        names = [*(f"mask of {target.name}" for target in self.targets), "seed"]
+        self.ranks.agree(names, sums, [*(0 if t.shard is None else t.shard.place for t in self.targets), 0])
 
     @staticmethod
     def _whole(target: Target, value: Tensor) -> Tensor:
