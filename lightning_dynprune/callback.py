@@ -523,7 +523,8 @@ def _validations_left(trainer: Trainer) -> int | None:
 def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
     state = earlier.state_dict()
-    if [t.parameter for t in earlier.targets] != [t.parameter for t in pruner.targets]:
+    # Tensors are compared entry by entry, so it is their identity that tells another model.
+    if [id(t.parameter) for t in earlier.targets] != [id(t.parameter) for t in pruner.targets]:
         return
     if not going_on:
         fresh = pruner.state_dict()

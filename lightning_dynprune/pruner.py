@@ -40,6 +40,7 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+from lightning_dynprune.unwrapping import unwrapped_model, unwrapped_optimizers
 
 
 class Pruner:
@@ -50,7 +51,7 @@ class Pruner:
     ``sparsity`` alone prunes, over all targets at once, what the loss heeds least (``taylor``: weight x gradient).
 
     Args:
-        model: the network.
+        model: the network; of a compiled or data-parallel one, or one set up by Lightning Fabric, what is wrapped.
         optimizer: the optimizer or optimizers that train it, so that their slots are cleared at pruned entries; needed
             by strategies that watch every step, as ``taylor`` does, and not by ``magnitude``.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
@@ -128,7 +129,7 @@ class Pruner:
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         horizon = Horizon(total_steps, steps_per_epoch, epochs)
-        self.model = model
+        self.model = model = unwrapped_model(model)
         refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
@@ -141,7 +142,7 @@ class Pruner:
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
         self.pattern.planned(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
-        self.optimizers = _as_list(optimizer)
+        self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
         if needs_optimizer and not self.optimizers:
             raise ValueError(
@@ -718,12 +719,6 @@ class Pruner:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""
         text = f"{self.seed}/{self.updates if updates is None else updates}/{target.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
-
-
-def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
 def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:
