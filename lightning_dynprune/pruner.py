@@ -68,6 +68,7 @@ class Pruner:
         total_steps: optimizer steps of the whole training, for moments given as a share of it.
         steps_per_epoch: optimizer steps of an epoch, for moments given in epochs.
         epochs: epochs of the whole training.
+        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -118,8 +119,9 @@ class Pruner:
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
         self.model = model
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
