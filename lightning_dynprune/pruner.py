@@ -75,6 +75,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
+        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -127,8 +128,9 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
         self.model = model = unwrapped_model(model)
         refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)

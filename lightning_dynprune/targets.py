@@ -184,19 +184,10 @@ def find_targets(
     """
     check_count("min_kept", min_kept)
     catalog = _Catalog(model)
-    if targets is None:
-        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
-    elif isinstance(targets, Mapping):
-        chosen = {}
-        for pattern, settings in targets.items():
-            for parameter in catalog.select(pattern, "targets"):
-                chosen.setdefault(parameter, settings)
-    else:
-        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
-    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+    chosen = _chosen(catalog, targets, exclude)
     found, frozen = [], []
     for parameter, names in catalog.names.items():
-        if parameter not in chosen or parameter in left_out:
+        if parameter not in chosen:
             continue
         if not parameter.requires_grad:
             frozen.append(names[0])
@@ -217,6 +208,28 @@ def find_targets(
             f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
         )
     return found
+
+
+def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:
+    """Return the names of the parameters that :func:`find_targets` leaves out because they are frozen."""
+    catalog = _Catalog(model)
+    chosen = _chosen(catalog, targets, exclude)
+    return [names[0] for p, names in catalog.names.items() if p in chosen and not p.requires_grad]
+
+
+def _chosen(catalog: _Catalog, targets: Targets, exclude: Selector | Sequence[Selector]) -> dict[nn.Parameter, Any]:
+    """Return the parameters that are selected, frozen or not, with the settings given for each."""
+    if targets is None:
+        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
+    elif isinstance(targets, Mapping):
+        chosen = {}
+        for pattern, settings in targets.items():
+            for parameter in catalog.select(pattern, "targets"):
+                chosen.setdefault(parameter, settings)
+    else:
+        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+    return {parameter: settings for parameter, settings in chosen.items() if parameter not in left_out}
 
 
 class _Catalog:
