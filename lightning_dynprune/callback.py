@@ -113,6 +113,10 @@ class DynamicPruning(Callback):
         example_input: Any = None,
         name: str | None = None,
     ) -> None:
+        if guard is not None and not isinstance(guard, AccuracyGuard):
+            raise TypeError(f"guard={guard!r} is not accepted; give an AccuracyGuard or None")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name={name!r} is not accepted; give a text or None")
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
         built = STRATEGIES.build(strategy)
         schedule = with_partner("schedule", schedule, built.schedule)
@@ -484,7 +488,7 @@ def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | Non
     """Return the setting ``slim`` if the others go with it."""
     if slim is None:
         return None
-    if slim not in SLIM:
+    if not isinstance(slim, str) or slim not in SLIM:
         raise ValueError(f"slim={slim!r} is unknown; known: None, {', '.join(map(repr, SLIM))}")
     if pattern.label not in SLIM[slim]:
         raise ValueError(

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.checks import check_flag, check_share, check_whole
 from lightning_dynprune.floors import floors, name_reached
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
@@ -151,7 +151,7 @@ class Pruner:
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = seed
+        self.seed = check_whole("seed", seed)
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -179,6 +179,7 @@ class Pruner:
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
+        check_flag("reconstruct", reconstruct)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}

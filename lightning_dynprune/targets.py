@@ -227,8 +227,8 @@ def _chosen(catalog: _Catalog, targets: Targets, exclude: Selector | Sequence[Se
             for parameter in catalog.select(pattern, "targets"):
                 chosen.setdefault(parameter, settings)
     else:
-        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
-    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+        chosen = {p: None for selector in _listed(targets, "targets") for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude, "exclude") for p in catalog.select(selector, "exclude")}
     return {parameter: settings for parameter, settings in chosen.items() if parameter not in left_out}
 
 
@@ -288,14 +288,15 @@ class _Catalog:
         return matched
 
 
-def _listed(selectors: Selector | Sequence[Selector]) -> Iterator[Selector]:
+def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:
     if isinstance(selectors, (str, type)):
         yield selectors
         return
     try:
         yield from selectors
     except TypeError:
-        raise TypeError(f"targets={selectors!r} is not accepted; give globs, module types or a mapping") from None
+        mapping = " or a mapping" if setting == "targets" else ""
+        raise TypeError(f"{setting}={selectors!r} is not accepted; give globs or module types{mapping}") from None
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
@@ -304,7 +305,7 @@ def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
-    if unknown := sorted(set(given) - set(_SETTINGS)):
+    if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
     if given.get("sparsity") is not None:
         check_share(f"targets: sparsity of {name}", given["sparsity"])
