@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.clipping import Handle, before_clipping
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
@@ -131,10 +131,10 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._logged = -1
         self._before: dict[nn.Parameter, int] = {}
-        self._fitting: RemovableHandle | None = None
+        self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
     @property
@@ -210,7 +210,7 @@ class DynamicPruning(Callback):
             self._loaded = None
         elif earlier is not None:
             _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
-        self._watch(trainer.optimizers)
+        self._watch(trainer)
         self._logged = -1
         self._layer_metric = LayerSparsity([t.name for t in pruner.targets]).to(pl_module.device)
         self._metric = Sparsity().to(pl_module.device)
@@ -233,11 +233,6 @@ class DynamicPruning(Callback):
             pruner.couple(_input_of(batch))
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
-        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
-            self._running().mask_gradients(trainer.is_last_batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -328,9 +323,9 @@ class DynamicPruning(Callback):
             raise RuntimeError("DynamicPruning: on_fit_start has not run; train through Trainer.fit")
         return self.pruner
 
-    def _watch(self, optimizers: Sequence[Optimizer]) -> None:
-        """Follow the steps of every optimizer of a target; the first of them is the clock."""
-        pruner = self._running()
+    def _watch(self, trainer: Trainer) -> None:
+        """Follow the steps of every optimizer of a target, of which the first is the clock, and what is clipped."""
+        pruner, optimizers = self._running(), trainer.optimizers
         parameters = {target.parameter for target in pruner.targets}
         ours = [optimizer for optimizer in optimizers if trains(optimizer, parameters)]
         if not ours:
@@ -341,6 +336,14 @@ class DynamicPruning(Callback):
         self._let_go()
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(self._on_stepped) for optimizer in ours]
+
+        def clipping(optimizer: Optimizer) -> None:
+            """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it comes in Lightning's own
+            if any(bare is one for one in ours):
+                pruner.mask_gradients(trainer.is_last_batch, bare)
+
+        self._handles.append(before_clipping(trainer.precision_plugin, clipping))
 
     def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
