@@ -16,10 +16,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.averages import averages_of, mask_average
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.clipping import Handle, before_clipping
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
@@ -144,13 +144,13 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._stage: str | None = None
         self._max_epochs: int | None = None
         self._logged = -1
         self._masked = -1
         self._before: dict[nn.Parameter, int] = {}
-        self._fitting: RemovableHandle | None = None
+        self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
     @property
@@ -261,11 +261,6 @@ class DynamicPruning(Callback):
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
-        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
-            self._running().mask_gradients(trainer.is_last_batch)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -361,7 +356,7 @@ class DynamicPruning(Callback):
         return self.pruner
 
     def _watch(self, trainer: Trainer) -> None:
-        """Follow the steps of every optimizer of a target; the first of them is the clock."""
+        """Follow the steps of every optimizer of a target, of which the first is the clock, and what is clipped."""
         pruner = self._running()
         parameters = {target.parameter for target in pruner.targets}
         ours = [optimizer for optimizer in trainer.optimizers if trains(optimizer, parameters)]
@@ -373,6 +368,14 @@ class DynamicPruning(Callback):
         self._let_go()
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
+
+        def clipping(optimizer: Optimizer) -> None:
+            """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it comes in Lightning's own
+            if any(bare is one for one in ours):
+                pruner.mask_gradients(trainer.is_last_batch, bare)
+
+        self._handles.append(before_clipping(trainer.precision_plugin, clipping))
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()

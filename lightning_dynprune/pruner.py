@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
@@ -183,13 +183,22 @@ class Pruner:
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
+        self._masked_gradients = False
+        self._overflow: Tensor | None = None
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
+        if curved and self.strategy.latent:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by the "
+                "curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a strategy "
+                "with hard masks"
+            )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -287,6 +296,9 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
+        A fused optimizer skips a step whose gradients overflowed by itself. Where an update is due that would read
+        them, the step is not counted, and the update follows the next.
+
         Returns:
             The update, or None where none was due.
 
@@ -295,6 +307,9 @@ class Pruner:
         """
         if not self.optimizers:
             self.start()
+        if self._skips_update():
+            self.apply()
+            return None
         self.clock.step += 1
         self.lag.step += self.paused
         if self._rewind is not None:
@@ -343,21 +358,26 @@ class Pruner:
             self.latent.split(position)
 
     @torch.no_grad()
-    def mask_gradients(self, ending_epoch: bool = False) -> None:
+    def mask_gradients(self, ending_epoch: bool = False, optimizer: Optimizer | None = None) -> None:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself. An update that follows the step still reads the dense gradients. Latent weights all train, so
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent weights all train, so
         theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
+            optimizer: one of this pruner's, whose targets alone are meant; None: all.
         """
         if self.latent is not None:
             return
+        self._masked_gradients = True
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
-        for position, target in enumerate(self.targets):
+        everything: Sequence[int] = range(len(self.targets))
+        for position in everything if optimizer is None else self._trained_by[self.optimizers.index(optimizer)]:
+            target = self.targets[position]
             grad = target.grad
+            self._dense_gradients.pop(position, None)  # of a step that a gradient scaler skipped
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
@@ -626,10 +646,20 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        if self.start() is not None:
+        self._overflow = getattr(optimizer, "found_inf", None)
+        if not self._skips_update() and self.start() is not None:
             self._join(self._trained_by[number])
+        # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
+        if isinstance(optimizer, LBFGS) and not self._masked_gradients:
+            self.mask_gradients(ending_epoch=True, optimizer=optimizer)
+
+    def _skips_update(self) -> bool:
+        """Return whether the update of this step would read gradients that overflowed; a host sync only then."""
+        reads_them = self.strategy.needs_gradients and not self.strategy.accumulates
+        return self._overflow is not None and reads_them and self.updates_next() and bool(self._overflow)
 
     def _after_step(self, optimizer: Optimizer) -> None:
+        self._masked_gradients = False
         if self.latent is not None:
             for position in self._trained_by[self.optimizers.index(optimizer)]:
                 self.latent.split(position)
