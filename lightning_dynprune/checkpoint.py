@@ -56,7 +56,7 @@ def refuse_other_targets(targets: Sequence[Target], state: Mapping[str, Any]) ->
 
 
 def refuse_other_part(
-    kind: str, part: Any, loaded: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Mapping[str, Tensor]]
+    kind: str, part: Any, loaded: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> None:
     """Raise where a strategy or threshold remembers other things than a state holds.
 
@@ -64,13 +64,14 @@ def refuse_other_part(
         kind: "strategy" or "threshold".
         part: the one at hand.
         loaded: what the state holds, by target and key.
-        own: what the part remembers, likewise.
+        own: the shapes of what the part remembers, likewise.
 
     Raises:
         ValueError: naming a target, and what is there and here.
     """
     for name in own:
-        there, here = _described(loaded[name]), _described(own[name])
+        there = _described({key: value.shape for key, value in loaded[name].items()})
+        here = _described(own[name])
         if there != here:
             raise ValueError(
                 f"checkpoint: {kind} state of {name} is {there}, but {kind} {type(part).__name__} keeps {here}; "
@@ -78,5 +79,5 @@ def refuse_other_part(
             )
 
 
-def _described(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(tensors.items())) or "nothing"
+def _described(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{key} {tuple(shape)}" for key, shape in sorted(shapes.items())) or "nothing"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.flags import count_true
+from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.targets import Target
 
 # A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in
@@ -21,8 +22,12 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 class MaskSet:
     """One bool tensor a target, True = kept; all True at first.
 
+    Where several processes hold parts of a target, the mask here is that of the part here, and all counts are of the
+    whole.
+
     Args:
         targets: the targets, in order.
+        ranks: the processes that train them; by default this one alone.
 
     Attributes:
         kept: connections of each target that live.
@@ -39,10 +44,11 @@ class MaskSet:
         [1.0, 0.0, 3.0]
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], ranks: Ranks | None = None) -> None:
         self.targets = list(targets)
+        self.ranks = ranks or Ranks.alone()
         # Strides follow the parameter's, so that a channels_last weight is masked in one straight pass.
-        self.tensors = [torch.ones_like(t.parameter, dtype=torch.bool, requires_grad=False) for t in targets]
+        self.tensors = [torch.ones_like(t.values, dtype=torch.bool) for t in targets]
         self.kept = [target.numel for target in targets]
         self.whole = list(self.kept)
         self._plan: list[tuple[int, list[tuple[Tensor, Tensor]]]] = []
@@ -56,6 +62,21 @@ class MaskSet:
     def sparsity(self) -> float:
         """Share of connections pruned."""
         return (self.total - sum(self.kept)) / self.total
+
+    @property
+    def shared(self) -> Ranks | None:
+        """The processes that hold the targets in parts; None where every process holds them whole."""
+        return self.ranks if any(target.shard is not None for target in self.targets) else None
+
+    def count(self, position: int, *flags: Tensor) -> list[int]:
+        """Return how many entries are True in bool tensors shaped like the mask here, over the whole target."""
+        return self._added(position, torch.stack([count_true(flag.reshape(-1)) for flag in flags]))
+
+    def _added(self, position: int, counts: Tensor) -> list[int]:
+        shard = self.targets[position].shard
+        if shard is not None:
+            counts = self.ranks.add(counts if shard.counts else torch.zeros_like(counts))
+        return [int(count) for count in counts.tolist()]
 
     def write(
         self, position: int, pieces: Iterable[Tensor], kept: int | None = None, growing: bool = False
@@ -88,8 +109,9 @@ class MaskSet:
             start += keep.numel()
         if not mask.is_contiguous():
             mask.copy_(flat.view(mask.shape))
-        kept = int(counted) if kept is None else kept
-        changes = self.kept[position] - int(stayed), kept - int(stayed)
+        stays, counts = self._added(position, torch.stack([stayed, counted]))
+        kept = counts if kept is None else kept
+        changes = self.kept[position] - stays, kept - stays
         self.kept[position] = kept
         return changes
 
@@ -120,17 +142,18 @@ class MaskSet:
         """Return the integer views to multiply, made anew only where the parameter's memory has moved."""
         if len(self._plan) != len(self.targets):
             self._plan = [(0, [])] * len(self.targets)
-        parameter = self.targets[position].parameter
-        address = parameter.data_ptr()
+        target = self.targets[position]
+        address = (target.parameter if target.shard is None else target.values).data_ptr()
         if self._plan[position][0] != address or not address:
-            if self.tensors[position].device != parameter.device:
-                self.tensors[position] = self.tensors[position].to(parameter.device)
-            self._plan[position] = (address, list(integer_pieces(parameter.detach(), self.tensors[position])))
+            values = target.values
+            if self.tensors[position].device != values.device:
+                self.tensors[position] = self.tensors[position].to(values.device)
+            self._plan[position] = (address, list(integer_pieces(values, self.tensors[position])))
         return self._plan[position][1]
 
     @torch.no_grad()
     def mask(self, position: int, tensor: Tensor) -> None:
-        """Set the pruned entries of ``tensor``, shaped like the target at ``position``, to +0.0."""
+        """Set the pruned entries of ``tensor``, shaped like the target at ``position`` here, to +0.0."""
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
 
@@ -146,21 +169,21 @@ class MaskSet:
         self._plan = []
 
     def pack(self) -> dict[str, Tensor]:
-        """Return the masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
-        return {t.name: pack_bits(mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
+        """Return the whole masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
+        return {t.name: pack_bits(t.whole(mask)) for t, mask in zip(self.targets, self.tensors, strict=True)}
 
     def unpacked(self, packed: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the masks of :meth:`pack`, flat; none is taken over yet.
+        """Return the masks of :meth:`pack`, shaped like the masks here; none is taken over yet.
 
         Raises:
             ValueError: a mask does not fit its target.
         """
-        return [unpack_bits(packed[t.name], t.numel, t.name) for t in self.targets]
+        return [t.part(unpack_bits(packed[t.name], t.numel, t.name).view(t.parameter.shape)) for t in self.targets]
 
     def replace(self, masks: Sequence[Tensor]) -> None:
         """Take over masks from :meth:`unpacked`."""
         for position, mask in enumerate(masks):
-            self.write(position, [mask.to(self.tensors[position].device)])
+            self.write(position, [mask.reshape(-1).to(self.tensors[position].device)])
 
 
 def undrafted(mask: Tensor) -> Tensor:

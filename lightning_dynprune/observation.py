@@ -68,14 +68,14 @@ class Observation:
             RuntimeError: the gradient is sparse.
         """
         target, view = self._masks.targets[position], self._view(position)
-        grad = target.parameter.grad
+        grad = target.grad
         if grad is not None:
             if grad.layout != torch.strided:
                 raise RuntimeError(_sparse(target.name, grad.layout, self._strategy))
             self._known.add(position)
             grad = grad if optimizer is None else applied(optimizer, grad)
         view.grad = grad
-        if not self._strategy.elementwise or target.numel <= piece_size(target):
+        if not self._strategy.elementwise or target.values.numel() <= piece_size(target):
             self._strategy.observe(view)
             return
         flat = view.flat()

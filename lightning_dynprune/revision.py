@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_dynprune.flags import count_true
 from lightning_dynprune.masks import MaskSet, undrafted
 from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.scores import Scores
@@ -134,7 +133,7 @@ def _exchange(
         raise
     dropped, grown = [], []
     for i in every:
-        stayed = int(count_true((before[i] & masks.tensors[i]).reshape(-1)))
+        (stayed,) = masks.count(i, before[i] & masks.tensors[i])
         dropped.append(kept_before[i] - stayed)
         grown.append(masks.kept[i] - stayed)
         written(i, before[i])
@@ -157,6 +156,7 @@ def _scores(
         among="all" if strategy.latent else "living",
         adjust=adjust if threshold.adjusts else None,
         draft=masks.draft(position),
+        ranks=masks.shared,
     )
 
 
@@ -174,6 +174,7 @@ def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, 
         elementwise=strategy.elementwise,
         among="pruned",
         draft=masks.draft(position),
+        ranks=masks.shared,
     )
 
 

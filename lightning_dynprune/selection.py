@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.flags import compared, count_true, true_positions
+from lightning_dynprune.radix import kth_best, kth_smallest
+from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.scores import Scores, widened
 
 _SIGMAS = 6.0  # a bracket this wide misses about twice in a billion cuts; a miss costs one more pass
@@ -114,10 +116,12 @@ def cut_above(value: float, scores: Scores) -> Cut:
         NonFiniteError: a score is not finite.
     """
     count = torch.zeros((), dtype=torch.int64)
-    for piece, candidates in scores.checked():
-        above = piece > value
-        count = count + count_true(above if candidates is None else above & candidates).to(count.device)
-    kept = int(count) + scores.guarded
+    ranks = scores.ranks or Ranks.alone()
+    with ranks.together():
+        for piece, candidates in scores.checked():
+            above = piece > value
+            count = count + count_true(above if candidates is None else above & candidates).to(count.device)
+    kept = int(ranks.add(count if scores.speaks else torch.zeros_like(count))) + scores.guarded
     if kept < scores.floor:
         return _cut_freely(scores.floor, [scores])[0]
     return Cut(value, 0, kept)
@@ -134,7 +138,7 @@ class _Inside:
 
 @dataclass(frozen=True)
 class _Found:
-    """What one pass over one target found against a bracket."""
+    """What one pass over one target found against a bracket: how many in all, and which of them here."""
 
     above: int
     inside: int
@@ -150,33 +154,44 @@ def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
     """Cut without regard to ``min_kept``."""
     keep = max(keep - sum(s.guarded for s in scores), 0)
     total = sum(s.candidates for s in scores)
+    ranks = next((s.ranks for s in scores if s.ranks is not None), Ranks.alone())
     if keep == 0 or keep >= total:
-        for s in scores:
-            for _ in s.checked():
-                pass
+        with ranks.together():
+            for s in scores:
+                for _ in s.checked():
+                    pass
         return [Cut(math.inf, 0, s.guarded) if keep == 0 else Cut(-math.inf, 0, s.most) for s in scores]
     units = sum(s.units for s in scores)
-    sample = _draw(scores, units)
+    with ranks.together():
+        sample = _draw(scores, units)
+    sample = ranks.join(sample)
     low, high = -math.inf, math.inf
     while True:
         bottom, top = _bracket(sample, keep / total, low, high, _COLLECTED * units / total if units > _FEW else 2)
-        found = [_scan(s, bottom, top, sample.dtype) for s in scores]
+        with ranks.together():
+            found = [_scan(s, bottom, top, sample.dtype) for s in scores]
+        found = _added(found, scores, ranks)
         above = sum(f.above for f in found)
         if keep <= above:
             low = _next(top, math.inf, sample.dtype)
         elif keep > above + sum(f.inside for f in found):
             high = _next(bottom, -math.inf, sample.dtype)
         else:
-            return _settle(keep - above, found, bottom, [s.guarded for s in scores], sample.dtype)
+            return _settle(keep - above, found, bottom, scores, ranks, sample.dtype)
 
 
 def _draw(scores: Sequence[Scores], units: int) -> Tensor:
-    """Return the scores of a seeded sample of candidates, on the CPU: one drawn from each of equally long stretches."""
+    """Return the scores of a seeded sample of candidates, on the CPU: one drawn from each of equally long stretches.
+
+    Where several processes hold the scores, each draws from its own, in proportion.
+    """
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
+    own = [s.here if s.speaks else 0 for s in scores]
+    size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
-    stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / size)
+    stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / max(size, 1))
     index = stretch.long().clamp_(max=units - 1)
-    starts = list(accumulate((s.units for s in scores), initial=0))
+    starts = list(accumulate(own, initial=0))
     bounds = torch.searchsorted(index, torch.tensor(starts)).tolist()
     drawn = [
         s.drawn((index[first:last] - start).to(s.device)).cpu()
@@ -246,23 +261,71 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     return _Found(int(above_count), int(inside_count), None)
 
 
-def _settle(rank: int, found: Sequence[_Found], bottom: float, guarded: Sequence[int], dtype: torch.dtype) -> list[Cut]:
+def _added(found: Sequence[_Found], scores: Sequence[Scores], ranks: Ranks) -> list[_Found]:
+    """Return what all processes found together; which it was stays with each."""
+    counts = torch.tensor([(f.above, f.inside) if s.speaks else (0, 0) for f, s in zip(found, scores, strict=True)])
+    summed = ranks.add(counts).tolist()
+    return [_Found(above, inside, f.pieces) for (above, inside), f in zip(summed, found, strict=True)]
+
+
+def _settle(
+    rank: int, found: Sequence[_Found], bottom: float, scores: Sequence[Scores], ranks: Ranks, dtype: torch.dtype
+) -> list[Cut]:
     """Return the cuts, given that the cut is the ``rank``-th best of what lies inside the bracket."""
-    collected = [values for f in found for values in f.values]
-    if collected:
-        pool = torch.cat([values.to(collected[0].device) for values in collected])
-        value = float(pool.kthvalue(pool.numel() - rank + 1).values)
-        better = [sum(int(torch.count_nonzero(v > value)) for v in f.values) for f in found]
-        equal = [sum(int(torch.count_nonzero(v == value)) for v in f.values) for f in found]
+    if any(f.pieces is not None for f in found):
+        spoken = [f.values if s.speaks else [] for f, s in zip(found, scores, strict=True)]
+        value = _best_inside(rank, [v for values in spoken for v in values], sum(f.inside for f in found), ranks, dtype)
+        counts = [
+            [sum(int(count_true(test(v, value))) for v in own) for test in (torch.gt, torch.eq)] for own in spoken
+        ]
+        better, equal = ranks.add(torch.tensor(counts)).T.tolist()
     else:
         value, better, equal = bottom, [0] * len(found), [f.inside for f in found]
     ties = rank - sum(better)
     cuts = []
-    for f, more, same, besides in zip(found, better, equal, guarded, strict=True):
+    for f, s, more, same in zip(found, scores, better, equal, strict=True):
         taken = min(ties, same)
         ties -= taken
-        cuts.append(Cut(value, taken, f.above + more + taken + besides, f.pieces, dtype))
+        kept = f.above + more + taken + s.guarded
+        # Among parts of a target the first ties are told by their places in the whole.
+        here = _ties_here(taken, value, f, s, ranks, dtype) if s.shard is not None and 0 < taken < same else taken
+        cuts.append(Cut(value, here, kept, f.pieces, dtype))
     return cuts
+
+
+def _best_inside(rank: int, values: Sequence[Tensor], total: int, ranks: Ranks, dtype: torch.dtype) -> float:
+    """Return the ``rank``-th best of the scores collected."""
+    if ranks.size > 1:
+        return kth_best(rank, values, total, ranks, dtype)
+    pool = torch.cat([v.to(values[0].device) for v in values])
+    return float(pool.kthvalue(pool.numel() - rank + 1).values)
+
+
+def _ties_here(taken: int, value: float, found: _Found, scores: Scores, ranks: Ranks, dtype: torch.dtype) -> int:
+    """Return how many of the first ``taken`` ties, by their flat index in the whole target, this process holds."""
+    shard = scores.shard
+    assert shard is not None
+
+    def places() -> Iterator[Tensor]:
+        start = 0
+        for units, tied in _tied(value, found, scores, dtype):
+            yield shard.positions(tied + start)
+            start += units
+
+    bits = max(scores.units - 1, 1).bit_length()
+    last = kth_smallest(taken, places if scores.speaks else lambda: [], bits, ranks)
+    return sum(int(count_true(at <= last)) for at in places())
+
+
+def _tied(value: float, found: _Found, scores: Scores, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """Yield, piece by piece, its number of units and the positions in it of those that score ``value``."""
+    if found.pieces is not None:
+        for inside in found.pieces:
+            yield inside.units, inside.positions[inside.values == value].long()
+        return
+    for piece, candidates in scores.pieces():
+        tied = compared(widened(piece).to(dtype), value, torch.eq)
+        yield piece.numel(), (tied if candidates is None else tied & candidates).nonzero().view(-1)
 
 
 def _next(value: float, towards: float, dtype: torch.dtype) -> float:

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_dynprune.checks import check_count, check_share
 from lightning_dynprune.prunable import originals, refuse
+from lightning_dynprune.shards import Shard, here, is_sharded
 
 Selector: TypeAlias = "str | type[nn.Module]"
 Targets: TypeAlias = "Selector | Sequence[Selector] | Mapping[str, Any] | None"
@@ -35,6 +36,7 @@ class Target:
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
         groups: of a grouped convolution's weight; 1 elsewhere.
         transposed: the weight of a transposed convolution, whose inputs come first.
+        shard: what part of it this process holds; None: all of it.
         sparse_gradients: the weight of an embedding whose gradients come as sparse tensors.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
@@ -46,21 +48,41 @@ class Target:
     sparsity: float | None = None
     groups: int = 1
     transposed: bool = False
+    shard: Shard | None = None
     sparse_gradients: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:
-        """Connections of this target."""
+        """Connections of this target, over all processes that hold parts of it."""
         return self.parameter.numel()
 
+    @property
+    def values(self) -> Tensor:
+        """The parameter's values, or the part of them that this process holds; it shares their memory."""
+        return here(self.parameter).detach()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The parameter's gradient, or the part of it that this process holds."""
+        grad = self.parameter.grad
+        return None if grad is None else here(grad)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Return the whole of a tensor of which every process holds the part that lies beside its values."""
+        return part if self.shard is None else self.shard.whole(part)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Return of a tensor shaped like the target the part that lies beside the values here."""
+        return whole if self.shard is None else self.shard.cut(whole)
+
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
-        """Return what a strategy sees of this target, shaped like the parameter."""
-        weight, grad = self.parameter.detach(), self.parameter.grad
+        """Return what a strategy sees of this target, shaped like its values here."""
+        grad = self.grad
         if grad is not None and grad.layout != torch.strided:
             grad = None  # an embedding's sparse gradient has no entry for each connection
-        return TargetView(self.name, weight, grad, mask, self.state, seed, run_seed, step)
+        return TargetView(self.name, self.values, grad, mask, self.state, seed, run_seed, step, shard=self.shard)
 
 
 @dataclass
@@ -77,7 +99,8 @@ class TargetView:
         run_seed: differs between targets and runs only.
         step: optimizer steps done; 0 before training.
         start: flat index in the target of the first entry, where the piece is a slice.
-        index: flat indices in the target, where the piece was gathered.
+        index: flat indices, where the piece was gathered.
+        shard: what part of the target this process holds, where that is not all; ``start`` and ``index`` count in it.
     """
 
     name: str
@@ -90,14 +113,16 @@ class TargetView:
     step: int = 1
     start: int = 0
     index: Tensor | None = None
+    shard: Shard | None = None
 
     @property
     def positions(self) -> Tensor:
-        """Flat index in the target of every entry: int64, shaped like ``weight``."""
-        if self.index is not None:
-            return self.index
-        stop = self.start + self.weight.numel()
-        return torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        """Flat index in the whole target of every entry: int64, shaped like ``weight``."""
+        index = self.index
+        if index is None:
+            stop = self.start + self.weight.numel()
+            index = torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        return index if self.shard is None else self.shard.positions(index)
 
     def gradient(self) -> Tensor:
         """Return ``grad``.
@@ -162,19 +187,10 @@ def find_targets(
     """
     check_count("min_kept", min_kept)
     catalog = _Catalog(model)
-    if targets is None:
-        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
-    elif isinstance(targets, Mapping):
-        chosen = {}
-        for pattern, settings in targets.items():
-            for parameter in catalog.select(pattern, "targets"):
-                chosen.setdefault(parameter, settings)
-    else:
-        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
-    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+    chosen = _chosen(catalog, targets, exclude)
     found, frozen = [], []
     for parameter, names in catalog.names.items():
-        if parameter not in chosen or parameter in left_out:
+        if parameter not in chosen:
             continue
         if not parameter.requires_grad:
             frozen.append(names[0])
@@ -183,8 +199,9 @@ def find_targets(
         settings = _settings(names[0], chosen[parameter], min_kept)
         convolution = catalog.convolution(parameter)
         groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
+        shard = Shard.of(parameter) if is_sharded(parameter) else None
         sparse = any(isinstance(module, _LOOKUP_TYPES) and module.sparse for module, _ in catalog.owners[parameter])
-        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, **settings))
+        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, shard=shard, **settings))
         found[-1].sparse_gradients = sparse
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
@@ -194,6 +211,28 @@ def find_targets(
             f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
         )
     return found
+
+
+def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:
+    """Return the names of the parameters that :func:`find_targets` leaves out because they are frozen."""
+    catalog = _Catalog(model)
+    chosen = _chosen(catalog, targets, exclude)
+    return [names[0] for p, names in catalog.names.items() if p in chosen and not p.requires_grad]
+
+
+def _chosen(catalog: _Catalog, targets: Targets, exclude: Selector | Sequence[Selector]) -> dict[nn.Parameter, Any]:
+    """Return the parameters that are selected, frozen or not, with the settings given for each."""
+    if targets is None:
+        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
+    elif isinstance(targets, Mapping):
+        chosen = {}
+        for pattern, settings in targets.items():
+            for parameter in catalog.select(pattern, "targets"):
+                chosen.setdefault(parameter, settings)
+    else:
+        chosen = {p: None for selector in _listed(targets, "targets") for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude, "exclude") for p in catalog.select(selector, "exclude")}
+    return {parameter: settings for parameter, settings in chosen.items() if parameter not in left_out}
 
 
 class _Catalog:
@@ -252,14 +291,15 @@ class _Catalog:
         return matched
 
 
-def _listed(selectors: Selector | Sequence[Selector]) -> Iterator[Selector]:
+def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:
     if isinstance(selectors, (str, type)):
         yield selectors
         return
     try:
         yield from selectors
     except TypeError:
-        raise TypeError(f"targets={selectors!r} is not accepted; give globs, module types or a mapping") from None
+        mapping = " or a mapping" if setting == "targets" else ""
+        raise TypeError(f"{setting}={selectors!r} is not accepted; give globs or module types{mapping}") from None
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
@@ -268,7 +308,7 @@ def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
-    if unknown := sorted(set(given) - set(_SETTINGS)):
+    if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
     if given.get("sparsity") is not None:
         check_share(f"targets: sparsity of {name}", given["sparsity"])
