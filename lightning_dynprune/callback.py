@@ -153,6 +153,10 @@ class DynamicPruning(Callback):
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: settings and masks, but no hold on a Trainer that is running."""
+        return {**vars(self), "_handles": [], "_fitting": None, "_clock": None}
+
     @property
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
