@@ -266,13 +266,13 @@ class DynamicPruning(Callback):
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
         self._mask_averages(trainer)
-        if self._logged != pruner.updates:
+        if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
             self._logged = pruner.updates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
-        if not trainer.sanity_checking and self.pruner is not None:
+        if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
             pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

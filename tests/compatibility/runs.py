@@ -96,7 +96,8 @@ class Watch(L.Callback):
         assert_zeros(pl_module.state_dict(), self.pruning.masks)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        assert_zeros(pl_module.state_dict(), self.pruning.masks)
+        if trainer.state.fn == "fit":
+            assert_zeros(pl_module.state_dict(), self.pruning.masks)
 
 
 def assert_zeros(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
