@@ -23,7 +23,7 @@ from lightning_dynprune.clipping import Handle, before_clipping
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
-from lightning_dynprune.neighbours import refuse_finetuning, refuse_neighbours
+from lightning_dynprune.neighbours import accumulation, refuse_finetuning, refuse_neighbours
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.parts import refuse_flat_parameters
 from lightning_dynprune.patterns import PATTERNS, Pattern
@@ -273,13 +273,13 @@ class DynamicPruning(Callback):
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
         self._mask_averages(trainer)
-        if self._logged != pruner.updates:
+        if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
             self._logged = pruner.updates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
-        if not trainer.sanity_checking and self.pruner is not None:
+        if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
             pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -556,6 +556,12 @@ def _horizon(trainer: Trainer, max_epochs: int | None) -> tuple[int | None, int 
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
     epochs = max_epochs if max_epochs is not None and max_epochs >= 0 else None
+    if (accumulates := accumulation(_callbacks(trainer))) is not None and per_epoch is not None:
+        # Lightning counts as if all epochs accumulated as the first one does.
+        counts = [math.ceil(batches / accumulates(epoch)) for epoch in range(max(epochs or 1, 1))]
+        per_epoch = counts[0] if epochs is not None and len(set(counts)) == 1 else None
+        if epochs is not None:
+            steps = sum(counts) if trainer.max_steps < 0 else min(sum(counts), trainer.max_steps)
     # -1 stands for max_steps without a limit, which is all Lightning says of a loader without a length.
     known = math.isfinite(steps) and steps >= 0
     return (int(steps) if known else None), per_epoch, epochs
