@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_dynprune.ranks import Ranks
 
-_DIGIT = 16  # bits decided in one pass: 2^16 counts of 8 bytes are added up over the processes
+_DIGIT = 11  # bits decided in one pass: 2^11 counts of 8 bytes are added up over the processes
 _LOWEST = -(2**63)
 _KINDS = {torch.float32: (torch.int32, 32), torch.float64: (torch.int64, 64)}
 
