@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.checks import check_flag, check_share, check_whole
 from lightning_dynprune.floors import floors, name_reached
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
@@ -40,6 +40,7 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+from lightning_dynprune.unwrapping import unwrapped_model, unwrapped_optimizers
 
 
 class Pruner:
@@ -50,7 +51,7 @@ class Pruner:
     ``sparsity`` alone prunes, over all targets at once, what the loss heeds least (``taylor``: weight x gradient).
 
     Args:
-        model: the network.
+        model: the network; of a compiled or data-parallel one, or one set up by Lightning Fabric, what is wrapped.
         optimizer: the optimizer or optimizers that train it, so that their slots are cleared at pruned entries; needed
             by strategies that watch every step, as ``taylor`` does, and not by ``magnitude``.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
@@ -74,6 +75,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
+        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -126,9 +128,10 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs)
-        self.model = model
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        self.model = model = unwrapped_model(model)
         refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
@@ -141,14 +144,14 @@ class Pruner:
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
         self.pattern.planned(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
-        self.optimizers = _as_list(optimizer)
+        self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
         if needs_optimizer and not self.optimizers:
             raise ValueError(
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = seed
+        self.seed = check_whole("seed", seed)
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -176,16 +179,26 @@ class Pruner:
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
+        check_flag("reconstruct", reconstruct)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
+        self._masked_gradients = False
+        self._overflow: Tensor | None = None
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
+        if curved and self.strategy.latent:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by the "
+                "curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a strategy "
+                "with hard masks"
+            )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -283,6 +296,9 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
+        A fused optimizer skips a step whose gradients overflowed by itself. Where an update is due that would read
+        them, the step is not counted, and the update follows the next.
+
         Returns:
             The update, or None where none was due.
 
@@ -291,6 +307,9 @@ class Pruner:
         """
         if not self.optimizers:
             self.start()
+        if self._skips_update():
+            self.apply()
+            return None
         self.clock.step += 1
         self.lag.step += self.paused
         if self._rewind is not None:
@@ -339,21 +358,26 @@ class Pruner:
             self.latent.split(position)
 
     @torch.no_grad()
-    def mask_gradients(self, ending_epoch: bool = False) -> None:
+    def mask_gradients(self, ending_epoch: bool = False, optimizer: Optimizer | None = None) -> None:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself. An update that follows the step still reads the dense gradients. Latent weights all train, so
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent weights all train, so
         theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
+            optimizer: one of this pruner's, whose targets alone are meant; None: all.
         """
         if self.latent is not None:
             return
+        self._masked_gradients = True
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
-        for position, target in enumerate(self.targets):
+        everything: Sequence[int] = range(len(self.targets))
+        for position in everything if optimizer is None else self._trained_by[self.optimizers.index(optimizer)]:
+            target = self.targets[position]
             grad = target.grad
+            self._dense_gradients.pop(position, None)  # of a step that a gradient scaler skipped
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
@@ -622,10 +646,20 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        if self.start() is not None:
+        self._overflow = getattr(optimizer, "found_inf", None)
+        if not self._skips_update() and self.start() is not None:
             self._join(self._trained_by[number])
+        # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
+        if isinstance(optimizer, LBFGS) and not self._masked_gradients:
+            self.mask_gradients(ending_epoch=True, optimizer=optimizer)
+
+    def _skips_update(self) -> bool:
+        """Return whether the update of this step would read gradients that overflowed; a host sync only then."""
+        reads_them = self.strategy.needs_gradients and not self.strategy.accumulates
+        return self._overflow is not None and reads_them and self.updates_next() and bool(self._overflow)
 
     def _after_step(self, optimizer: Optimizer) -> None:
+        self._masked_gradients = False
         if self.latent is not None:
             for position in self._trained_by[self.optimizers.index(optimizer)]:
                 self.latent.split(position)
@@ -718,12 +752,6 @@ class Pruner:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""
         text = f"{self.seed}/{self.updates if updates is None else updates}/{target.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
-
-
-def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
 def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:

@@ -81,7 +81,10 @@ class Module(L.LightningModule):
 
 
 class Watch(L.Callback):
-    """Holds a run to its promises at the end of every batch: pruned entries are +0.0 and the masks say so."""
+    """Holds a run to its promises at the end of every batch.
+
+    Pruned entries are +0.0, the latent values of living ones too, and nothing is NaN or infinite.
+    """
 
     def __init__(self, pruning: DynamicPruning) -> None:
         self.pruning = pruning
@@ -94,6 +97,12 @@ class Watch(L.Callback):
             pruned = parameters[name].detach()[~mask]
             assert torch.equal(pruned, torch.zeros_like(pruned)), f"{name} is not zero where it is pruned"
             assert not torch.signbit(pruned).any(), f"{name} holds -0.0"
+        assert self.pruning.pruner is not None
+        for target in self.pruning.pruner.targets:
+            latent = target.state.get("latent", torch.zeros_like(target.parameter))
+            assert not latent[self.pruning.masks[target.name]].any(), f"{target.name} lives in two places"
+            assert torch.isfinite(latent).all(), f"latent weights of {target.name} are not finite"
+            assert torch.isfinite(target.parameter).all(), f"{target.name} is not finite"
 
 
 def pruning(strategy: str, **settings: Any) -> DynamicPruning:
@@ -115,6 +124,8 @@ def fit(
     """Train once, from the beginning or from a checkpoint, and hold the run to its promises."""
     module, ours = make(), pruning(strategy, **(settings or {}))
     watch = Watch(ours)
+    # What belongs to one Trainer, such as a plugin, is given by a function that makes it.
+    trainer_settings = {k: value() if callable(value) else value for k, value in trainer_settings.items()}
     saver = ModelCheckpoint(folder, filename="middle-{step}", every_n_train_steps=save_at, save_top_k=-1)
     others = [*callbacks(), *([saver] if save_at else [])]
     run = trainer([ours, watch, *others], folder, max_epochs=EPOCHS, **trainer_settings)
