@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # (module, function) of the package that is on the stack -> what its messages are for; the first that is there.
 PURPOSES = {
     ("selection", "_ties_here"): "places of ties",
-    ("radix", "kth_best"): "digits of the cut",
-    ("ranks", "join"): "sample",
+    ("radix", "kth_best_each"): "digits of the cut",
+    ("ranks", "join_each"): "sample",
     ("ranks", "together"): "error flags",
     ("ranks", "agree"): "checksums",
-    ("selection", "_added"): "counts of the bracket",
+    ("selection", "_add"): "counts of the bracket",
     ("selection", "_settle"): "counts at the cut",
     ("masks", "_added"): "counts of new masks",
     ("masks", "pack"): "checkpoint: masks",

@@ -68,12 +68,21 @@ class Ranks:
 
     def join(self, tensor: Tensor) -> Tensor:
         """Return the flat tensors of all processes one behind the other, in the order of their ranks."""
+        return self.join_each([tensor])[0]
+
+    def join_each(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return what :meth:`join` makes of each of several tensors; two messages for all of them."""
         if self.size == 1:
-            return tensor
-        lengths = [int(length) for length in self.gather(torch.tensor(tensor.numel()))]
-        padded = tensor.new_zeros(max(lengths))
-        padded[: tensor.numel()] = tensor
-        return torch.cat([other[:length] for other, length in zip(self.gather(padded), lengths, strict=True)])
+            return list(tensors)
+        lengths = torch.stack(self.gather(torch.tensor([tensor.numel() for tensor in tensors])))
+        sent = torch.cat([*tensors])
+        padded = sent.new_zeros(int(lengths.sum(1).max()))
+        padded[: sent.numel()] = sent
+        received = [
+            torch.split(other, [*own, padded.numel() - sum(own)])
+            for own, other in zip(lengths.tolist(), self.gather(padded), strict=True)
+        ]
+        return [torch.cat(parts).to(tensor.dtype) for tensor, *parts in zip(tensors, *received, strict=False)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
