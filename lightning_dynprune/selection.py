@@ -19,6 +19,7 @@ from lightning_dynprune.shards import Shard
 _SIGMAS = 6.0  # a bracket this wide misses about twice in a billion cuts; a miss costs one more pass
 _COLLECTED = 0.12  # at most about this share of all units is collected inside a bracket
 _FEW = 2**16  # so few units are simply all collected
+_SENT = 2**22  # scores in the samples of all groups together, at most, where processes send them one another
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,8 @@ def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> lis
             for s in groups[number]:
                 for _ in s.checked():
                     pass
-        drawn = [_draw(groups[number]) for number in searched]
+        most = max(_SENT // max(len(searched), 1), 2**12) if ranks.size > 1 else 2**18
+        drawn = [_draw(groups[number], most) for number in searched]
     if searched:
         samples = ranks.join_each(drawn)
         searches = [_Search(searched[n], groups[n], sample) for n, sample in zip(searched, samples, strict=True)]
@@ -265,13 +267,16 @@ def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> lis
     return [cuts[number] for number in range(len(groups))]
 
 
-def _draw(scores: Sequence[Scores]) -> Tensor:
+def _draw(scores: Sequence[Scores], most: int) -> Tensor:
     """Return the scores of a seeded sample of candidates, on the CPU: one drawn from each of equally long stretches.
+
+    There are ``most`` at most, over all processes.
 
     Where several processes hold the scores, each draws from its own, in proportion.
     """
     units = sum(s.units for s in scores)
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
+    size = min(size, most)
     own = [s.here if s.speaks else 0 for s in scores]
     size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
