@@ -40,6 +40,9 @@ import torch.distributed as dist
 from messages import Meter, Traffic
 from rich.table import Table
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing import start_processes
 
 from lightning_dynprune import Pruner
 from lightning_dynprune.shards import Shard, here
@@ -60,9 +63,6 @@ def network(size: int, in_parts: bool, with_gradients: bool) -> nn.Module:
     """Return the model of one process, with weights and gradients that are the same however many hold it."""
     model = exact_cut.model_around(exact_cut.weights(size, "random"))
     if in_parts:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
         fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     random = torch.Generator().manual_seed(1)
     for parameter in model.parameters() if with_gradients else ():
@@ -125,8 +125,6 @@ def _process(rank: int, size: int, folder: str, cases: list[tuple[int, str, str]
 
 def group(processes: int, cases: list[tuple[int, str, str]], rest: tuple[float, ...] = REST) -> list[dict[str, Any]]:
     """Measure cases (connections, strategy, layout) with so many processes; one row a case, of the slowest process."""
-    from torch.multiprocessing import start_processes
-
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
         start_processes(_process, (processes, folder, cases, rest), nprocs=processes, start_method="fork")
