@@ -53,7 +53,9 @@ class Overflowing(MixedPrecision):
 
     def optimizer_step(self, optimizer: Any, model: Any, closure: Any, **settings: Any) -> Any:
         (pruning,) = [c for c in model.trainer.callbacks if isinstance(c, DynamicPruning)]
-        before = [(t.parameter.detach().clone(), t.state.get("latent", torch.zeros(0)).clone()) for t in self.of(pruning)]
+        before = [
+            (t.parameter.detach().clone(), t.state.get("latent", torch.zeros(0)).clone()) for t in self.of(pruning)
+        ]
         masks, clock, scale = pruning.pruner.masks.pack(), pruning.pruner.clock.step, self.scaler.get_scale()
         result = super().optimizer_step(optimizer, model, closure, **settings)
         if self.scaler.get_scale() < scale:
@@ -77,15 +79,13 @@ def test_a_step_that_a_scaler_skips_changes_nothing_and_the_run_resumes_to_the_b
     plugins = [Overflowing(), Overflowing()]
     waiting = iter(plugins)
     # One plugin a Trainer: each has a scaler of its own.
-    module, pruning, _ = holds(
-        tmp_path, strategy, settings=EARLY, plugins=lambda: [next(waiting)], gradient_clip_val=clip
-    )
+    _, pruning, _ = holds(tmp_path, strategy, settings=EARLY, plugins=lambda: [next(waiting)], gradient_clip_val=clip)
     whole, resumed = plugins
     assert whole.batches == EPOCHS * BATCHES
     assert pruning.pruner.clock.step == whole.batches - len(whole.skipped)
     # Steps were skipped before the run was left and after, and some were not.
     left = whole.batches - resumed.batches
-    assert 3 <= len(whole.skipped) <= 12
+    assert 3 <= len(whole.skipped) < whole.batches - 8
     assert min(whole.skipped) < left <= max(whole.skipped)
     assert [left + batch for batch in resumed.skipped] == [batch for batch in whole.skipped if batch >= left]
     assert whole.state_dict() == resumed.state_dict()

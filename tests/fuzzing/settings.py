@@ -22,7 +22,10 @@ def settings_of(name: str, **settings: st.SearchStrategy[Any]) -> st.SearchStrat
 
 
 moments = st.one_of(
-    st.integers(0, 8), st.floats(0, 1), st.integers(0, 8).map("{} steps".format), st.integers(0, 2).map("{} epochs".format)
+    st.integers(0, 8),
+    st.floats(0, 1),
+    st.integers(0, 8).map("{} steps".format),
+    st.integers(0, 2).map("{} epochs".format),
 )
 spans = {"begin": moments, "end": moments, "every": moments, "initial": shares}
 schedules = st.one_of(
@@ -106,5 +109,6 @@ PLACES: list[tuple[str, str | None]] = [
     *(("schedule", f"cubic.{name}") for name in ("final", "initial", "begin", "end", "every", "power")),
     *(("schedule", part) for part in ("one_shot.begin", "exponential.initial", "acdc.every", "linear.span")),
     *(("pattern", f"block.{name}") for name in ("rows", "columns", "pad")),
-    *(("pattern", part) for part in ("n_m.n", "n_m.m", "n_m.pad", "channel.round_to", "channel.relative", "head.heads")),
+    *(("pattern", f"n_m.{name}") for name in ("n", "m", "pad")),
+    *(("pattern", part) for part in ("channel.round_to", "channel.relative", "head.heads")),
 ]  # fmt: skip
