@@ -100,7 +100,7 @@ def test_cuts_of_every_target_by_itself_are_exact_in_as_many_messages_as_one(tmp
         for result in results:
             masks, sums = result[scope, tied]
             assert all(torch.equal(masks[name], mask) for name, mask in alone.state_dict()["masks"].items()), scope
-            # Flags: finite weights, the draw, a pass; counts: the bracket, three digits, at the cut, new masks. Ties are
+            # Flags: finite weights, the draw, a pass; counts: bracket, three digits, at the cut, new masks. Ties are
             # told by a digit more, where they are not all that the bracket holds.
             assert sums <= 10 if tied else sums == 9, scope
 
