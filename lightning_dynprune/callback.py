@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.averages import averages_of, mask_average
+from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.checks import check_share
 from lightning_dynprune.clipping import Handle, before_clipping
+from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
@@ -149,6 +151,7 @@ class DynamicPruning(Callback):
         self._max_epochs: int | None = None
         self._logged = -1
         self._masked = -1
+        self._goes_on = False
         self._before: dict[nn.Parameter, int] = {}
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
@@ -234,6 +237,7 @@ class DynamicPruning(Callback):
             rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
         )
         refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
+        self._goes_on = self._loaded is not None or earlier is not None
         if self._loaded is not None:
             self._load(self._loaded)
             self._loaded = None
@@ -247,8 +251,13 @@ class DynamicPruning(Callback):
         self._compression_metric = CompressionRatio().to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the update that a schedule has before the first step, unless it waits for what a batch brings."""
+        """Make the update that a schedule has before the first step, unless it waits for what a batch brings.
+
+        Raises:
+            ValueError: the training goes on from a checkpoint that is damaged, or holds no pruning state.
+        """
         pruner = self._running()
+        self._refuse_checkpoint(trainer)
         if not pruner.waits_for_data:
             pruner.start()
         self._mask_averages(trainer)
@@ -332,7 +341,7 @@ class DynamicPruning(Callback):
         if self.pruner is None or self._stage == "starting":
             return self._loaded or {}
         state = self.pruner.state_dict()
-        return state if self.guard is None else {**state, "guard": self.guard.state_dict()}
+        return state if self.guard is None else sealed({**state, "guard": self.guard.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
@@ -346,8 +355,23 @@ class DynamicPruning(Callback):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._running().load_state_dict(state)
+        self._goes_on = True
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
+
+    def _refuse_checkpoint(self, trainer: Trainer) -> None:
+        """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""
+        path = trainer.ckpt_path
+        if path is None:
+            return
+        refuse_damaged_file(path, "ckpt_path")
+        if trainer.global_step > 0 and not self._goes_on:
+            raise ValueError(
+                f"ckpt_path={path} holds no pruning state under {self.state_key!r}, so its training cannot be gone on "
+                "with. To prune a network that was trained without this callback, load its weights alone "
+                "(load_state_dict with the 'state_dict' of the checkpoint) and fit without ckpt_path, so that the "
+                "schedule spans the training that follows"
+            )
 
     def _example(self, pl_module: LightningModule) -> Any:
         """Return an example of the module's input, on its device; None where there is none yet."""
@@ -593,5 +617,5 @@ def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
     if not going_on:
         fresh = pruner.state_dict()
         state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state["carried"] = earlier.sparsity
+        state = sealed({**state, "carried": earlier.sparsity})
     pruner.load_state_dict(state)

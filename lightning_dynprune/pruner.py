@@ -572,7 +572,7 @@ class Pruner:
         Where processes hold targets in parts the state is of whole targets, so that it can be resumed with any number
         of processes; all of them call this together.
         """
-        return {
+        state = {
             "version": checkpoint.VERSION,
             "clock": dataclasses.asdict(self.clock),
             "lag": dataclasses.asdict(self.lag),
@@ -593,14 +593,16 @@ class Pruner:
             "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
         }
+        return checkpoint.sealed(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`state_dict`; everything is checked before anything is changed.
 
         Raises:
-            ValueError: the state is of another version, of other targets or shapes, or of another strategy.
+            ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
+        checkpoint.refuse_damage(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
         kept = {t.name: {k: self._whole_shape(t, v) for k, v in t.state.items()} for t in self.targets}
