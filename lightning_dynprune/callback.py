@@ -354,10 +354,10 @@ class DynamicPruning(Callback):
             self._loaded = state_dict
 
     def _load(self, state: dict[str, Any]) -> None:
+        if self.guard is not None and isinstance(state.get("guard"), Mapping):
+            self.guard.load_state_dict(state["guard"])
         self._running().load_state_dict(state)
         self._goes_on = True
-        if self.guard is not None and "guard" in state:
-            self.guard.load_state_dict(state["guard"])
 
     def _refuse_checkpoint(self, trainer: Trainer) -> None:
         """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""

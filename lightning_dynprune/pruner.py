@@ -15,7 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
 from lightning_dynprune.checks import check_flag, check_share, check_whole
-from lightning_dynprune.floors import floors, name_reached
+from lightning_dynprune.floors import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
@@ -166,6 +166,8 @@ class Pruner:
         for target, counts in zip(self.targets, speaks, strict=True):
             target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
         self.masks = MaskSet(self.targets, self.ranks)
+        if self.threshold.exact and not self.pattern.coupled:
+            refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
         self.journal = _journal(self.masks, journal)
         remembers = self.journal is not None and self.journal.remember_values
         refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
@@ -602,14 +604,17 @@ class Pruner:
             ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
-        checkpoint.refuse_damage(state)
+        checkpoint.refuse_damaged(state)
+        checkpoint.refuse_other_checksum(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
-        kept = {t.name: {k: self._whole_shape(t, v) for k, v in t.state.items()} for t in self.targets}
+        kept = {t.name: {k: self._whole_like(t, v) for k, v in t.state.items()} for t in self.targets}
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
-        memory = {t.name: {key: value.shape for key, value in t.memory.items()} for t in self.targets}
+        memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
+        if self.latent is not None:
+            checkpoint.refuse_overlap(self.targets, masks, state["state"])
         if self.units is not None and state["units"] is not None:
             self.units.refuse_others(state["units"])
         if self._rewind is not None and state["rewind"] is not None:
@@ -712,8 +717,10 @@ class Pruner:
         return target.whole(value) if value.shape == target.values.shape else value
 
     @staticmethod
-    def _whole_shape(target: Target, value: Tensor) -> Sequence[int]:
-        return target.parameter.shape if value.shape == target.values.shape else value.shape
+    def _whole_like(target: Target, value: Tensor) -> Tensor:
+        """Return a tensor without content, of the shape and type that a value has in a checkpoint."""
+        shape = target.parameter.shape if value.shape == target.values.shape else value.shape
+        return torch.empty(shape, dtype=value.dtype, device="meta")
 
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""

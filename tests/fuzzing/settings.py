@@ -68,7 +68,7 @@ targets = st.one_of(
     st.none(), st.sampled_from(["*weight", "*", "*.bias", ["0.*", "2.*"]]), st.dictionaries(st.just("*"), shares | own)
 )
 good = st.fixed_dictionaries(
-    {"sparsity": st.one_of(shares, shares, shares, st.none()), "strategy": strategies},
+    {"sparsity": st.integers(0, 8).flatmap(lambda number: shares if number else st.none()), "strategy": strategies},
     optional={
         "threshold": thresholds,
         "schedule": schedules,
@@ -96,7 +96,10 @@ def spoilt(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
     if inner is None:
         return {**settings, setting: value}, setting
     part, *names = inner.split(".")
-    return {**settings, setting: {"name": part, **dict.fromkeys(names, value)}}, names[0]
+    return {**settings, setting: {"name": part, **NEEDED.get(part, {}), names[0]: value}}, names[0]
+
+
+NEEDED = {"block": {"rows": 4}}
 
 
 PLACES: list[tuple[str, str | None]] = [
