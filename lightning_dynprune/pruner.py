@@ -174,9 +174,9 @@ class Pruner:
         curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
         if curved and self.strategy.latent:
             raise ValueError(
-                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by the "
-                "curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a strategy "
-                "with hard masks"
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by "
+                "the curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a "
+                "strategy with hard masks"
             )
         self._stepping = None
         if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
@@ -343,8 +343,8 @@ class Pruner:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent weights all train, so
-        theirs are left.
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent
+        weights all train, so theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
