@@ -61,6 +61,7 @@ def trained_by(name: str, settings: dict[str, Any]) -> Callable[[], Module]:
     return Trained
 
 
+# Some are in torch.optim only since a later torch than the lowest that is supported.
 def test_every_optimizer_of_torch_is_in_the_table():
     assert set(OPTIMIZERS) >= HERE
 
@@ -114,15 +115,13 @@ class Embedding(Module):
 SPARSE = {"targets": "net.weight", "schedule": SCHEDULE}
 
 
-@pytest.mark.parametrize("strategy", ["magnitude", "straight_through"])
+@pytest.mark.parametrize("strategy", ["magnitude", "rigl", "straight_through"])
 def test_sparse_adam_revives_nothing_and_resumes_to_the_bit(strategy, tmp_path):
     holds(tmp_path, strategy, Embedding, settings=SPARSE)
 
 
 def test_sparse_gradients_are_refused_by_a_strategy_that_reads_every_connection(tmp_path):
-    with pytest.raises(
-        RuntimeError, match="has a gradient of layout torch.sparse_coo.*make the module with sparse=Fal"
-    ):
+    with pytest.raises(RuntimeError, match="layout .*sparse_coo, and strategy=Taylor reads every"):
         fit(tmp_path, "taylor", Embedding, settings=SPARSE)
 
 
@@ -136,7 +135,9 @@ SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     },
     "on a plateau": lambda o: {
         "scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.1, patience=0, threshold=1.0),
-        "monitor": "val_loss",
+        # Each step, for Lightning leaves out the one at the end of an epoch that it resumed in.
+        "monitor": "loss",
+        "interval": "step",
     },
 }
 
