@@ -274,6 +274,11 @@ class DynamicPruning(Callback):
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
+            self._running().mask_gradients(trainer.is_last_batch)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -398,12 +403,13 @@ class DynamicPruning(Callback):
         self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
 
         def clipping(optimizer: Optimizer) -> None:
-            """Leave the gradients of pruned connections out of the norm that they are clipped by."""
-            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it comes in Lightning's own
+            """Do the same where a module clips by itself, which by hand comes before any event."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it is wrapped by Lightning
             if any(bare is one for one in ours):
                 pruner.mask_gradients(trainer.is_last_batch, bare)
 
-        self._handles.append(before_clipping(trainer.precision_plugin, clipping))
+        if not trainer.gradient_clip_val:
+            self._handles.append(before_clipping(trainer.precision_plugin, clipping))
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()

@@ -735,6 +735,8 @@ class Pruner:
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
         if position in self._dense_gradients:
             view.grad = self._dense_gradients[position]
+        elif view.grad is not None and view.grad.layout != torch.strided:
+            view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
