@@ -46,7 +46,7 @@ class MaskSet:
 
     def __init__(self, targets: Sequence[Target], ranks: Ranks | None = None) -> None:
         self.targets = list(targets)
-        self.ranks = ranks or Ranks()
+        self.ranks = ranks or Ranks.alone()
         # Strides follow the parameter's, so that a channels_last weight is masked in one straight pass.
         self.tensors = [torch.ones_like(t.values, dtype=torch.bool) for t in targets]
         self.kept = [target.numel for target in targets]

@@ -663,9 +663,13 @@ class Pruner:
         """Raise where the processes do not hold the same masks."""
         if self.ranks.size == 1:
             return
-        sums = [*(checksum(mask) for mask in self.masks.tensors), self.seed]
-        names = [*(f"mask of {target.name}" for target in self.targets), "seed"]
-        self.ranks.agree(names, sums, [*(0 if t.shard is None else t.shard.place for t in self.targets), 0])
+        sums = [checksum(mask) for mask in self.masks.tensors]
+        names = [f"mask of {target.name}" for target in self.targets]
+        places = [0 if t.shard is None else t.shard.place for t in self.targets]
+        # Parts have no copies to be compared with: their scores agree where the seeds do.
+        if self.masks.shared is not None:
+            names, sums, places = [*names, "seed"], [*sums, self.seed], [*places, 0]
+        self.ranks.agree(names, sums, places)
 
     @staticmethod
     def _whole(target: Target, value: Tensor) -> Tensor:

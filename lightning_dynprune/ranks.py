@@ -22,7 +22,7 @@ class RankError(RuntimeError):
 
 
 class Ranks:
-    """Talks to the other processes of a group; alone, it does nothing and costs nothing.
+    """Talks to the other processes of a group; in a group of one it does nothing and costs nothing.
 
     Every method is called by all processes of the group, in the same order.
 
@@ -38,9 +38,16 @@ class Ranks:
 
     def __init__(self, group: dist.ProcessGroup | None = None, device: torch.device | str = "cpu") -> None:
         self.group, self.device = group, torch.device(device)
-        self._is_open = dist.is_available() and (group is not None or dist.is_initialized())
-        self.size: int = dist.get_world_size(group) if self._is_open else 1
-        self.rank: int = dist.get_rank(group) if self._is_open else 0
+        has_others = dist.is_available() and (group is not None or dist.is_initialized())
+        self.size: int = dist.get_world_size(group) if has_others else 1
+        self.rank: int = dist.get_rank(group) if has_others else 0
+
+    @classmethod
+    def alone(cls) -> Ranks:
+        """Return a group of this process only."""
+        ranks = cls.__new__(cls)
+        ranks.group, ranks.device, ranks.size, ranks.rank = None, torch.device("cpu"), 1, 0
+        return ranks
 
     def add(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, on its own device; the tensor itself where there is one."""

@@ -116,7 +116,7 @@ def cut_above(value: float, scores: Scores) -> Cut:
         NonFiniteError: a score is not finite.
     """
     count = torch.zeros((), dtype=torch.int64)
-    ranks = scores.ranks or Ranks()
+    ranks = scores.ranks or Ranks.alone()
     with ranks.together():
         for piece, candidates in scores.checked():
             above = piece > value
@@ -154,7 +154,7 @@ def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
     """Cut without regard to ``min_kept``."""
     keep = max(keep - sum(s.guarded for s in scores), 0)
     total = sum(s.candidates for s in scores)
-    ranks = next((s.ranks for s in scores if s.ranks is not None), Ranks())
+    ranks = next((s.ranks for s in scores if s.ranks is not None), Ranks.alone())
     if keep == 0 or keep >= total:
         with ranks.together():
             for s in scores:
