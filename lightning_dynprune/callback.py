@@ -23,6 +23,7 @@ from lightning_dynprune.checks import check_share
 from lightning_dynprune.clipping import Handle, before_clipping
 from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.homecoming import Letter, Told, address, is_away, send
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.neighbours import accumulation, refuse_finetuning, refuse_neighbours
@@ -155,6 +156,16 @@ class DynamicPruning(Callback):
         self._before: dict[nn.Parameter, int] = {}
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
+        self._told: Told | None = None
+        self._address = address(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._address = address(self, self._address)
+
+    def hear(self, told: Told) -> None:
+        """Take what workers of ``ddp_spawn`` or ``ddp_fork`` know at the end of a fit; their pruner ends with them."""
+        self.pruner, self._told = None, told
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy keeps: settings and masks, but no hold on a Trainer that is running."""
@@ -168,26 +179,28 @@ class DynamicPruning(Callback):
     @property
     def sparsity(self) -> float:
         """Share of connections pruned now, over the targets; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.sparsity
 
     @property
     def target_sparsity(self) -> float | None:
         """Share of connections to end at; None where the targets' own sparsities decide and no model is known yet."""
-        if self.pruner is not None:
-            return self.pruner.target_sparsity
+        if known := self.pruner or self._told:
+            return known.target_sparsity
         schedule = self._settings["schedule"]
         return schedule.final if isinstance(schedule, Schedule) else self._settings["sparsity"]
 
     @property
     def scheduled_sparsity(self) -> float:
         """Share of connections that the schedule asked for at the last update; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.scheduled_sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.scheduled_sparsity
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
-            return {}
+            return {} if self._told is None else dict(self._told.masks)
         masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
         return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
 
@@ -195,13 +208,14 @@ class DynamicPruning(Callback):
     def connections(self) -> dict[str, int]:
         """Connections of every target, by name, those that were slimmed away among them."""
         if self.pruner is None:
-            return {}
+            return {} if self._told is None else dict(self._told.connections)
         return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.whole, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
-        return {} if self.pruner is None else self.pruner.layer_sparsity
+        known = self.pruner or self._told
+        return {} if known is None else known.layer_sparsity
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note how long to train; let the weights of a slimmed model be loaded into one that was not slimmed."""
@@ -242,7 +256,11 @@ class DynamicPruning(Callback):
             self._load(self._loaded)
             self._loaded = None
         elif earlier is not None:
-            _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
+            if [id(t.parameter) for t in earlier.targets] == [id(t.parameter) for t in pruner.targets]:
+                _carry_over(earlier.state_dict(), earlier.sparsity, pruner, going_on=trainer.global_step > 0)
+        elif self._told is not None and self._told.state["shapes"] == pruner.state_dict()["shapes"]:
+            _carry_over(self._told.state, self._told.sparsity, pruner, going_on=False)
+        self._told = None
         self._stage = "fit"
         self._watch(trainer)
         self._logged = self._masked = -1
@@ -294,7 +312,9 @@ class DynamicPruning(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
         if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
-            pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
+            # The same in all processes; where Lightning is not told to take the mean, it warns that it may differ.
+            sparsity = self.pruner.sparsity
+            pl_module.log(f"{self._logs}val_sparsity", sparsity, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the guard judge what was validated."""
@@ -335,6 +355,8 @@ class DynamicPruning(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind but zeros; the masks stay readable on this callback."""
         self._end()
+        if stage == "fit" and self.pruner is not None and is_away(trainer) and trainer.is_global_zero:
+            send(trainer, Letter(self._address, self.state_dict(), self.pruner.target_sparsity))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind but zeros."""
@@ -344,7 +366,7 @@ class DynamicPruning(Callback):
         """Return what a checkpoint keeps of the run: tensors and plain values."""
         # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
         if self.pruner is None or self._stage == "starting":
-            return self._loaded or {}
+            return self._loaded or ({} if self._told is None else self._told.state)
         state = self.pruner.state_dict()
         return state if self.guard is None else sealed({**state, "guard": self.guard.state_dict()})
 
@@ -614,14 +636,10 @@ def _validations_left(trainer: Trainer) -> int | None:
     return max((min(ends) - done) // (trainer.check_val_every_n_epoch or 1), 0) if ends else None
 
 
-def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
+def _carry_over(state: dict[str, Any], sparsity: float, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
-    state = earlier.state_dict()
-    # Tensors are compared entry by entry, so it is their identity that tells another model.
-    if [id(t.parameter) for t in earlier.targets] != [id(t.parameter) for t in pruner.targets]:
-        return
     if not going_on:
         fresh = pruner.state_dict()
         state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state = sealed({**state, "carried": earlier.sparsity})
+        state = sealed({**state, "carried": sparsity})
     pruner.load_state_dict(state)

@@ -18,7 +18,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from lightning_dynprune.app.checkpoint_file import read_checkpoint
-
 from lightning_dynprune.damage import DamagedError, refuse_damaged_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
