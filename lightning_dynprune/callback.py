@@ -16,19 +16,23 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_dynprune.averages import averages_of, mask_average
+from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.clipping import Handle, before_clipping
+from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.neighbours import accumulation, refuse_finetuning, refuse_neighbours
 from lightning_dynprune.optimizer import trains
+from lightning_dynprune.parts import refuse_flat_parameters
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
+from lightning_dynprune.shards import here, speaking
 from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
@@ -111,6 +115,10 @@ class DynamicPruning(Callback):
         example_input: Any = None,
         name: str | None = None,
     ) -> None:
+        if guard is not None and not isinstance(guard, AccuracyGuard):
+            raise TypeError(f"guard={guard!r} is not accepted; give an AccuracyGuard or None")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name={name!r} is not accepted; give a text or None")
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
         built = STRATEGIES.build(strategy)
         schedule = with_partner("schedule", schedule, built.schedule)
@@ -138,14 +146,19 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
         self._stage: str | None = None
         self._max_epochs: int | None = None
         self._logged = -1
         self._masked = -1
+        self._goes_on = False
         self._before: dict[nn.Parameter, int] = {}
-        self._fitting: RemovableHandle | None = None
+        self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: settings and masks, but no hold on a Trainer that is running."""
+        return {**vars(self), "_handles": [], "_fitting": None, "_clock": None}
 
     @property
     def state_key(self) -> str:
@@ -172,10 +185,11 @@ class DynamicPruning(Callback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask of every target, by name: bool, shaped like the target, True = kept."""
+        """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
             return {}
-        return {t.name: mask for t, mask in zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)}
+        masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
+        return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
 
     @property
     def connections(self) -> dict[str, int]:
@@ -201,6 +215,7 @@ class DynamicPruning(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""
         self._stop_fitting()
+        _refuse_partitioned(trainer)
         if self.slim == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.slim = "end"
@@ -222,6 +237,7 @@ class DynamicPruning(Callback):
             rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
         )
         refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
+        self._goes_on = self._loaded is not None or earlier is not None
         if self._loaded is not None:
             self._load(self._loaded)
             self._loaded = None
@@ -235,8 +251,13 @@ class DynamicPruning(Callback):
         self._compression_metric = CompressionRatio().to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the update that a schedule has before the first step, unless it waits for what a batch brings."""
+        """Make the update that a schedule has before the first step, unless it waits for what a batch brings.
+
+        Raises:
+            ValueError: the training goes on from a checkpoint that is damaged, or holds no pruning state.
+        """
         pruner = self._running()
+        self._refuse_checkpoint(trainer)
         if not pruner.waits_for_data:
             pruner.start()
         self._mask_averages(trainer)
@@ -252,11 +273,6 @@ class DynamicPruning(Callback):
             pruner.couple(_input_of(batch))
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
-        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
-            self._running().mask_gradients(trainer.is_last_batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -284,7 +300,8 @@ class DynamicPruning(Callback):
                 f"guard: monitor={self.guard.monitor!r} was not logged in validation; there are "
                 f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
             )
-        value = float(trainer.callback_metrics[self.guard.monitor])
+        # Processes that judged by their own share of the data would decide differently.
+        value = float(trainer.strategy.reduce(trainer.callback_metrics[self.guard.monitor], reduce_op="mean"))
         if decision := self.guard.judge(value, self._running(), _validations_left(trainer)):
             rank_zero_info(f"dynprune: {decision}")
             self._mask_averages(trainer)
@@ -324,7 +341,7 @@ class DynamicPruning(Callback):
         if self.pruner is None or self._stage == "starting":
             return self._loaded or {}
         state = self.pruner.state_dict()
-        return state if self.guard is None else {**state, "guard": self.guard.state_dict()}
+        return state if self.guard is None else sealed({**state, "guard": self.guard.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
@@ -338,8 +355,23 @@ class DynamicPruning(Callback):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._running().load_state_dict(state)
+        self._goes_on = True
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
+
+    def _refuse_checkpoint(self, trainer: Trainer) -> None:
+        """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""
+        path = trainer.ckpt_path
+        if path is None:
+            return
+        refuse_damaged_file(path, "ckpt_path")
+        if trainer.global_step > 0 and not self._goes_on:
+            raise ValueError(
+                f"ckpt_path={path} holds no pruning state under {self.state_key!r}, so its training cannot be gone on "
+                "with. To prune a network that was trained without this callback, load its weights alone "
+                "(load_state_dict with the 'state_dict' of the checkpoint) and fit without ckpt_path, so that the "
+                "schedule spans the training that follows"
+            )
 
     def _example(self, pl_module: LightningModule) -> Any:
         """Return an example of the module's input, on its device; None where there is none yet."""
@@ -352,7 +384,7 @@ class DynamicPruning(Callback):
         return self.pruner
 
     def _watch(self, trainer: Trainer) -> None:
-        """Follow the steps of every optimizer of a target; the first of them is the clock."""
+        """Follow the steps of every optimizer of a target, of which the first is the clock, and what is clipped."""
         pruner = self._running()
         parameters = {target.parameter for target in pruner.targets}
         ours = [optimizer for optimizer in trainer.optimizers if trains(optimizer, parameters)]
@@ -364,6 +396,14 @@ class DynamicPruning(Callback):
         self._let_go()
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
+
+        def clipping(optimizer: Optimizer) -> None:
+            """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it comes in Lightning's own
+            if any(bare is one for one in ours):
+                pruner.mask_gradients(trainer.is_last_batch, bare)
+
+        self._handles.append(before_clipping(trainer.precision_plugin, clipping))
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
@@ -407,22 +447,35 @@ class DynamicPruning(Callback):
             handle.remove()
         self._handles.clear()
 
+    def _counted(self) -> list[dict[str, Tensor]]:
+        """Return masks that together count as those of this run.
+
+        Views of a single bool stand for what was slimmed away, and for masks that several processes hold in parts.
+        """
+        pruner = self._running()
+        targets, whole, kept = pruner.targets, pruner.masks.whole, pruner.masks.kept
+        if pruner.masks.shared is not None:
+            return [
+                {t.name: torch.ones(1, dtype=torch.bool).expand(n) for t, n in zip(targets, kept, strict=True)},
+                {t.name: _zeros(n - k) for t, n, k in zip(targets, whole, kept, strict=True)},
+            ]
+        gone = {t.name: _zeros(n - t.numel) for t, n in zip(targets, whole, strict=True)}
+        return [self.masks, gone] if any(zeros.numel() for zeros in gone.values()) else [self.masks]
+
     def _log(self, pl_module: LightningModule) -> None:
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
         pruner = self._running()
-        masks = self.masks
-        # What was slimmed away counts as pruned; views of a single zero stand for it.
-        gone = {t.name: whole - t.numel for t, whole in zip(pruner.targets, pruner.masks.whole, strict=True)}
-        counted = [masks, {name: torch.zeros(1, dtype=torch.bool).expand(n) for name, n in gone.items()}]
+        counted = self._counted()
         for metric in (self._metric, self._layer_metric):
             metric.reset()
-            for entries in counted if any(gone.values()) else counted[:1]:
-                metric.update(entries)
+            for masks in counted:
+                if any(mask.numel() for mask in masks.values()):
+                    metric.update(masks)
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
         self._compression_metric.reset()
-        self._compression_metric.update(pl_module)
+        self._compression_metric.update(_parameters(pl_module, pruner))
         if taken := sum(self._before.values()) - sum(p.numel() for p in pl_module.parameters()) if self._before else 0:
             self._compression_metric.update([torch.zeros(1).expand(taken)])
         others["compression"] = self._compression_metric.compute().float()
@@ -431,11 +484,42 @@ class DynamicPruning(Callback):
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
 
 
+def _refuse_partitioned(trainer: Trainer) -> None:
+    """Raise where a strategy of Lightning leaves no process a parameter that has its own shape."""
+    if isinstance(trainer.model, nn.Module):
+        refuse_flat_parameters(trainer.model)
+    strategy = type(trainer.strategy).__name__
+    if strategy in ("FSDPStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"Trainer(strategy={strategy}) lays parameters end to end and cuts them anywhere, so that no target is "
+            "left to prune; use ModelParallelStrategy with fully_shard in configure_model (FSDP2), or DDPStrategy"
+        )
+
+
+def _parameters(module: nn.Module, pruner: Pruner) -> list[Tensor]:
+    """Return tensors with as many entries, and as many of them zero, as a module's parameters have."""
+    if pruner.masks.shared is None:
+        return list(module.parameters())
+    counts = torch.zeros(2, dtype=torch.int64)
+    parameters = list(module.parameters())
+    for parameter, speaks in zip(parameters, speaking(parameters, pruner.ranks), strict=True):
+        if speaks:
+            part = here(parameter)
+            nonzero = int(torch.count_nonzero(part))
+            counts += torch.tensor([nonzero, part.numel() - nonzero])
+    nonzero, zero = pruner.ranks.add(counts).tolist()
+    return [torch.ones(1).expand(nonzero), torch.zeros(1).expand(zero)]
+
+
+def _zeros(count: int) -> Tensor:
+    return torch.zeros(1, dtype=torch.bool).expand(count)
+
+
 def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> str | None:
     """Return the setting ``slim`` if the others go with it."""
     if slim is None:
         return None
-    if slim not in SLIM:
+    if not isinstance(slim, str) or slim not in SLIM:
         raise ValueError(f"slim={slim!r} is unknown; known: None, {', '.join(map(repr, SLIM))}")
     if pattern.label not in SLIM[slim]:
         raise ValueError(
@@ -527,10 +611,11 @@ def _validations_left(trainer: Trainer) -> int | None:
 def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
     state = earlier.state_dict()
-    if [t.parameter for t in earlier.targets] != [t.parameter for t in pruner.targets]:
+    # Tensors are compared entry by entry, so it is their identity that tells another model.
+    if [id(t.parameter) for t in earlier.targets] != [id(t.parameter) for t in pruner.targets]:
         return
     if not going_on:
         fresh = pruner.state_dict()
         state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state["carried"] = earlier.sparsity
+        state = sealed({**state, "carried": earlier.sparsity})
     pruner.load_state_dict(state)

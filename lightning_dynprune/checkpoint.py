@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_dynprune.damage import DamagedError, checksum
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.targets import Target
 
-VERSION = 3
+VERSION = 4
+CHECKSUM = "checksum"
 
 
 def refuse_other_version(state: Mapping[str, Any]) -> None:
@@ -21,7 +23,31 @@ def refuse_other_version(state: Mapping[str, Any]) -> None:
     """
     if state.get("version") != VERSION:
         raise ValueError(
-            f"checkpoint: pruning state of version {state.get('version')!r} cannot be read; expected {VERSION}"
+            f"checkpoint: pruning state of version {state.get('version')!r} cannot be read; expected {VERSION}. Resume "
+            "with the release of lightning-dynprune that wrote it, or load the weights alone and prune anew"
+        )
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with the checksum of all that it holds."""
+    content = {key: value for key, value in state.items() if key != CHECKSUM}
+    return {**content, CHECKSUM: checksum(content)}
+
+
+def refuse_damage(state: Mapping[str, Any]) -> None:
+    """Raise where a state is not as it was :func:`sealed`; ``torch.load`` takes a flipped bit for a value.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        whole = state.get(CHECKSUM) == sealed(state)[CHECKSUM]
+    except TypeError as error:
+        raise DamagedError(f"checkpoint: the pruning state is damaged: {error}") from None
+    if not whole:
+        raise DamagedError(
+            "checkpoint: the pruning state does not match its checksum, so it is damaged; nothing was changed. Go on "
+            "from an older checkpoint, or begin anew"
         )
 
 
@@ -56,7 +82,7 @@ def refuse_other_targets(targets: Sequence[Target], state: Mapping[str, Any]) ->
 
 
 def refuse_other_part(
-    kind: str, part: Any, loaded: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Mapping[str, Tensor]]
+    kind: str, part: Any, loaded: Mapping[str, Mapping[str, Tensor]], own: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> None:
     """Raise where a strategy or threshold remembers other things than a state holds.
 
@@ -64,13 +90,14 @@ def refuse_other_part(
         kind: "strategy" or "threshold".
         part: the one at hand.
         loaded: what the state holds, by target and key.
-        own: what the part remembers, likewise.
+        own: the shapes of what the part remembers, likewise.
 
     Raises:
         ValueError: naming a target, and what is there and here.
     """
     for name in own:
-        there, here = _described(loaded[name]), _described(own[name])
+        there = _described({key: value.shape for key, value in loaded[name].items()})
+        here = _described(own[name])
         if there != here:
             raise ValueError(
                 f"checkpoint: {kind} state of {name} is {there}, but {kind} {type(part).__name__} keeps {here}; "
@@ -78,5 +105,5 @@ def refuse_other_part(
             )
 
 
-def _described(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{key} {tuple(value.shape)}" for key, value in sorted(tensors.items())) or "nothing"
+def _described(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{key} {tuple(shape)}" for key, shape in sorted(shapes.items())) or "nothing"

@@ -47,7 +47,7 @@ class Registry(Generic[Part]):
         Raises:
             ValueError: the name is unknown; the message lists the known ones.
         """
-        if name not in self._classes:
+        if not isinstance(name, str) or name not in self._classes:
             raise ValueError(f"{self.kind}={name!r} is unknown; known: {', '.join(self._classes)}")
         return self._classes[name]
 
@@ -75,7 +75,7 @@ class Registry(Generic[Part]):
         name = settings.pop("name")
         cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
         known = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
-        if unknown := sorted(set(settings) - known):
+        if unknown := sorted(set(settings) - known, key=str):
             raise ValueError(
                 f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known)) or 'none'}"

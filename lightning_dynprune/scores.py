@@ -131,7 +131,7 @@ def moments(scores: Scores) -> tuple[float, float]:
         NonFiniteError: a score is not finite.
     """
     sums = torch.zeros(2, dtype=torch.float64)
-    ranks = scores.ranks or Ranks()
+    ranks = scores.ranks or Ranks.alone()
     with ranks.together():
         for piece, candidates in scores.checked():
             values = (piece if candidates is None else piece[candidates]).double()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from lightning_dynprune.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -23,8 +27,8 @@ def is_sharded(tensor: Tensor) -> bool:
 @torch.no_grad()
 def here(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this process holds, sharing its memory; all of it where it is not sharded."""
-    local: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-    return local.detach()
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +39,9 @@ class Shard:
         shape: of the whole tensor.
         offset: where the box begins, one number a dimension.
         size: of the box, likewise.
-        counts: whether this process speaks for the box where others hold a copy of it.
         mesh: the processes, as a grid.
         placements: how the tensor is laid out along each dimension of the mesh.
+        counts: whether this process speaks for the box where others hold a copy of it, see :func:`speaking`.
 
     Source: DTensor, https://docs.pytorch.org/docs/stable/distributed.tensor.html.
     """
@@ -45,12 +49,12 @@ class Shard:
     shape: tuple[int, ...]
     offset: tuple[int, ...]
     size: tuple[int, ...]
-    counts: bool
     mesh: Any
     placements: Any
+    counts: bool = True
 
     @classmethod
-    def of(cls, tensor: DTensor) -> Shard:
+    def of(cls, tensor: Any) -> Shard:
         """Return the part that this process holds of a sharded tensor.
 
         Raises:
@@ -62,11 +66,18 @@ class Shard:
         if any(placement.is_partial() for placement in placements):
             raise ValueError(f"a parameter of placements {placements} holds sums that are yet to be added")
         size, offset = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
-        coordinate = mesh.get_coordinate()
-        counts = coordinate is not None and all(
-            place == 0 for place, placement in zip(coordinate, placements, strict=True) if placement.is_replicate()
-        )
-        return cls(tuple(tensor.shape), tuple(offset), tuple(size), counts, mesh, placements)
+        return cls(tuple(tensor.shape), tuple(offset), tuple(size), mesh, placements)
+
+    @property
+    def place(self) -> int:
+        """A number of 62 bits that tells one box of a tensor from another."""
+        text = repr((self.offset, self.size)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
+
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether every process holds whole rows, or all of the tensor: the first dimension alone is cut."""
+        return all(placement.is_replicate() or placement.is_shard(0) for placement in self.placements)
 
     def positions(self, flat: Tensor) -> Tensor:
         """Return the flat indices in the whole of flat indices in the box; int64."""
@@ -101,3 +112,16 @@ class Shard:
             shape=torch.Size(self.shape),
             stride=torch.empty(self.shape, device="meta").stride(),
         )
+
+
+def speaking(tensors: Sequence[Tensor], ranks: Ranks) -> list[bool]:
+    """Return for which tensors this process speaks: it is the first that holds just this part, or the whole.
+
+    The meshes of two tensors may differ, so the processes tell each other; all of them call this.
+    """
+    places = torch.tensor([Shard.of(tensor).place if is_sharded(tensor) else 0 for tensor in tensors])
+    everyone = ranks.gather(places)
+    return [
+        not any(bool(other[position] == place) for other in everyone[: ranks.rank])
+        for position, place in enumerate(places)
+    ]

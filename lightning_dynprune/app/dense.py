@@ -66,5 +66,8 @@ def control_key(config: dict[str, Any]) -> str:
 def _read(record: Path, key: str) -> dict[str, Any] | None:
     if not record.exists():
         return None
-    figures: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return figures if figures.get("key") == key else None
+    try:
+        figures = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{record} cannot be read ({error}); remove it, and the control is trained anew") from None
+    return figures if isinstance(figures, dict) and figures.get("key") == key else None

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from lightning_dynprune.damage import DamagedError, refuse_damaged_file
+
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 FOLDERS = ("data_dir", "data.data_dir")
@@ -97,8 +99,11 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         ResumeRefused: the file is damaged, or is no checkpoint of this program.
     """
     try:
+        refuse_damaged_file(checkpoint, "resume")
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, DamagedError):
+            raise ResumeRefused(str(error)) from None
         reason = str(error).splitlines()[0]
         raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {reason}") from None
     run = content.get("callbacks", {}).get("LastCheckpoint") if isinstance(content, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_dynprune.report.figures import draw_pareto
-from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
+from lightning_dynprune.report.sweep_table import FIGURES, SweepRow, sweep_table, write_summary
 
 
 class SweepReport(Callback):
@@ -32,9 +33,13 @@ class SweepReport(Callback):
         """Print the table and write the files into the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         rows = read_jobs(folder, since=self._began)
-        write_summary(rows, folder / "summary.csv")
-        draw_pareto(rows, folder / "pareto.png")
         Console().print(sweep_table(rows, folder))
+        try:
+            write_summary(rows, folder / "summary.csv")
+            draw_pareto(rows, folder / "pareto.png")
+        except OSError as error:
+            # No ordinary exception: Hydra turns those of a callback into warnings.
+            raise SystemExit(f"dynprune: {error.strerror}") from None
         if any(row.error for row in rows):
             raise SystemExit(1)
 
@@ -54,10 +59,31 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[SweepRow]:
 
 def _row(job: Path, sweep: Path) -> SweepRow:
     name = str(job.relative_to(sweep))
-    if (job / "error.json").exists():
-        failure = json.loads((job / "error.json").read_text(encoding="utf-8"))
-        return SweepRow(name, failure["overrides"], error=failure["error"])
-    if not (job / "results.json").exists():
-        return SweepRow(name, [], error="ended without results")
-    results = json.loads((job / "results.json").read_text(encoding="utf-8"))
+    try:
+        if (job / "error.json").exists():
+            failure = _read(job / "error.json", ("overrides", "error"))
+            return SweepRow(name, failure["overrides"], error=str(failure["error"]))
+        if not (job / "results.json").exists():
+            return SweepRow(name, [], error="ended without results")
+        results = _read(job / "results.json", ("overrides", *FIGURES))
+    except ValueError as error:
+        return SweepRow(name, [], error=str(error))
     return SweepRow(name, results["overrides"], results=results)
+
+
+def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a job's JSON file.
+
+    Raises:
+        ValueError: it is damaged, or of something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    missing = [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
+    if missing:
+        raise ValueError(f"{path.name} has no {', '.join(missing)}; it is not of dynprune, or of another version")
+    if not isinstance(content["overrides"], list):
+        raise ValueError(f"{path.name}: overrides is no list; it is damaged")
+    return dict(content)

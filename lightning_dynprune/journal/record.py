@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightning_dynprune.atomic import write_atomically
 from lightning_dynprune.checks import check_real
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
@@ -101,22 +102,26 @@ class Journal:
         """
         return Delta.between(before, after, weight if self.remember_values else None)
 
-    def add(self, update: Update, deltas: Sequence[Delta]) -> None:
+    def add(self, update: Update, deltas: Sequence[Delta] | None) -> None:
         """Record an update that was made.
 
         Args:
             update: its figures.
-            deltas: what it flipped, one a target, in the order of the targets.
+            deltas: what it flipped, one a target, in the order of the targets; None where that is not known here, and
+                earlier positions are let go of, as they cannot be walked back to.
 
         Raises:
             ValueError: the deltas are of other targets, or the update is older than the last one recorded.
         """
         sizes = [target.numel for target in self.masks.targets]
-        if [delta.numel for delta in deltas] != sizes:
+        if deltas is not None and [delta.numel for delta in deltas] != sizes:
             raise ValueError(f"deltas of {[d.numel for d in deltas]} connections do not fit targets of {sizes}")
         if self.updates and update.step < self.updates[-1].step:
             raise ValueError(f"an update at step {update.step} cannot follow one at step {self.updates[-1].step}")
         self.updates.append(update)
+        if deltas is None:
+            self._deltas.clear()
+            return
         self._deltas.append(tuple(deltas))
         self._let_go()
 
@@ -217,7 +222,7 @@ class Journal:
 
         figure = draw_journal(self)
         if path is not None:
-            figure.savefig(path, dpi=150, facecolor="white")
+            write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
         return figure
 
     def _let_go(self) -> None:
@@ -237,8 +242,9 @@ class Journal:
             raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
         if step < self.reach:
             raise ValueError(
-                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, or slimming, let "
-                f"go of all positions before step {self.reach}; give step={self.reach} or later, or raise cap"
+                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, slimming, or "
+                f"targets held in parts, let go of all positions before step {self.reach}; give step={self.reach} or "
+                "later, or raise cap"
             )
         later = sum(update.step > step for update in self.updates)
         return self._deltas[len(self._deltas) - later :]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from lightning_dynprune.checks import check_real
+from lightning_dynprune.checks import check_real, is_number
 from lightning_dynprune.registry import Registry
 
 Moment: TypeAlias = "int | float | str"
@@ -200,7 +200,8 @@ def _parse(setting: str, moment: Any) -> tuple[float, str]:
         if not amount.is_integer() and setting == "every":
             raise ValueError(f"schedule: {setting}={moment!r} is no whole number of {unit}; give {_ACCEPTED}")
     else:
-        amount, unit = float(moment), "steps" if isinstance(moment, int) else "share"
+        unit = "steps" if isinstance(moment, int) else "share"
+        amount = float(moment) if is_number(moment) else math.inf
     if not (math.isfinite(amount) and amount >= 0) or (unit == "share" and amount > 1):
         raise ValueError(f"schedule: {setting}={moment!r} is out of range; give {_ACCEPTED}")
     if setting == "every" and amount == 0:

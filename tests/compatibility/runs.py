@@ -85,7 +85,10 @@ class Module(L.LightningModule):
 
 
 class Watch(L.Callback):
-    """Holds a run to its promises at the end of every batch: pruned entries are +0.0 and the masks say so."""
+    """Holds a run to its promises at the end of every batch.
+
+    Pruned entries are +0.0, the latent values of living ones too, and nothing is NaN or infinite.
+    """
 
     def __init__(self, pruning: DynamicPruning) -> None:
         self.pruning = pruning
@@ -94,6 +97,12 @@ class Watch(L.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         self.batches += 1
         assert_zeros(pl_module.state_dict(), self.pruning.masks)
+        assert self.pruning.pruner is not None
+        for target in self.pruning.pruner.targets:
+            latent = target.state.get("latent", torch.zeros_like(target.parameter))
+            assert not latent[self.pruning.masks[target.name]].any(), f"{target.name} lives in two places"
+            assert torch.isfinite(latent).all(), f"latent weights of {target.name} are not finite"
+            assert torch.isfinite(target.parameter).all(), f"{target.name} is not finite"
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if trainer.state.fn == "fit":
@@ -137,6 +146,8 @@ def fit(
     """Train once, from the beginning or from a checkpoint, and hold the run to its promises."""
     module, ours = make(), pruning(strategy, **(settings or {}))
     watch = Watch(ours)
+    # What belongs to one Trainer, such as a plugin, is given by a function that makes it.
+    trainer_settings = {k: value() if callable(value) else value for k, value in trainer_settings.items()}
     saving = save_at if isinstance(save_at, Mapping) else {"every_n_train_steps": save_at}
     saver = ModelCheckpoint(folder, filename="middle-{step}", save_top_k=-1, **saving)
     both = [[ours, watch], list(callbacks())]
