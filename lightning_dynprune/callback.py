@@ -131,6 +131,7 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
+        self._stepped = False  # the clock has, and its tick waits for the others to step in the same batch
         self._handles: list[Handle] = []
         self._logged = -1
         self._before: dict[nn.Parameter, int] = {}
@@ -244,8 +245,12 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update on the event of an epoch's end, and log what the last update did."""
         pruner = self._running()
+        if self._stepped:
+            self._tick()
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
+        if pruner.takes_turns:
+            pruner.forget_gradients()
         if self._logged != pruner.updates:
             self._log(pl_module)
             self._logged = pruner.updates
@@ -339,6 +344,7 @@ class DynamicPruning(Callback):
                 "give targets that are trained"
             )
         self._let_go()
+        self._stepped = False
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(self._on_stepped) for optimizer in ours]
 
@@ -353,11 +359,19 @@ class DynamicPruning(Callback):
 
     def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
-        if optimizer is self._clock:
-            self._slim(pruner.tick())
-            pruner.ignore()
-        else:
+        if optimizer is self._clock and self._stepped:
+            self._tick()
+        if optimizer is not self._clock or pruner.takes_turns:
+            self._stepped = self._stepped or optimizer is self._clock
             pruner.apply()
+        else:
+            self._tick()
+
+    def _tick(self) -> None:
+        pruner = self._running()
+        self._stepped = False
+        self._slim(pruner.tick())
+        pruner.ignore()
 
     def _slim(self, update: Update | None) -> None:
         """Take out what an update pruned, where that is asked for."""

@@ -121,7 +121,7 @@ def test_sparse_adam_revives_nothing_and_resumes_to_the_bit(strategy, tmp_path):
 
 
 def test_sparse_gradients_are_refused_by_a_strategy_that_reads_every_connection(tmp_path):
-    with pytest.raises(RuntimeError, match="layout .*sparse_coo, and strategy=Taylor reads every"):
+    with pytest.raises(RuntimeError, match=r"layout .*sparse_coo, and strategy=Taylor reads every"):
         fit(tmp_path, "taylor", Embedding, settings=SPARSE)
 
 
