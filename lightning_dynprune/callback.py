@@ -147,6 +147,7 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
+        self._stepped = False  # the clock has, and its tick waits for the others to step in the same batch
         self._handles: list[Handle] = []
         self._stage: str | None = None
         self._max_epochs: int | None = None
@@ -302,8 +303,12 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update on the event of an epoch's end, and log what the last update did."""
         pruner = self._running()
+        if self._stepped:
+            self._tick(trainer)
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
+        if pruner.takes_turns:
+            pruner.forget_gradients()
         self._mask_averages(trainer)
         if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
@@ -421,6 +426,7 @@ class DynamicPruning(Callback):
                 "give targets that are trained"
             )
         self._let_go()
+        self._stepped = False
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
 
@@ -436,12 +442,23 @@ class DynamicPruning(Callback):
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
         # While a finder tries settings out, Lightning sets the callbacks aside: such steps are no training.
-        if optimizer is self._clock and any(callback is self for callback in _callbacks(trainer)):
-            self._slim(pruner.tick())
-            pruner.ignore()
-            self._mask_averages(trainer)
-        else:
+        if not any(callback is self for callback in _callbacks(trainer)):
             pruner.apply()
+            return
+        if optimizer is self._clock and self._stepped:
+            self._tick(trainer)
+        if optimizer is not self._clock or pruner.takes_turns:
+            self._stepped = self._stepped or optimizer is self._clock
+            pruner.apply()
+        else:
+            self._tick(trainer)
+
+    def _tick(self, trainer: Trainer) -> None:
+        pruner = self._running()
+        self._stepped = False
+        self._slim(pruner.tick())
+        pruner.ignore()
+        self._mask_averages(trainer)
 
     def _mask_averages(self, trainer: Trainer) -> None:
         """After an update, set what is pruned to zero in the averages that other callbacks keep."""

@@ -91,6 +91,8 @@ class Pruner:
         carried: what an earlier training had pruned; the schedule is followed from there on.
         last_update: the last update, or None before the first.
         journal: the record of all updates; None where it is off.
+        takes_turns: whether an update reads the gradients of the last step of each of several optimizers; in a plain
+            loop it follows the first :meth:`tick` by which all have stepped.
         units: the units that reach over several targets; None where the pattern has none, or before :meth:`couple`.
 
     Example:
@@ -186,12 +188,15 @@ class Pruner:
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._masked_gradients = False
-        self._overflow: Tensor | None = None
+        self._overflows: dict[int, Tensor | None] = {}
+        self._turns: set[int] = set()
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        # By hand each steps with gradients of its own, which the next one's backward pass may add to or zero.
+        self.takes_turns = self._reads_last_gradients and len(watched) > 1
         curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
         if curved and self.strategy.latent:
             raise ValueError(
@@ -298,8 +303,9 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
-        A fused optimizer skips a step whose gradients overflowed by itself. Where an update is due that would read
-        them, the step is not counted, and the update follows the next.
+        Where an update is due that reads the gradients of the step, and they overflowed in a fused optimizer, which
+        skips the step by itself, or one of several optimizers has not stepped, the step is not counted: the update
+        waits for the next.
 
         Returns:
             The update, or None where none was due.
@@ -309,9 +315,11 @@ class Pruner:
         """
         if not self.optimizers:
             self.start()
-        if self._skips_update():
+        if self._waits():
             self.apply()
             return None
+        if self.takes_turns:
+            self.start()
         self.clock.step += 1
         self.lag.step += self.paused
         if self._rewind is not None:
@@ -388,6 +396,12 @@ class Pruner:
                 self.masks.mask(position, grad)
         if self.units is not None:
             self.units.mask_gradients()
+
+    def forget_gradients(self) -> None:
+        """Let go of the gradients that were kept for an update, so that one of another batch reads none of them."""
+        self._dense_gradients.clear()
+        self._turns.clear()
+        self._overflows.clear()
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -482,7 +496,7 @@ class Pruner:
         if self._rewind is not None:
             self._rewind.back(self.optimizers)
             self.apply()
-        self._dense_gradients.clear()
+        self.forget_gradients()
         self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
@@ -653,17 +667,39 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        self._overflow = getattr(optimizer, "found_inf", None)
-        if not self._skips_update() and self.start() is not None:
+        self._overflows[number] = getattr(optimizer, "found_inf", None)
+        if self.takes_turns:
+            self._take_turn(number)
+        if not self._waits() and self.start() is not None:
             self._join(self._trained_by[number])
         # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
         if isinstance(optimizer, LBFGS) and not self._masked_gradients:
             self.mask_gradients(ending_epoch=True, optimizer=optimizer)
 
-    def _skips_update(self) -> bool:
-        """Return whether the update of this step would read gradients that overflowed; a host sync only then."""
-        reads_them = self.strategy.needs_gradients and not self.strategy.accumulates
-        return self._overflow is not None and reads_them and self.updates_next() and bool(self._overflow)
+    @property
+    def _reads_last_gradients(self) -> bool:
+        """Whether an update reads the gradients of the step that it follows, and nothing of those before."""
+        return self.strategy.needs_gradients and not self.strategy.accumulates
+
+    def _take_turn(self, number: int) -> None:
+        """Keep the gradients that one of several optimizers steps by, for an update that reads them."""
+        if not self.updates_next(ending_epoch=True):
+            return
+        self._turns.add(number)
+        for position in self._trained_by[number] if not self._masked_gradients else ():
+            grad = self.targets[position].parameter.grad
+            if grad is not None:
+                self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
+
+    def _waits(self) -> bool:
+        """Return whether an update is due that has to wait for gradients; a host sync only where they may overflow."""
+        if not self._reads_last_gradients or not self.updates_next():
+            return False
+        overflows = [overflow for overflow in self._overflows.values() if overflow is not None]
+        missing = self.takes_turns and any(
+            positions and number not in self._turns for number, positions in enumerate(self._trained_by)
+        )
+        return missing or any(bool(overflow) for overflow in overflows)
 
     def _after_step(self, optimizer: Optimizer) -> None:
         self._masked_gradients = False
@@ -733,8 +769,8 @@ class Pruner:
     def _view(self, position: int) -> TargetView:
         seed, run_seed = self._seeds_of(position)
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
-        if position in self._dense_gradients:
-            view.grad = self._dense_gradients[position]
+        if position in self._dense_gradients or self._turns:
+            view.grad = self._dense_gradients.get(position)
         elif view.grad is not None and view.grad.layout != torch.strided:
             view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
         return view

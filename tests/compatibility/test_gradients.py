@@ -1,4 +1,4 @@
-"""What happens to gradients between the backward pass and the step."""
+"""What happens to gradients between the backward pass and the step: accumulated, clipped, zeroed."""
 
 from __future__ import annotations
 
@@ -6,117 +6,118 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 
 from lightning_dynprune import DynamicPruning
-from tests.compatibility.runs import STRATEGIES, Module, holds, network
+from tests.compatibility.runs import STRATEGIES, Module, fit, holds
+from tests.conformance.loop import same
+
+# For three optimizer steps an epoch, or two.
+SHORT = {"schedule": {"name": "cubic", "begin": 1, "end": 7, "every": 2}}
 
 
+@pytest.mark.parametrize("batches", [2, 4])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_accumulated_gradients(strategy, tmp_path):
-    schedule = {"name": "cubic", "begin": 2, "end": 10, "every": 2}
-    _, ours, _ = holds(tmp_path, strategy, accumulate_grad_batches=2, save_at=5, settings={"schedule": schedule})
-    assert ours.pruner is not None
-    assert ours.pruner.clock.step == 12  # optimizer steps, of 24 batches
+def test_accumulated_gradients_are_exact_and_resume_to_the_bit(strategy, batches, tmp_path):
+    # Four batches do not divide an epoch of six.
+    _, pruning, _ = holds(tmp_path, strategy, save_at=5, settings=SHORT, accumulate_grad_batches=batches)
+    assert pruning.pruner.clock.step == (12 if batches == 2 else 8)
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_clipped_gradients(strategy, algorithm, tmp_path):
-    holds(tmp_path, strategy, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm)
-
-
-class Zeroing(Module):
-    """Gradients that are set to zero and never to None."""
+class Zeroed(Module):
+    """Sets gradients to zero in place, so that there is always one."""
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=False)
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES, "rigl"])
-def test_gradients_that_are_zeroed_and_kept(strategy, tmp_path):
-    holds(tmp_path, strategy, Zeroing)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_that_are_zeroed_in_place_are_exact_and_resume_to_the_bit(strategy, tmp_path):
+    holds(tmp_path, strategy, Zeroed)
 
 
-class ByHand(Module):
-    """Manual optimization that clips by itself."""
+def norm(module: Any) -> float:
+    """Return the norm of all gradients, without those of pruned connections where a mask is hard."""
+    ours = [c for c in module.trainer.callbacks if isinstance(c, DynamicPruning)]
+    masks = {n: mask for c in ours if c.pruner.latent is None for n, mask in c.masks.items()}
+    squares = [
+        (p.grad.double() if n not in masks else torch.where(masks[n], p.grad, 0.0).double()).square().sum()
+        for n, p in module.named_parameters()
+    ]
+    return float(torch.stack(squares).sum().sqrt())
+
+
+class Clipped(Module):
+    """Notes the norm of what lives before the clipping, and of all after it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.automatic_optimization = False
-        self.norms: list[float] = []
-        self.pruned: list[float] = []
+        self.norms: list[tuple[float, float]] = []
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.loss(batch))
-        self.clip_gradients(optimizer, gradient_clip_val=0.05, gradient_clip_algorithm="norm")
-        grads = [p.grad for p in self.net.parameters()]
-        self.norms.append(float(nn.utils.get_total_norm(grads)))
-        (ours,) = [c for c in self.trainer.callbacks if isinstance(c, DynamicPruning)]
-        parameters = dict(self.named_parameters())
-        self.pruned += [float(parameters[name].grad[~mask].abs().sum()) for name, mask in ours.masks.items()]
-        optimizer.step()
+    def noted(self, clip: Any) -> None:
+        before = norm(self)
+        clip()
+        every = torch.cat([p.grad.double().flatten() for p in self.parameters()])
+        self.norms.append((before, float(every.norm())))
+
+    def clipped_to(self, most: float) -> None:
+        """Assert that each norm was as large as it may be, and that some had to be clipped."""
+        assert any(before > most for before, _ in self.norms)
+        for before, after in self.norms:
+            assert after == pytest.approx(min(before, most), rel=1e-3)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_gradients_clipped_by_hand_leave_out_what_is_pruned(strategy, tmp_path):
-    module, _, _ = holds(tmp_path, strategy, ByHand)
-    # All that is left of a clipped gradient is of connections that train.
-    assert module.norms
-    assert max(module.norms) <= 0.05 * 1.001
-    # Latent weights all train.
-    assert any(module.pruned) is (strategy == "straight_through")
+class ByTrainer(Clipped):
+    def configure_gradient_clipping(self, optimizer: Any, *settings: Any, **named: Any) -> None:
+        self.noted(lambda: self.clip_gradients(optimizer, *settings, **named))
 
 
-class TwoPlayers(Module):
-    """A small GAN: a generator and a discriminator, each with an optimizer, stepped by hand and in turn."""
+class ByItself(Clipped):
+    def configure_gradient_clipping(self, optimizer: Any, *settings: Any, **named: Any) -> None:
+        self.noted(lambda: self.clip_gradients(optimizer, 0.1, "norm"))
 
+
+class ByHand(Clipped):
     def __init__(self) -> None:
-        super().__init__(nn.ModuleDict({"generator": network(), "discriminator": nn.Sequential(
-            nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))}))  # fmt: skip
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            for parameter in self.net["discriminator"].parameters():
-                parameter.data = torch.randn(parameter.shape) * 0.3
+        super().__init__()
         self.automatic_optimization = False
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        noise, y = batch
-        real = nn.functional.one_hot(y, 4).float()
-        judge, make = self.optimizers()
-        for optimizer in (judge, make):
-            self.toggle_optimizer(optimizer)
-            made = self.net["generator"](noise)
-            if optimizer is judge:
-                verdicts = torch.cat([self.net["discriminator"](real), self.net["discriminator"](made.detach())])
-                wanted = torch.cat([torch.ones(len(real), 1), torch.zeros(len(made), 1)])
-            else:
-                verdicts, wanted = self.net["discriminator"](made), torch.ones(len(made), 1)
-            optimizer.zero_grad()
-            self.manual_backward(nn.functional.binary_cross_entropy_with_logits(verdicts, wanted))
-            optimizer.step()
-            self.untoggle_optimizer(optimizer)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        optimizer, loss = self.optimizers(), self.loss(batch)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.noted(lambda: self.clip_gradients(optimizer, 0.1, "norm"))
+        optimizer.step()
+        return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", self.net["generator"](batch[0]).square().mean())
 
-    def configure_optimizers(self) -> Any:
-        players = (self.net["discriminator"], self.net["generator"])
-        return [torch.optim.Adam(player.parameters(), lr=1e-2, weight_decay=1e-2) for player in players]
+@pytest.mark.parametrize("make", [ByTrainer, ByItself, ByHand])
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "rigl"])
+def test_a_norm_is_that_of_what_trains_wherever_lightning_clips_by_it(strategy, make, tmp_path):
+    settings = {"gradient_clip_val": 0.1} if make is ByTrainer else {}
+    module, _, run = holds(tmp_path, strategy, make, **settings)
+    module.clipped_to(0.1)
+    # Nothing of ours stays on the Trainer.
+    assert "clip_gradients" not in vars(run.precision_plugin)
+
+
+def test_rigl_grows_as_well_where_a_module_clips_by_hand(tmp_path):
+    by_hand, _, _ = fit(tmp_path, "rigl", ByHand)
+    by_trainer, _, _ = fit(tmp_path, "rigl", ByTrainer, gradient_clip_val=0.1)
+    assert same(by_hand.state_dict(), by_trainer.state_dict())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_gan_whose_players_are_both_pruned(strategy, tmp_path):
-    # Lightning counts the steps of both optimizers, the pruning those of the first.
-    _, ours, run = holds(tmp_path, strategy, TwoPlayers, save_at=20)
-    assert run.global_step == 48
-    assert ours.pruner is not None
-    assert ours.pruner.clock.step == 24
-    assert {name.split(".")[1] for name in ours.masks} == {"generator", "discriminator"}
+def test_clipping_by_value_is_exact_and_resumes_to_the_bit(strategy, tmp_path):
+    holds(tmp_path, strategy, gradient_clip_val=0.01, gradient_clip_algorithm="value")
 
 
-def test_snip_cannot_score_players_that_have_had_no_gradient(tmp_path):
-    with pytest.raises(RuntimeError, match="has no gradient at this update, and the strategy reads it"):
-        holds(tmp_path, "snip", TwoPlayers, settings={"schedule": None})
+def test_two_callbacks_clip_by_one_norm_and_the_last_to_leave_takes_all_away(tmp_path):
+    def second() -> list[DynamicPruning]:
+        return [
+            DynamicPruning(0.5, "magnitude", targets="net.3.*", name="last", schedule={"name": "one_shot", "begin": 3})
+        ]
+
+    module, _, run = holds(tmp_path, "taylor", ByItself, settings={"targets": "net.0.*"}, callbacks=second)
+    module.clipped_to(0.1)
+    assert "clip_gradients" not in vars(run.precision_plugin)
