@@ -63,7 +63,7 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
                 return
             for part in parts:
                 _read_through(archive, part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise DamagedError(
             f"{what} is damaged or cut off ({error}); go on from an older checkpoint, or begin anew"
         ) from None

@@ -819,8 +819,8 @@ def _number(exchange: float | Schedule) -> float:
 def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
     if given is True or given is False:
         return Journal(masks) if given else None
-    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap"}:
+    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap", "longest"}:
         raise ValueError(
-            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values' and 'cap'"
+            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and 'longest'"
         )
     return Journal(masks, **given)

@@ -135,9 +135,7 @@ def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
     if journal is None:
         return None
     return {
-        "updates": len(journal.updates),
-        "dropped": sum(sum(update.dropped.values()) for update in journal.updates),
-        "grown": sum(sum(update.grown.values()) for update in journal.updates),
+        **journal.totals,
         "returned_share": journal.returned_share,
         "notes": [text for _, text in journal.notes],
     }

@@ -133,7 +133,7 @@ def test_a_checkpoint_that_is_cut_off_is_refused_by_name(saved, share, tmp_path)
         refuse_damaged_file(cut, "resume")
     with pytest.raises(ResumeRefused, match=f"resume={cut} is damaged or cut off"):
         read_run(cut)
-    with pytest.raises(RuntimeError, match="PytorchStreamReader failed"):
+    with pytest.raises((RuntimeError, OSError)):  # by torch, before the callback has its turn
         trainer([pruning("taylor")], tmp_path, max_epochs=EPOCHS).fit(Module(), ckpt_path=cut)
 
 

@@ -127,7 +127,7 @@ def expanded(_):
 
 
 DAMAGES = {
-    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 1"),
+    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 2"),
     "a key missing": (lambda state: state.pop("recorded"), "'recorded' is missing"),
     "another size": (at("targets", "b", value=78), "b differs .78 connections there, 77 here"),
     "another target": (at("targets", "c", value=5), "c differs .5 connections there, None here"),
