@@ -386,7 +386,7 @@ class DynamicPruning(Callback):
             self._loaded = state_dict
 
     def _load(self, state: dict[str, Any]) -> None:
-        if self.guard is not None and isinstance(state.get("guard"), Mapping):
+        if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
         self._running().load_state_dict(state)
         self._goes_on = True

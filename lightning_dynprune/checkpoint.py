@@ -83,9 +83,8 @@ def refuse_damaged(state: Mapping[str, Any]) -> None:
     for what, entries in tensors.items():
         if not isinstance(entries, Mapping) or not all(isinstance(k, str) and _is_dense(v) for k, v in entries.items()):
             raise ValueError(f"checkpoint: {what} in the pruning state holds more than dense tensors; it is damaged")
-    for (name, shape), whole in zip(state["shapes"].items(), state["whole"], strict=False):
-        if whole < prod(shape) or len(state["whole"]) != len(state["shapes"]):
-            raise ValueError(f"checkpoint: 'whole' does not count the connections of {name}; the file is damaged")
+    if len(state["whole"]) != len(state["shapes"]):
+        raise ValueError("checkpoint: 'whole' does not count the connections of every target; the file is damaged")
     if state["last_update"] is not None:
         sizes = dict(zip(state["shapes"], state["whole"], strict=True))
         read_update(state["last_update"], sizes, "checkpoint: last_update")
@@ -133,6 +132,9 @@ def refuse_other_targets(targets: Sequence[Target], state: Mapping[str, Any]) ->
     shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
     own = {t.name: tuple(t.parameter.shape) for t in targets}
     if shapes == own:
+        # What was slimmed away counts too.
+        if short := [n for (n, shape), whole in zip(own.items(), state["whole"], strict=True) if whole < prod(shape)]:
+            raise ValueError(f"checkpoint: 'whole' does not count the connections of {short[0]}; the file is damaged")
         return
     differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
     name = differing[0]

@@ -32,10 +32,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged, is no archive of torch's, or asks for more than tensors and plain values.
         OSError: it cannot be read.
     """
+    size = path.stat().st_size
     try:
-        _refuse_unfolding(path)
+        _refuse_unfolding(path, size)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except MemoryError:
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(_first_line(error)) from None
@@ -47,8 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_unfolding(path: Path) -> None:
-    size = path.stat().st_size
+def _refuse_unfolding(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         for entry in entries:

@@ -41,8 +41,8 @@ def read_results(path: Path) -> dict[str, Any]:
     results = read_record(path)
     _check_overrides(path, results)
     for figure in (*_SHARES, *_SHARES_OR_NONE):
-        value = results.get(figure)
-        if not (is_share(value) or (value is None and figure in _SHARES_OR_NONE)):
+        nothing = figure in _SHARES_OR_NONE and figure in results and results[figure] is None
+        if not (nothing or is_share(results.get(figure))):
             _refuse(path, figure, "a number from 0 to 1")
     for figure in ("nonzero", "parameters", "seed"):
         if not _is_whole(results.get(figure)):
@@ -78,7 +78,7 @@ def read_control(path: Path, key: str) -> dict[str, Any] | None:
         return None
     if not is_share(control.get("accuracy")):
         _refuse(path, "accuracy", "a number from 0 to 1")
-    if not is_share(control.get("val_accuracy")) and control.get("val_accuracy") is not None:
+    if not is_share(control.get("val_accuracy")) and control.get("val_accuracy", 0) is not None:
         _refuse(path, "val_accuracy", "a number from 0 to 1")
     for figure in ("seconds", "bytes"):
         if not is_number(control.get(figure)) or control[figure] < 0:

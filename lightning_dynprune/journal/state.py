@@ -111,8 +111,9 @@ def _refuse_other_state(state: Mapping[str, Any], targets: Sequence[Target]) -> 
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
     there, here = state["targets"], {target.name: target.numel for target in targets}
-    if not isinstance(there, Mapping) or list(there.items()) != list(here.items()):
-        there = there if isinstance(there, Mapping) else {}
+    counts = isinstance(there, Mapping) and all(type(count) is int for count in there.values())
+    if not counts or list(there.items()) != list(here.items()):
+        there = there if counts else {}
         name = next((n for n in [*here, *there] if there.get(n) != here.get(n)), "their order")
         raise ValueError(
             f"journal: it was recorded from other targets: {name} differs ({there.get(name)} connections there, "
