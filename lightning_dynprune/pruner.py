@@ -821,6 +821,7 @@ def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
         return Journal(masks) if given else None
     if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap", "longest"}:
         raise ValueError(
-            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and 'longest'"
+            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and "
+            "'longest'"
         )
     return Journal(masks, **given)
