@@ -8,7 +8,12 @@ from typing import Any
 
 def is_number(value: Any) -> bool:
     """Return whether ``value`` is a finite real number; a bool is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int past the largest float
+        return False
 
 
 def check_share(setting: str, value: Any) -> float:
@@ -36,6 +41,17 @@ def check_count(setting: str, value: Any) -> int:
         raise TypeError(f"{setting}={value!r} is not a whole number; give one of at least 1")
     if value < 1:
         raise ValueError(f"{setting}={value!r} is not accepted; give a whole number of at least 1")
+    return value
+
+
+def check_whole(setting: str, value: Any) -> int:
+    """Return ``value`` if it is a whole number.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{setting}={value!r} is not a whole number; give one")
     return value
 
 

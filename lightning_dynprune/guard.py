@@ -11,6 +11,7 @@ from lightning_dynprune.checks import check_count, check_real
 from lightning_dynprune.pruner import Pruner
 
 MODES = ("max", "min")
+STATES = ("watching", "recovering", "holding")
 
 
 @dataclass
@@ -120,7 +121,19 @@ class AccuracyGuard:
         return {"best": self._best, "good": list(self._good), "waited": self._waited, "state": self._state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Go on from a :meth:`state_dict`.
+
+        Raises:
+            ValueError: the state is damaged.
+        """
+        best, good = state.get("best"), state.get("good")
+        counts = [*good, state.get("waited")] if isinstance(good, (list, tuple)) else [None]
+        if (
+            not (best is None or isinstance(best, (int, float)))
+            or not all(isinstance(count, int) and count >= 0 for count in counts)
+            or state.get("state") not in STATES
+        ):
+            raise ValueError("checkpoint: the state of the guard is not what it writes; the file is damaged")
         self._best, self._good = state["best"], list(state["good"])
         self._waited, self._state = state["waited"], state["state"]
 

@@ -37,11 +37,16 @@ def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[
 def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
     """Set a parameter's slots back to what they start from, except where ``keep`` is True.
 
+    LBFGS has one history for all its parameters, of steps in a space that a new mask has changed: it starts anew.
+
     Args:
         optimizers: torch optimizers.
         parameter: the parameter whose slots are cleared.
         keep: bool, shaped like the parameter, or the part of it that this process holds.
     """
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS) and trains(optimizer, {parameter}):
+            optimizer.state.clear()
     for slot, start in slots(optimizers, parameter):
         for values, mask in integer_pieces(slot, keep):
             values.mul_(mask)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
-from lightning_dynprune.checks import check_share
-from lightning_dynprune.floors import floors, name_reached
+from lightning_dynprune.checks import check_flag, check_share, check_whole
+from lightning_dynprune.floors import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
@@ -40,6 +40,7 @@ from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+from lightning_dynprune.unwrapping import unwrapped_model, unwrapped_optimizers
 
 
 class Pruner:
@@ -50,7 +51,7 @@ class Pruner:
     ``sparsity`` alone prunes, over all targets at once, what the loss heeds least (``taylor``: weight x gradient).
 
     Args:
-        model: the network.
+        model: the network; of a compiled or data-parallel one, or one set up by Lightning Fabric, what is wrapped.
         optimizer: the optimizer or optimizers that train it, so that their slots are cleared at pruned entries; needed
             by strategies that watch every step, as ``taylor`` does, and not by ``magnitude``.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
@@ -74,6 +75,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
+        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -126,9 +128,10 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs)
-        self.model = model
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        self.model = model = unwrapped_model(model)
         refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
@@ -141,14 +144,14 @@ class Pruner:
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
         self.pattern.planned(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
-        self.optimizers = _as_list(optimizer)
+        self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
         if needs_optimizer and not self.optimizers:
             raise ValueError(
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = seed
+        self.seed = check_whole("seed", seed)
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -163,6 +166,8 @@ class Pruner:
         for target, counts in zip(self.targets, speaks, strict=True):
             target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
         self.masks = MaskSet(self.targets, self.ranks)
+        if self.threshold.exact and not self.pattern.coupled:
+            refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
         self.journal = _journal(self.masks, journal)
         remembers = self.journal is not None and self.journal.remember_values
         refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
@@ -176,16 +181,26 @@ class Pruner:
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
+        check_flag("reconstruct", reconstruct)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
+        self._masked_gradients = False
+        self._overflow: Tensor | None = None
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
+        if curved and self.strategy.latent:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by "
+                "the curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a "
+                "strategy with hard masks"
+            )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -283,6 +298,9 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
+        A fused optimizer skips a step whose gradients overflowed by itself. Where an update is due that would read
+        them, the step is not counted, and the update follows the next.
+
         Returns:
             The update, or None where none was due.
 
@@ -291,6 +309,9 @@ class Pruner:
         """
         if not self.optimizers:
             self.start()
+        if self._skips_update():
+            self.apply()
+            return None
         self.clock.step += 1
         self.lag.step += self.paused
         if self._rewind is not None:
@@ -339,21 +360,26 @@ class Pruner:
             self.latent.split(position)
 
     @torch.no_grad()
-    def mask_gradients(self, ending_epoch: bool = False) -> None:
+    def mask_gradients(self, ending_epoch: bool = False, optimizer: Optimizer | None = None) -> None:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself. An update that follows the step still reads the dense gradients. Latent weights all train, so
-        theirs are left.
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent
+        weights all train, so theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
+            optimizer: one of this pruner's, whose targets alone are meant; None: all.
         """
         if self.latent is not None:
             return
+        self._masked_gradients = True
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
-        for position, target in enumerate(self.targets):
+        everything: Sequence[int] = range(len(self.targets))
+        for position in everything if optimizer is None else self._trained_by[self.optimizers.index(optimizer)]:
+            target = self.targets[position]
             grad = target.grad
+            self._dense_gradients.pop(position, None)  # of a step that a gradient scaler skipped
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
@@ -548,7 +574,7 @@ class Pruner:
         Where processes hold targets in parts the state is of whole targets, so that it can be resumed with any number
         of processes; all of them call this together.
         """
-        return {
+        state = {
             "version": checkpoint.VERSION,
             "clock": dataclasses.asdict(self.clock),
             "lag": dataclasses.asdict(self.lag),
@@ -569,21 +595,26 @@ class Pruner:
             "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
         }
+        return checkpoint.sealed(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`state_dict`; everything is checked before anything is changed.
 
         Raises:
-            ValueError: the state is of another version, of other targets or shapes, or of another strategy.
+            ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
+        checkpoint.refuse_damaged(state)
+        checkpoint.refuse_other_checksum(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
-        kept = {t.name: {k: self._whole_shape(t, v) for k, v in t.state.items()} for t in self.targets}
+        kept = {t.name: {k: self._whole_like(t, v) for k, v in t.state.items()} for t in self.targets}
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
-        memory = {t.name: {key: value.shape for key, value in t.memory.items()} for t in self.targets}
+        memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
+        if self.latent is not None:
+            checkpoint.refuse_overlap(self.targets, masks, state["state"])
         if self.units is not None and state["units"] is not None:
             self.units.refuse_others(state["units"])
         if self._rewind is not None and state["rewind"] is not None:
@@ -622,10 +653,20 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        if self.start() is not None:
+        self._overflow = getattr(optimizer, "found_inf", None)
+        if not self._skips_update() and self.start() is not None:
             self._join(self._trained_by[number])
+        # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
+        if isinstance(optimizer, LBFGS) and not self._masked_gradients:
+            self.mask_gradients(ending_epoch=True, optimizer=optimizer)
+
+    def _skips_update(self) -> bool:
+        """Return whether the update of this step would read gradients that overflowed; a host sync only then."""
+        reads_them = self.strategy.needs_gradients and not self.strategy.accumulates
+        return self._overflow is not None and reads_them and self.updates_next() and bool(self._overflow)
 
     def _after_step(self, optimizer: Optimizer) -> None:
+        self._masked_gradients = False
         if self.latent is not None:
             for position in self._trained_by[self.optimizers.index(optimizer)]:
                 self.latent.split(position)
@@ -676,8 +717,10 @@ class Pruner:
         return target.whole(value) if value.shape == target.values.shape else value
 
     @staticmethod
-    def _whole_shape(target: Target, value: Tensor) -> Sequence[int]:
-        return target.parameter.shape if value.shape == target.values.shape else value.shape
+    def _whole_like(target: Target, value: Tensor) -> Tensor:
+        """Return a tensor without content, of the shape and type that a value has in a checkpoint."""
+        shape = target.parameter.shape if value.shape == target.values.shape else value.shape
+        return torch.empty(shape, dtype=value.dtype, device="meta")
 
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
@@ -692,6 +735,8 @@ class Pruner:
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
         if position in self._dense_gradients:
             view.grad = self._dense_gradients[position]
+        elif view.grad is not None and view.grad.layout != torch.strided:
+            view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
@@ -718,12 +763,6 @@ class Pruner:
         """Return a number of 62 bits for this run, update and target, the same on every rank and machine."""
         text = f"{self.seed}/{self.updates if updates is None else updates}/{target.name}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
-
-
-def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
 def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedParameter
 
 from lightning_dynprune.checks import check_count, check_share
+from lightning_dynprune.prunable import originals, refuse
 from lightning_dynprune.shards import Shard, here, is_sharded
 
 Selector: TypeAlias = "str | type[nn.Module]"
@@ -37,6 +37,7 @@ class Target:
         groups: of a grouped convolution's weight; 1 elsewhere.
         transposed: the weight of a transposed convolution, whose inputs come first.
         shard: what part of it this process holds; None: all of it.
+        sparse_gradients: the weight of an embedding whose gradients come as sparse tensors.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
     """
@@ -48,6 +49,7 @@ class Target:
     groups: int = 1
     transposed: bool = False
     shard: Shard | None = None
+    sparse_gradients: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -77,7 +79,10 @@ class Target:
 
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like its values here."""
-        return TargetView(self.name, self.values, self.grad, mask, self.state, seed, run_seed, step, shard=self.shard)
+        grad = self.grad
+        if grad is not None and grad.layout != torch.strided:
+            grad = None  # an embedding's sparse gradient has no entry for each connection
+        return TargetView(self.name, self.values, grad, mask, self.state, seed, run_seed, step, shard=self.shard)
 
 
 @dataclass
@@ -172,8 +177,8 @@ def find_targets(
         min_kept: connections that every target keeps, at least.
 
     Raises:
-        ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, a
-            parameter is lazy, or one is pruned by ``torch.nn.utils.prune`` already.
+        ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, or
+            a chosen parameter cannot be pruned, see :func:`~lightning_dynprune.prunable.refuse`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
@@ -182,28 +187,22 @@ def find_targets(
     """
     check_count("min_kept", min_kept)
     catalog = _Catalog(model)
-    if targets is None:
-        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
-    elif isinstance(targets, Mapping):
-        chosen = {}
-        for pattern, settings in targets.items():
-            for parameter in catalog.select(pattern, "targets"):
-                chosen.setdefault(parameter, settings)
-    else:
-        chosen = {p: None for selector in _listed(targets) for p in catalog.select(selector, "targets")}
-    left_out = {p for selector in _listed(exclude) for p in catalog.select(selector, "exclude")}
+    chosen = _chosen(catalog, targets, exclude)
     found, frozen = [], []
     for parameter, names in catalog.names.items():
-        if parameter not in chosen or parameter in left_out:
+        if parameter not in chosen:
             continue
         if not parameter.requires_grad:
             frozen.append(names[0])
             continue
+        refuse(names[0], parameter, catalog.owners[parameter])
         settings = _settings(names[0], chosen[parameter], min_kept)
         convolution = catalog.convolution(parameter)
         groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
         shard = Shard.of(parameter) if is_sharded(parameter) else None
+        sparse = any(isinstance(module, _LOOKUP_TYPES) and module.sparse for module, _ in catalog.owners[parameter])
         found.append(Target(names[0], parameter, groups=groups, transposed=transposed, shard=shard, **settings))
+        found[-1].sparse_gradients = sparse
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
@@ -212,6 +211,28 @@ def find_targets(
             f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
         )
     return found
+
+
+def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:
+    """Return the names of the parameters that :func:`find_targets` leaves out because they are frozen."""
+    catalog = _Catalog(model)
+    chosen = _chosen(catalog, targets, exclude)
+    return [names[0] for p, names in catalog.names.items() if p in chosen and not p.requires_grad]
+
+
+def _chosen(catalog: _Catalog, targets: Targets, exclude: Selector | Sequence[Selector]) -> dict[nn.Parameter, Any]:
+    """Return the parameters that are selected, frozen or not, with the settings given for each."""
+    if targets is None:
+        chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
+    elif isinstance(targets, Mapping):
+        chosen = {}
+        for pattern, settings in targets.items():
+            for parameter in catalog.select(pattern, "targets"):
+                chosen.setdefault(parameter, settings)
+    else:
+        chosen = {p: None for selector in _listed(targets, "targets") for p in catalog.select(selector, "targets")}
+    left_out = {p for selector in _listed(exclude, "exclude") for p in catalog.select(selector, "exclude")}
+    return {parameter: settings for parameter, settings in chosen.items() if parameter not in left_out}
 
 
 class _Catalog:
@@ -223,20 +244,14 @@ class _Catalog:
         for prefix, module in model.named_modules():
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 name = f"{prefix}.{local}" if prefix else local
-                self._refuse(module, local, name, parameter)
                 self.names.setdefault(parameter, []).append(name)
                 self.owners.setdefault(parameter, []).append((module, local))
+        for prefix, module in model.named_modules():
+            # What is chosen by the name or the module of a weight is chosen where the weight is computed, too.
+            for parameter, local in originals(module):
+                self.names[parameter].append(f"{prefix}.{local}" if prefix else local)
+                self.owners[parameter].append((module, local))
         self.names = {p: self.names[p] for p in model.parameters()}
-
-    @staticmethod
-    def _refuse(module: nn.Module, local: str, name: str, parameter: nn.Parameter) -> None:
-        if isinstance(parameter, UninitializedParameter):
-            raise ValueError(f"{name} is lazy and has no shape yet; run one batch through the model first")
-        if local.endswith("_orig") and f"{local[:-5]}_mask" in dict(module.named_buffers(recurse=False)):
-            raise ValueError(
-                f"{name[:-5]} is pruned by torch.nn.utils.prune already; call prune.remove on it first, "
-                "or exclude it from targets"
-            )
 
     def all_names(self) -> list[str]:
         return [name for names in self.names.values() for name in names]
@@ -251,7 +266,7 @@ class _Catalog:
             for parameter, owners in self.owners.items()
             if any(isinstance(module, PRUNABLE_TYPES) and "weight" in local for module, local in owners)
             and not any(isinstance(module, _LOOKUP_TYPES) for module, _ in owners)
-            and parameter.is_floating_point()
+            and (parameter.is_floating_point() or parameter.is_complex())
         ]
 
     def select(self, selector: Selector, setting: str) -> list[nn.Parameter]:
@@ -276,14 +291,15 @@ class _Catalog:
         return matched
 
 
-def _listed(selectors: Selector | Sequence[Selector]) -> Iterator[Selector]:
+def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:
     if isinstance(selectors, (str, type)):
         yield selectors
         return
     try:
         yield from selectors
     except TypeError:
-        raise TypeError(f"targets={selectors!r} is not accepted; give globs, module types or a mapping") from None
+        mapping = " or a mapping" if setting == "targets" else ""
+        raise TypeError(f"{setting}={selectors!r} is not accepted; give globs or module types{mapping}") from None
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
@@ -292,7 +308,7 @@ def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
-    if unknown := sorted(set(given) - set(_SETTINGS)):
+    if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
     if given.get("sparsity") is not None:
         check_share(f"targets: sparsity of {name}", given["sparsity"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from lightning_dynprune.app.records import read_failure, read_results
 from lightning_dynprune.report.figures import draw_pareto
 from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
 
@@ -32,9 +32,13 @@ class SweepReport(Callback):
         """Print the table and write the files into the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         rows = read_jobs(folder, since=self._began)
-        write_summary(rows, folder / "summary.csv")
-        draw_pareto(rows, folder / "pareto.png")
         Console().print(sweep_table(rows, folder))
+        try:
+            write_summary(rows, folder / "summary.csv")
+            draw_pareto(rows, folder / "pareto.png")
+        except OSError as error:
+            # No ordinary exception: Hydra turns those of a callback into warnings.
+            raise SystemExit(f"dynprune: {error.strerror}") from None
         if any(row.error for row in rows):
             raise SystemExit(1)
 
@@ -49,15 +53,18 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[SweepRow]:
     # Hydra writes this file when a job starts, so a job that was killed is found as well.
     started = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= since - 1]
     rows = [_row(path.parent.parent, folder) for path in started]
-    return sorted(rows, key=lambda row: (not row.job.isdigit(), int(row.job) if row.job.isdigit() else 0, row.job))
+    return sorted(rows, key=lambda row: (not row.job.isdecimal(), int(row.job) if row.job.isdecimal() else 0, row.job))
 
 
 def _row(job: Path, sweep: Path) -> SweepRow:
     name = str(job.relative_to(sweep))
-    if (job / "error.json").exists():
-        failure = json.loads((job / "error.json").read_text(encoding="utf-8"))
-        return SweepRow(name, failure["overrides"], error=failure["error"])
-    if not (job / "results.json").exists():
-        return SweepRow(name, [], error="ended without results")
-    results = json.loads((job / "results.json").read_text(encoding="utf-8"))
+    try:
+        if (job / "error.json").exists():
+            failure = read_failure(job / "error.json")
+            return SweepRow(name, failure["overrides"], error=failure["error"])
+        if not (job / "results.json").exists():
+            return SweepRow(name, [], error="ended without results")
+        results = read_results(job / "results.json")
+    except (ValueError, OSError) as error:
+        return SweepRow(name, [], error=str(error))
     return SweepRow(name, results["overrides"], results=results)

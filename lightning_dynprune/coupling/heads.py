@@ -43,7 +43,7 @@ def attention_heads(
     modules = dict(model.named_modules())
     given: dict[str, int] = {}
     for glob, count in (heads or {}).items():
-        matched = [name for name in modules if fnmatchcase(name, glob)]
+        matched = [name for name in modules if isinstance(glob, str) and fnmatchcase(name, glob)]
         if not matched:
             raise CouplingError(f"heads: {glob!r} matches no module of {type(model).__name__}")
         if not _is_count(count) and count != 0:

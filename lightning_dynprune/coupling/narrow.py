@@ -24,12 +24,13 @@ class Narrowing:
 
     Args:
         model: the network.
-        passing: all will be undone before the next backward pass, so what autograd keeps of a parameter is left as it
-            is: DDP adds gradients up from hooks in there.
+        trial: all changes will be undone before a gradient flows. Autograd's accumulators of gradients then stay what
+            they are, and with them the hooks by which DDP waits for gradients.
     """
 
-    def __init__(self, model: nn.Module, passing: bool = False) -> None:
-        self.model, self.passing = model, passing
+    def __init__(self, model: nn.Module, trial: bool = False) -> None:
+        self.model = model
+        self._trial = trial
         self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._tensors: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._attributes: dict[tuple[nn.Module, str], Any] = {}
@@ -111,7 +112,7 @@ class Narrowing:
 
     def _put(self, tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
         tensor.grad = None
-        if data.shape != tensor.shape and tensor.requires_grad and not self.passing:
+        if data.shape != tensor.shape and tensor.requires_grad and not self._trial:
             # A graph of an earlier step may keep the accumulator of gradients alive, which knows the old shape;
             # autograd makes a new one where the type changes.
             tensor.data = torch.empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)

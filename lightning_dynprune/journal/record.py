@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightning_dynprune.atomic import write_atomically
 from lightning_dynprune.checks import check_real
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
@@ -221,7 +222,7 @@ class Journal:
 
         figure = draw_journal(self)
         if path is not None:
-            figure.savefig(path, dpi=150, facecolor="white")
+            write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
         return figure
 
     def _let_go(self) -> None:

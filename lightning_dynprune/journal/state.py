@@ -99,7 +99,7 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
 def _refuse_other_state(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"journal: a {type(state).__name__} is no record of updates; give a state_dict of a journal")
-    if state.get("version") != _VERSION:
+    if type(state.get("version")) is not int or state["version"] != _VERSION:
         raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
@@ -170,7 +170,8 @@ def _refuse_other_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) ->
 
 def _is_plain(tensor: Any) -> bool:
     # A sparse or expanded tensor may announce far more entries than its file holds.
-    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
+    return plain and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _described(tensor: Any) -> str:

@@ -24,7 +24,9 @@ def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: fl
             raise ValueError(
                 "sparsity=None: how sparse to become is not said; give sparsity in [0, 1), or a schedule with final"
             )
-        return SCHEDULES.build(schedule, final=sparsity)
+        built = SCHEDULES.build(schedule, final=sparsity)
+        check_share("schedule: initial", built.initial)
+        return built
     check_share("schedule: final", given)
     if sparsity is not None and sparsity != given:
         raise ValueError(

@@ -54,8 +54,9 @@ class SET(Strategy):
 
     def __post_init__(self) -> None:
         kind = type(self).__name__.lower()
-        if not isinstance(self.exchange, Schedule):
-            check_share(f"strategy {kind}: exchange", self.exchange)
+        given = self.exchange
+        for exchange in (given.initial, given.final) if isinstance(given, Schedule) else (given,):
+            check_share(f"strategy {kind}: exchange", exchange)
         if self.start not in STARTS:
             raise ValueError(f"strategy {kind}: start={self.start!r} is unknown; known: {', '.join(STARTS)}")
 

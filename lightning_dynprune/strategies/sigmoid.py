@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_dynprune.checks import check_flag
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import TargetView
 
@@ -33,6 +34,9 @@ class Sigmoid(Strategy):
     """
 
     signed: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("strategy sigmoid: signed", self.signed)
 
     def score(self, target: TargetView) -> Tensor:
         """Return ``f(w)`` or ``f(|w|)``."""

@@ -74,9 +74,13 @@ class Hysteresis(ValueThreshold):
         check_real("threshold hysteresis: b", self.b, self.a)
         check_real("threshold hysteresis: gamma", self.gamma, 0)
         check_real("threshold hysteresis: power", self.power, 0)
-        for glob, value in self.c.items() if isinstance(self.c, Mapping) else [("", self.c)]:
-            if value is not None:
-                check_real(f"threshold hysteresis: c{f' of {glob}' if glob else ''}", value)
+        if isinstance(self.c, Mapping):
+            for glob, value in self.c.items():
+                if not isinstance(glob, str):
+                    raise TypeError(f"threshold hysteresis: c has the key {glob!r}; give globs on parameter names")
+                check_real(f"threshold hysteresis: c of {glob}", value)
+        elif self.c is not None:
+            check_real("threshold hysteresis: c", self.c)
         self._topk = TopK(self.scope)
 
     @property
