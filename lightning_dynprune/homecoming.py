@@ -33,8 +33,9 @@ class Told:
 
     Example:
         >>> from lightning_dynprune import Pruner
-        >>> pruner = Pruner(torch.nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule="constant")
-        >>> _ = pruner.update()
+        >>> once = {"name": "one_shot", "begin": 1}
+        >>> pruner = Pruner(torch.nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule=once)
+        >>> _ = pruner.tick()
         >>> Told(pruner.state_dict(), pruner.target_sparsity).layer_sparsity
         {'weight': 0.5}
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,10 +129,14 @@ class Report(L.Callback):
 
 
 class Dies(L.Callback):
-    """Kills its process in the middle of a step, as a machine that goes away would."""
+    """Kills its process in the middle of a step, as a machine that goes away would; the time is written to a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
         if trainer.global_rank == 1 and trainer.global_step == 13:
+            (self.folder / "killed_at").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -145,11 +150,12 @@ def fit(
     devices: int = 2,
     callbacks: Sequence[L.Callback] = (),
     settings: dict[str, Any] | None = None,
+    again: DynamicPruning | None = None,
     resume: Path | None = None,
     save_at: int | None = None,
 ) -> tuple[L.LightningModule, DynamicPruning, L.Trainer]:
     """Train once; ``name`` is of the reports and of the folder of the checkpoints."""
-    module, ours = make(), pruning(pruned_by, **(settings or {}))
+    module, ours = make(), again or pruning(pruned_by, **(settings or {}))
     report = Report(ours, folder / name)
     saver = ModelCheckpoint(folder / name, filename="{step}", every_n_train_steps=save_at, save_top_k=-1)
     run = trainer(
@@ -203,20 +209,27 @@ def ddp(folder: Path) -> None:
 
 def pools(folder: Path) -> None:
     """Train in processes that are forked and spawned; write down what the process that started them holds."""
-    for name, launcher, devices in [("fork2", "ddp_fork", 2), ("fork3", "ddp_fork", 3), ("spawn", "ddp_spawn", 2)]:
-        pruned_by = "straight_through" if devices == 3 else "taylor"
+    for name, devices, pruned_by in [("fork2", 2, "taylor"), ("fork3", 3, "straight_through"), ("spawn", 2, "taylor")]:
+        # Three summands depend on their order, and so on the buckets, which DDP packs anew after the first step of a
+        # run, resumed or not, unless it looks for unused parameters.
+        launcher = {"fork2": "ddp_fork", "fork3": "ddp_fork_find_unused_parameters_true", "spawn": "ddp_spawn"}[name]
         module, ours, run = fit(folder, name, launcher, pruned_by, devices=devices, save_at=10)
         told = {
             "state": module.state_dict(),
+            "pruning": ours.state_dict(),
             "masks": ours.masks,
+            "connections": ours.connections,
             "sparsity": ours.sparsity,
-            "logged": float(run.callback_metrics["dynprune/sparsity"]),
+            "target_sparsity": ours.target_sparsity,
             "layer_sparsity": ours.layer_sparsity,
+            "logged": float(run.callback_metrics["dynprune/sparsity"]),
         }
         torch.save(told, folder / f"{name}-main.pt")
+        middle = folder / name / "step=10.ckpt"
         if name != "spawn":
-            middle = folder / name / "step=10.ckpt"
             fit(folder, f"{name}-resumed", launcher, pruned_by, devices=devices, resume=middle)
+        if name == "fork2":
+            fit(folder, f"{name}-again", launcher, pruned_by, make=lambda fitted=module: fitted, again=ours)
 
 
 def model_parallel(processes: int = 2, tensor_parallel: int = 1, distributed: bool = True) -> ModelParallelStrategy:
@@ -277,14 +290,14 @@ def together(processes: int, train: Callable[[], None]) -> None:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-    ended = [os.waitpid(process, 0)[1] for process in started]  # all of them, whatever the first did
-    if any(ended):
+    statuses = [os.waitpid(process, 0)[1] for process in started]
+    if any(statuses):
         sys.exit(f"one of {processes} processes failed")
 
 
 def killed(folder: Path) -> None:
     """Lose a worker in the middle."""
-    fit(folder, "killed", "ddp", "taylor", callbacks=[Dies()], save_at=5)
+    fit(folder, "killed", "ddp", "taylor", callbacks=[Dies(folder)], save_at=5)
 
 
 def after(folder: Path) -> None:
