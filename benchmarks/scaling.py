@@ -1,6 +1,6 @@
 """What does an update cost where several processes train one model: messages, bytes, time?
 
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py  # 1, 10 and 100 M connections, 1 to 4 processes: ~20 minutes, 8 GB
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py  # 1, 10 and 100 M connections, 1 to 4 processes: ~40 minutes, 8 GB
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --quick  # 1 M connections, 1 and 2 processes: half a minute
 
 A model shaped like a transformer is cut by magnitude and by RigL, globally, and by RigL as it comes, each target by
@@ -79,14 +79,11 @@ def measured(size: int, strategy: str, layout: str, rest: tuple[float, ...] = RE
     model = network(size, LAYOUTS[layout], chosen is RIGL)
     targets = list(model.parameters())
     gc.collect()
-    timing.reset_peak()
-    before = timing.resident_bytes()
     settings = {"strategy": chosen, "threshold": {"name": "topk", "scope": scope}, "journal": False}
     pruner = Pruner(model, sparsity=0.95, total_steps=10, **settings)
     pruner.clock.step = 1  # RigL exchanges nothing before the first step
     with Meter(ranks) as update:
         pruner.update(FIRST)
-    peak = timing.resident_bytes("VmHWM")
     clock, cpu = [], []
     for sparsity in rest:
         dist.barrier()
@@ -107,7 +104,6 @@ def measured(size: int, strategy: str, layout: str, rest: tuple[float, ...] = RE
         "checkpoint": {what: asdict(traffic) for what, traffic in checkpoint.traffic.items()},
         "clock_seconds": timing.summary(clock)["median"],
         "cpu_seconds": timing.summary(cpu)["median"],
-        "bytes_a_connection": (peak - before) / max(sum(parts), 1),
         "masks": digest.hexdigest(),
     }
 
@@ -137,7 +133,7 @@ def row(processes: int, size: int, strategy: str, layout: str, of_each: list[dic
     first = of_each[0]
     largest = max(one["here"] for one in of_each)
     case = projection.Case(processes, first["connections"], first["targets"], largest, LAYOUTS[layout])
-    worst = {name: max(one[name] for one in of_each) for name in ("clock_seconds", "cpu_seconds", "bytes_a_connection")}
+    worst = {name: max(one[name] for one in of_each) for name in ("clock_seconds", "cpu_seconds")}
     return {
         "size": size,
         "strategy": strategy,
