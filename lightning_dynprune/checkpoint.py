@@ -105,8 +105,13 @@ def refuse_overlap(
         ValueError: naming the target.
     """
     for target, mask in zip(targets, masks, strict=True):
-        hidden = target.part(state[target.name][LATENT].detach()).contiguous().view(torch.uint8)
-        if hidden.reshape(mask.numel(), -1)[mask.reshape(-1).to(hidden.device)].any():
+        hidden = target.part(state[target.name][LATENT].detach()).contiguous()
+        # A process may hold no part at all, so the bytes of an entry are said.
+        if (
+            hidden.view(torch.uint8)
+            .reshape(mask.numel(), hidden.element_size())[mask.reshape(-1).to(hidden.device)]
+            .any()
+        ):
             raise ValueError(
                 f"checkpoint: latent values of {target.name} lie where its connections live; the file is damaged"
             )
