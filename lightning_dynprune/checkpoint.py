@@ -107,11 +107,8 @@ def refuse_overlap(
     for target, mask in zip(targets, masks, strict=True):
         hidden = target.part(state[target.name][LATENT].detach()).contiguous()
         # A process may hold no part at all, so the bytes of an entry are said.
-        if (
-            hidden.view(torch.uint8)
-            .reshape(mask.numel(), hidden.element_size())[mask.reshape(-1).to(hidden.device)]
-            .any()
-        ):
+        entries = hidden.view(torch.uint8).reshape(mask.numel(), hidden.element_size())
+        if entries[mask.reshape(-1).to(hidden.device)].any():
             raise ValueError(
                 f"checkpoint: latent values of {target.name} lie where its connections live; the file is damaged"
             )
