@@ -105,13 +105,8 @@ def refuse_overlap(
     """
     for target, mask in zip(targets, masks, strict=True):
         hidden = target.part(state[target.name][LATENT].detach()).contiguous()
-<<<<<<< HEAD
         # By the bytes of an entry, not by their number: a part may be empty.
         entries = hidden.view(torch.uint8).reshape(-1, hidden.element_size())
-=======
-        # A process may hold no part at all, so the bytes of an entry are said.
-        entries = hidden.view(torch.uint8).reshape(mask.numel(), hidden.element_size())
->>>>>>> h5-lightning
         if entries[mask.reshape(-1).to(hidden.device)].any():
             raise ValueError(
                 f"checkpoint: latent values of {target.name} lie where its connections live; the file is damaged"
