@@ -143,8 +143,8 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
             continue
         if text not in given and not _is_harmless(text):
             raise ResumeRefused(
-                f"the checkpoint holds the override {text!r}, which may run code; if you wrote it and trust it, "
-                f"type it again: dynprune resume=PATH {shlex.quote(text)}"
+                f"the checkpoint holds the override {text!r}, which may run code or write elsewhere; if you wrote it "
+                f"and trust it, type it again: dynprune resume=PATH {shlex.quote(text)}"
             )
         safe.append(text)
     return safe
@@ -153,6 +153,8 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
 def _is_harmless(text: str) -> bool:
     """Return whether an override names no code, and no place but where data are read."""
     if not re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text):
+        return False
+    if re.match(r"\+{0,2}task=(?!train$)", text):
         return False
     # Behind a backslash Hydra's parser sees no brace, and the setting that comes of it is an interpolation.
     if "_target_" in text or "${" in text or "\\" in text:
