@@ -87,8 +87,9 @@ class DynamicPruning(Callback):
 
     Logs after every update ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for),
     ``dynprune/churn``, ``dynprune/compression`` (all parameters over those that are not zero) and
-    ``dynprune/layer/<name>``; and at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
-    were measured at.
+    ``dynprune/layer/<name>``; at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
+    were measured at; and ``dynprune/skipped_steps``, how many so far, where a gradient scaler skipped a step whose
+    gradients were not finite.
 
     Weights averaged by ``StochasticWeightAveraging`` or ``WeightAveraging`` (EMA) have their zeros where the model has
     them at that moment: in validation, in checkpoints and at the end. An average reaches back to when there was more
@@ -152,6 +153,8 @@ class DynamicPruning(Callback):
         self._logged = -1
         self._masked = -1
         self._goes_on = False
+        self._awaits_step = False
+        self._skipped = 0
         self._before: dict[nn.Parameter, int] = {}
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
@@ -270,6 +273,10 @@ class DynamicPruning(Callback):
         if pruner.attends and pruner.updates_next(trainer.is_last_batch):
             pruner.attend()
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Note that a step is to follow, which a gradient scaler may skip."""
+        self._awaits_step = self._awaits_step or optimizer is self._clock
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -278,6 +285,10 @@ class DynamicPruning(Callback):
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
         self._mask_averages(trainer)
+        if self._awaits_step:
+            self._awaits_step = False
+            self._skipped += 1
+            pl_module.log(f"{self._logs}skipped_steps", float(self._skipped), on_step=True, on_epoch=False)
         if self._logged != pruner.updates:
             self._log(pl_module)
             self._logged = pruner.updates
@@ -336,8 +347,8 @@ class DynamicPruning(Callback):
         # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
         if self.pruner is None or self._stage == "starting":
             return self._loaded or {}
-        state = self.pruner.state_dict()
-        return state if self.guard is None else sealed({**state, "guard": self.guard.state_dict()})
+        state = {**self.pruner.state_dict(), "skipped": self._skipped}
+        return sealed(state if self.guard is None else {**state, "guard": self.guard.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
@@ -351,7 +362,7 @@ class DynamicPruning(Callback):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._running().load_state_dict(state)
-        self._goes_on = True
+        self._goes_on, self._skipped = True, state.get("skipped", 0)
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
 
@@ -403,6 +414,7 @@ class DynamicPruning(Callback):
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
+        self._awaits_step = self._awaits_step and optimizer is not self._clock
         # While a finder tries settings out, Lightning sets the callbacks aside: such steps are no training.
         if optimizer is self._clock and any(callback is self for callback in _callbacks(trainer)):
             self._slim(pruner.tick())

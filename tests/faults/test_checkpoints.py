@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,11 +151,7 @@ def test_a_file_without_checksums_is_left_to_who_loads_it(tmp_path):
 
 def test_a_checkpoint_of_a_training_without_pruning_is_refused_and_says_how_to_prune_its_network(tmp_path):
     dense = fitted(tmp_path / "dense")
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(ValueError, match=r"holds no pruning state under 'DynamicPruning'.* fit without ckpt_path"),
-    ):
-        warnings.simplefilter("ignore")
+    with pytest.raises(ValueError, match=r"holds no pruning state under 'DynamicPruning'.* fit without ckpt_path"):
         fitted(tmp_path, pruning("taylor"), resume=dense)
 
 
