@@ -88,8 +88,9 @@ class DynamicPruning(Callback):
 
     Logs after every update ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for),
     ``dynprune/churn``, ``dynprune/compression`` (all parameters over those that are not zero) and
-    ``dynprune/layer/<name>``; and at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
-    were measured at.
+    ``dynprune/layer/<name>``; at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
+    were measured at; and ``dynprune/skipped_steps``, how many so far, where a gradient scaler skipped a step whose
+    gradients were not finite.
 
     Weights averaged by ``StochasticWeightAveraging`` or ``WeightAveraging`` (EMA) have their zeros where the model has
     them at that moment: in validation, in checkpoints and at the end. An average reaches back to when there was more
@@ -154,6 +155,8 @@ class DynamicPruning(Callback):
         self._logged = -1
         self._masked = -1
         self._goes_on = False
+        self._awaits_step = False
+        self._skipped = 0
         self._before: dict[nn.Parameter, int] = {}
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
@@ -294,9 +297,10 @@ class DynamicPruning(Callback):
             pruner.attend()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+        """Leave the gradients of what is pruned out of a norm; note that a step follows, unless a scaler skips it."""
         if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
             self._running().mask_gradients(trainer.is_last_batch)
+        self._awaits_step = self._awaits_step or optimizer is self._clock
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -310,6 +314,11 @@ class DynamicPruning(Callback):
         if pruner.takes_turns:
             pruner.forget_gradients()
         self._mask_averages(trainer)
+        if self._awaits_step:
+            self._awaits_step = False
+            self._skipped += 1
+            if not trainer.barebones:
+                pl_module.log(f"{self._logs}skipped_steps", float(self._skipped), on_step=True, on_epoch=False)
         if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
             self._logged = pruner.updates
@@ -372,8 +381,8 @@ class DynamicPruning(Callback):
         # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
         if self.pruner is None or self._stage == "starting":
             return self._loaded or ({} if self._told is None else self._told.state)
-        state = self.pruner.state_dict()
-        return state if self.guard is None else sealed({**state, "guard": self.guard.state_dict()})
+        state = {**self.pruner.state_dict(), "skipped": self._skipped}
+        return sealed(state if self.guard is None else {**state, "guard": self.guard.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
@@ -389,7 +398,7 @@ class DynamicPruning(Callback):
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
         self._running().load_state_dict(state)
-        self._goes_on = True
+        self._goes_on, self._skipped = True, state.get("skipped", 0)
 
     def _refuse_checkpoint(self, trainer: Trainer) -> None:
         """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""
@@ -441,6 +450,7 @@ class DynamicPruning(Callback):
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
+        self._awaits_step = self._awaits_step and optimizer is not self._clock
         # While a finder tries settings out, Lightning sets the callbacks aside: such steps are no training.
         if not any(callback is self for callback in _callbacks(trainer)):
             pruner.apply()
