@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.activations import Inputs
 from lightning_dynprune.masks import MaskSet
+from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.reconstruct import Hessians
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import TargetView
@@ -86,6 +87,17 @@ class Calibration:
         if self._inputs is not None:
             self._inputs.__exit__(None, None, None)
             self._inputs = None
+
+    @torch.no_grad()
+    def add_up(self, ranks: Ranks) -> None:
+        """Let every process know what the inputs of all of them add up to."""
+        if ranks.size == 1 or not self.is_needed:
+            return
+        for position, target in enumerate(self.masks.targets):
+            for key in self.strategy.sums:
+                target.state[key].copy_(ranks.add(target.state[key]))
+            if self._hessians is not None:
+                self._hessians.add_up(position, ranks)
 
     def check(self) -> None:
         """Raise where :meth:`refit` could not do its work.

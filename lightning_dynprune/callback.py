@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,21 +16,28 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
+from lightning_dynprune.averages import averages_of, mask_average
+from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.checks import check_share
+from lightning_dynprune.clipping import Handle, before_clipping
+from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.homecoming import Letter, Told, address, is_away, send
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
+from lightning_dynprune.neighbours import accumulation, refuse_finetuning, refuse_neighbours
 from lightning_dynprune.optimizer import trains
+from lightning_dynprune.parts import refuse_flat_parameters
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
+from lightning_dynprune.shards import here, speaking
 from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
-from lightning_dynprune.targets import Selector, Targets
+from lightning_dynprune.targets import Selector, Targets, frozen_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
 # When the model is slimmed -> the patterns that go with it.
@@ -80,8 +88,13 @@ class DynamicPruning(Callback):
 
     Logs after every update ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for),
     ``dynprune/churn``, ``dynprune/compression`` (all parameters over those that are not zero) and
-    ``dynprune/layer/<name>``; and at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
-    were measured at.
+    ``dynprune/layer/<name>``; at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics
+    were measured at; and ``dynprune/skipped_steps``, how many so far, where a gradient scaler skipped a step whose
+    gradients were not finite.
+
+    Weights averaged by ``StochasticWeightAveraging`` or ``WeightAveraging`` (EMA) have their zeros where the model has
+    them at that moment: in validation, in checkpoints and at the end. An average reaches back to when there was more
+    to prune, so let it begin once the pruning has ended, by default after three quarters of training.
     """
 
     def __init__(
@@ -135,11 +148,32 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
-        self._handles: list[RemovableHandle] = []
+        self._stepped = False  # the clock has, and its tick waits for the others to step in the same batch
+        self._handles: list[Handle] = []
+        self._stage: str | None = None
+        self._max_epochs: int | None = None
         self._logged = -1
+        self._masked = -1
+        self._goes_on = False
+        self._awaits_step = False
+        self._skipped = 0
         self._before: dict[nn.Parameter, int] = {}
-        self._fitting: RemovableHandle | None = None
+        self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
+        self._told: Told | None = None
+        self._address = address(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._address = address(self, self._address)
+
+    def hear(self, told: Told) -> None:
+        """Take what workers of ``ddp_spawn`` or ``ddp_fork`` know at the end of a fit; their pruner ends with them."""
+        self.pruner, self._told = None, told
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: settings and masks, but no hold on a Trainer that is running."""
+        return {**vars(self), "_handles": [], "_fitting": None, "_clock": None}
 
     @property
     def state_key(self) -> str:
@@ -149,42 +183,48 @@ class DynamicPruning(Callback):
     @property
     def sparsity(self) -> float:
         """Share of connections pruned now, over the targets; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.sparsity
 
     @property
     def target_sparsity(self) -> float | None:
         """Share of connections to end at; None where the targets' own sparsities decide and no model is known yet."""
-        if self.pruner is not None:
-            return self.pruner.target_sparsity
+        if known := self.pruner or self._told:
+            return known.target_sparsity
         schedule = self._settings["schedule"]
         return schedule.final if isinstance(schedule, Schedule) else self._settings["sparsity"]
 
     @property
     def scheduled_sparsity(self) -> float:
         """Share of connections that the schedule asked for at the last update; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.scheduled_sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.scheduled_sparsity
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask of every target, by name: bool, shaped like the target, True = kept."""
+        """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
-            return {}
-        return {t.name: mask for t, mask in zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)}
+            return {} if self._told is None else dict(self._told.masks)
+        masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
+        return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
 
     @property
     def connections(self) -> dict[str, int]:
         """Connections of every target, by name, those that were slimmed away among them."""
         if self.pruner is None:
-            return {}
+            return {} if self._told is None else dict(self._told.connections)
         return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.whole, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
-        return {} if self.pruner is None else self.pruner.layer_sparsity
+        known = self.pruner or self._told
+        return {} if known is None else known.layer_sparsity
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let the weights of a model that was slimmed at an update be loaded into one that was not."""
+        """Note how long to train; let the weights of a slimmed model be loaded into one that was not slimmed."""
+        self._stage = "starting" if stage == "fit" else stage
+        self._max_epochs = trainer.max_epochs
         if stage == "fit" and self.slim == "update":
             # What an earlier fit took out of these very parameters still counts.
             self._before = {p: self._before.get(p, p.numel()) for p in pl_module.parameters()}
@@ -193,13 +233,17 @@ class DynamicPruning(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the targets, check every setting and watch the optimizers' steps."""
         self._stop_fitting()
+        _refuse_partitioned(trainer)
         if self.slim == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.slim = "end"
         earlier = self.pruner
         if earlier is not None:
             earlier.close()
-        steps, steps_per_epoch, epochs = _horizon(trainer)
+        refuse_finetuning(
+            _callbacks(trainer), frozen_targets(pl_module, self._settings["targets"], self._settings["exclude"])
+        )
+        steps, steps_per_epoch, epochs = _horizon(trainer, self._max_epochs)
         self.pruner = pruner = Pruner(
             pl_module,
             trainer.optimizers,
@@ -208,23 +252,37 @@ class DynamicPruning(Callback):
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
+            rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
         )
+        refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
+        self._goes_on = self._loaded is not None or earlier is not None
         if self._loaded is not None:
             self._load(self._loaded)
             self._loaded = None
         elif earlier is not None:
-            _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
-        self._watch(trainer.optimizers)
-        self._logged = -1
+            if [id(t.parameter) for t in earlier.targets] == [id(t.parameter) for t in pruner.targets]:
+                _carry_over(earlier.state_dict(), earlier.sparsity, pruner, going_on=trainer.global_step > 0)
+        elif self._told is not None and self._told.state["shapes"] == pruner.state_dict()["shapes"]:
+            _carry_over(self._told.state, self._told.sparsity, pruner, going_on=False)
+        self._told = None
+        self._stage = "fit"
+        self._watch(trainer)
+        self._logged = self._masked = -1
         self._layer_metric = LayerSparsity([t.name for t in pruner.targets]).to(pl_module.device)
         self._metric = Sparsity().to(pl_module.device)
         self._compression_metric = CompressionRatio().to(pl_module.device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the update that a schedule has before the first step, unless it waits for what a batch brings."""
+        """Make the update that a schedule has before the first step, unless it waits for what a batch brings.
+
+        Raises:
+            ValueError: the training goes on from a checkpoint that is damaged, or holds no pruning state.
+        """
         pruner = self._running()
+        self._refuse_checkpoint(trainer)
         if not pruner.waits_for_data:
             pruner.start()
+        self._mask_averages(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log with the next batch; Lightning forgets what was logged when an epoch ends."""
@@ -239,25 +297,38 @@ class DynamicPruning(Callback):
             pruner.attend()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leave the gradients of pruned connections out of the norm that they are clipped by."""
+        """Leave the gradients of what is pruned out of a norm; note that a step follows, unless a scaler skips it."""
         if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
             self._running().mask_gradients(trainer.is_last_batch)
+        self._awaits_step = self._awaits_step or optimizer is self._clock
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update on the event of an epoch's end, and log what the last update did."""
         pruner = self._running()
+        if self._stepped:
+            self._tick(trainer)
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
-        if self._logged != pruner.updates:
+        if pruner.takes_turns:
+            pruner.forget_gradients()
+        self._mask_averages(trainer)
+        if self._awaits_step:
+            self._awaits_step = False
+            self._skipped += 1
+            if not trainer.barebones:
+                pl_module.log(f"{self._logs}skipped_steps", float(self._skipped), on_step=True, on_epoch=False)
+        if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
             self._logged = pruner.updates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
-        if not trainer.sanity_checking and self.pruner is not None:
-            pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
+        if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
+            # The same in all processes; where Lightning is not told to take the mean, it warns that it may differ.
+            sparsity = self.pruner.sparsity
+            pl_module.log(f"{self._logs}val_sparsity", sparsity, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the guard judge what was validated."""
@@ -268,9 +339,11 @@ class DynamicPruning(Callback):
                 f"guard: monitor={self.guard.monitor!r} was not logged in validation; there are "
                 f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}"
             )
-        value = float(trainer.callback_metrics[self.guard.monitor])
+        # Processes that judged by their own share of the data would decide differently.
+        value = float(trainer.strategy.reduce(trainer.callback_metrics[self.guard.monitor], reduce_op="mean"))
         if decision := self.guard.judge(value, self._running(), _validations_left(trainer)):
             rank_zero_info(f"dynprune: {decision}")
+            self._mask_averages(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Slim the model where that is asked for, and say so if the target was missed."""
@@ -296,6 +369,8 @@ class DynamicPruning(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind but zeros; the masks stay readable on this callback."""
         self._end()
+        if stage == "fit" and self.pruner is not None and is_away(trainer) and trainer.is_global_zero:
+            send(trainer, Letter(self._address, self.state_dict(), self.pruner.target_sparsity))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind but zeros."""
@@ -303,14 +378,16 @@ class DynamicPruning(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the run: tensors and plain values."""
-        if self.pruner is None:
-            return self._loaded or {}
-        state = self.pruner.state_dict()
-        return state if self.guard is None else {**state, "guard": self.guard.state_dict()}
+        # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
+        if self.pruner is None or self._stage == "starting":
+            return self._loaded or ({} if self._told is None else self._told.state)
+        state = {**self.pruner.state_dict(), "skipped": self._skipped}
+        return sealed(state if self.guard is None else {**state, "guard": self.guard.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""
-        if not state_dict:
+        # Where nothing is trained the weights are tested as they were saved, and the masks stay those of the last fit.
+        if not state_dict or self._stage in ("validate", "test", "predict"):
             return
         if self.pruner is not None and self._handles:
             self._load(state_dict)
@@ -321,6 +398,21 @@ class DynamicPruning(Callback):
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
         self._running().load_state_dict(state)
+        self._goes_on, self._skipped = True, state.get("skipped", 0)
+
+    def _refuse_checkpoint(self, trainer: Trainer) -> None:
+        """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""
+        path = trainer.ckpt_path
+        if path is None:
+            return
+        refuse_damaged_file(path, "ckpt_path")
+        if trainer.global_step > 0 and not self._goes_on:
+            raise ValueError(
+                f"ckpt_path={path} holds no pruning state under {self.state_key!r}, so its training cannot be gone on "
+                "with. To prune a network that was trained without this callback, load its weights alone "
+                "(load_state_dict with the 'state_dict' of the checkpoint) and fit without ckpt_path, so that the "
+                "schedule spans the training that follows"
+            )
 
     def _example(self, pl_module: LightningModule) -> Any:
         """Return an example of the module's input, on its device; None where there is none yet."""
@@ -332,27 +424,59 @@ class DynamicPruning(Callback):
             raise RuntimeError("DynamicPruning: on_fit_start has not run; train through Trainer.fit")
         return self.pruner
 
-    def _watch(self, optimizers: Sequence[Optimizer]) -> None:
-        """Follow the steps of every optimizer of a target; the first of them is the clock."""
+    def _watch(self, trainer: Trainer) -> None:
+        """Follow the steps of every optimizer of a target, of which the first is the clock, and what is clipped."""
         pruner = self._running()
         parameters = {target.parameter for target in pruner.targets}
-        ours = [optimizer for optimizer in optimizers if trains(optimizer, parameters)]
+        ours = [optimizer for optimizer in trainer.optimizers if trains(optimizer, parameters)]
         if not ours:
             raise ValueError(
                 f"no optimizer of this Trainer holds a target ({pruner.targets[0].name}, ...); "
                 "give targets that are trained"
             )
         self._let_go()
+        self._stepped = False
         self._clock = ours[0]
-        self._handles = [optimizer.register_step_post_hook(self._on_stepped) for optimizer in ours]
+        self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
 
-    def _on_stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        def clipping(optimizer: Optimizer) -> None:
+            """Do the same where a module clips by itself, which by hand comes before any event."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it is wrapped by Lightning
+            if any(bare is one for one in ours):
+                pruner.mask_gradients(trainer.is_last_batch, bare)
+
+        if not trainer.gradient_clip_val:
+            self._handles.append(before_clipping(trainer.precision_plugin, clipping))
+
+    def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
-        if optimizer is self._clock:
-            self._slim(pruner.tick())
-            pruner.ignore()
-        else:
+        self._awaits_step = self._awaits_step and optimizer is not self._clock
+        # While a finder tries settings out, Lightning sets the callbacks aside: such steps are no training.
+        if not any(callback is self for callback in _callbacks(trainer)):
             pruner.apply()
+            return
+        if optimizer is self._clock and self._stepped:
+            self._tick(trainer)
+        if optimizer is not self._clock or pruner.takes_turns:
+            self._stepped = self._stepped or optimizer is self._clock
+            pruner.apply()
+        else:
+            self._tick(trainer)
+
+    def _tick(self, trainer: Trainer) -> None:
+        pruner = self._running()
+        self._stepped = False
+        self._slim(pruner.tick())
+        pruner.ignore()
+        self._mask_averages(trainer)
+
+    def _mask_averages(self, trainer: Trainer) -> None:
+        """After an update, set what is pruned to zero in the averages that other callbacks keep."""
+        pruner = self._running()
+        if self._masked != pruner.updates:
+            self._masked = pruner.updates
+            for average in averages_of(_callbacks(trainer)):
+                mask_average(average, pruner)
 
     def _slim(self, update: Update | None) -> None:
         """Take out what an update pruned, where that is asked for."""
@@ -365,6 +489,9 @@ class DynamicPruning(Callback):
             self._fitting = None
 
     def _end(self) -> None:
+        stage, self._stage = self._stage, None
+        if stage in ("validate", "test", "predict"):
+            return  # the weights are those of any checkpoint, not those that the masks belong to
         self._stop_fitting()
         self._let_go()
         if self.pruner is not None:
@@ -375,28 +502,72 @@ class DynamicPruning(Callback):
             handle.remove()
         self._handles.clear()
 
+    def _counted(self) -> list[dict[str, Tensor]]:
+        """Return masks that together count as those of this run.
+
+        Views of a single bool stand for what was slimmed away, and for masks that several processes hold in parts.
+        """
+        pruner = self._running()
+        targets, whole, kept = pruner.targets, pruner.masks.whole, pruner.masks.kept
+        if pruner.masks.shared is not None:
+            return [
+                {t.name: torch.ones(1, dtype=torch.bool).expand(n) for t, n in zip(targets, kept, strict=True)},
+                {t.name: _zeros(n - k) for t, n, k in zip(targets, whole, kept, strict=True)},
+            ]
+        gone = {t.name: _zeros(n - t.numel) for t, n in zip(targets, whole, strict=True)}
+        return [self.masks, gone] if any(zeros.numel() for zeros in gone.values()) else [self.masks]
+
     def _log(self, pl_module: LightningModule) -> None:
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
         pruner = self._running()
-        masks = self.masks
-        # What was slimmed away counts as pruned; views of a single zero stand for it.
-        gone = {t.name: whole - t.numel for t, whole in zip(pruner.targets, pruner.masks.whole, strict=True)}
-        counted = [masks, {name: torch.zeros(1, dtype=torch.bool).expand(n) for name, n in gone.items()}]
+        counted = self._counted()
         for metric in (self._metric, self._layer_metric):
             metric.reset()
-            for entries in counted if any(gone.values()) else counted[:1]:
-                metric.update(entries)
+            for masks in counted:
+                if any(mask.numel() for mask in masks.values()):
+                    metric.update(masks)
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
         self._compression_metric.reset()
-        self._compression_metric.update(pl_module)
+        self._compression_metric.update(_parameters(pl_module, pruner))
         if taken := sum(self._before.values()) - sum(p.numel() for p in pl_module.parameters()) if self._before else 0:
             self._compression_metric.update([torch.zeros(1).expand(taken)])
         others["compression"] = self._compression_metric.compute().float()
         others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
         pl_module.log_dict({self._logs + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
         pl_module.log_dict({self._logs + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+
+
+def _refuse_partitioned(trainer: Trainer) -> None:
+    """Raise where a strategy of Lightning leaves no process a parameter that has its own shape."""
+    if isinstance(trainer.model, nn.Module):
+        refuse_flat_parameters(trainer.model)
+    strategy = type(trainer.strategy).__name__
+    if strategy in ("FSDPStrategy", "DeepSpeedStrategy"):
+        raise ValueError(
+            f"Trainer(strategy={strategy}) lays parameters end to end and cuts them anywhere, so that no target is "
+            "left to prune; use ModelParallelStrategy with fully_shard in configure_model (FSDP2), or DDPStrategy"
+        )
+
+
+def _parameters(module: nn.Module, pruner: Pruner) -> list[Tensor]:
+    """Return tensors with as many entries, and as many of them zero, as a module's parameters have."""
+    if pruner.masks.shared is None:
+        return list(module.parameters())
+    counts = torch.zeros(2, dtype=torch.int64)
+    parameters = list(module.parameters())
+    for parameter, speaks in zip(parameters, speaking(parameters, pruner.ranks), strict=True):
+        if speaks:
+            part = here(parameter)
+            nonzero = int(torch.count_nonzero(part))
+            counts += torch.tensor([nonzero, part.numel() - nonzero])
+    nonzero, zero = pruner.ranks.add(counts).tolist()
+    return [torch.ones(1).expand(nonzero), torch.zeros(1).expand(zero)]
+
+
+def _zeros(count: int) -> Tensor:
+    return torch.zeros(1, dtype=torch.bool).expand(count)
 
 
 def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> str | None:
@@ -443,16 +614,33 @@ def _input_of(batch: Any) -> Any:
     )
 
 
-def _horizon(trainer: Trainer) -> tuple[int | None, int | None, int | None]:
-    """Return training's optimizer steps, those of one epoch, and its epochs; None where Lightning cannot tell."""
+def _callbacks(trainer: Any) -> list[Callback]:
+    """Return the callbacks of a Trainer, which it is given where a type checker does not see it."""
+    return list(trainer.callbacks)
+
+
+def _horizon(trainer: Trainer, max_epochs: int | None) -> tuple[int | None, int | None, int | None]:
+    """Return training's optimizer steps, those of one epoch, and its epochs; None where Lightning cannot tell.
+
+    ``max_epochs`` is the Trainer's before other callbacks had their turn: SWA adds one in which nothing is trained.
+    """
+    trainer.fit_loop.max_epochs, lengthened = max_epochs, trainer.fit_loop.max_epochs
     try:
         steps = trainer.estimated_stepping_batches
     except MisconfigurationException as error:  # accumulation that changes between epochs
         warnings.warn(f"the length of training is not known: {error}", stacklevel=2)
         steps = math.inf
+    finally:
+        trainer.fit_loop.max_epochs = lengthened
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
-    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
+    epochs = max_epochs if max_epochs is not None and max_epochs >= 0 else None
+    if (accumulates := accumulation(_callbacks(trainer))) is not None and per_epoch is not None:
+        # Lightning counts as if all epochs accumulated as the first one does.
+        counts = [math.ceil(batches / accumulates(epoch)) for epoch in range(max(epochs or 1, 1))]
+        per_epoch = counts[0] if epochs is not None and len(set(counts)) == 1 else None
+        if epochs is not None:
+            steps = sum(counts) if trainer.max_steps < 0 else min(sum(counts), trainer.max_steps)
     # -1 stands for max_steps without a limit, which is all Lightning says of a loader without a length.
     known = math.isfinite(steps) and steps >= 0
     return (int(steps) if known else None), per_epoch, epochs
@@ -475,13 +663,10 @@ def _validations_left(trainer: Trainer) -> int | None:
     return max((min(ends) - done) // (trainer.check_val_every_n_epoch or 1), 0) if ends else None
 
 
-def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
+def _carry_over(state: dict[str, Any], sparsity: float, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
-    state = earlier.state_dict()
-    if [t.parameter for t in earlier.targets] != [t.parameter for t in pruner.targets]:
-        return
     if not going_on:
         fresh = pruner.state_dict()
         state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state["carried"] = earlier.sparsity
+        state = sealed({**state, "carried": sparsity})
     pruner.load_state_dict(state)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.checks import is_number
+from lightning_dynprune.damage import DamagedError, checksum
 from lightning_dynprune.journal.update import read_update
 from lightning_dynprune.latent import LATENT
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.targets import Target
 
-VERSION = 3
+VERSION = 4
+CHECKSUM = "checksum"
 _MOST = 2**63
 
 
@@ -27,7 +29,33 @@ def refuse_other_version(state: Mapping[str, Any]) -> None:
     """
     version = state.get("version") if isinstance(state, Mapping) else None
     if type(version) is not int or version != VERSION:
-        raise ValueError(f"checkpoint: pruning state of version {version!r} cannot be read; expected {VERSION}")
+        raise ValueError(
+            f"checkpoint: pruning state of version {version!r} cannot be read; expected {VERSION}. Resume with the "
+            "release of lightning-dynprune that wrote it, or load the weights alone and prune anew"
+        )
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with the checksum of all that it holds."""
+    content = {key: value for key, value in state.items() if key != CHECKSUM}
+    return {**content, CHECKSUM: checksum(content)}
+
+
+def refuse_other_checksum(state: Mapping[str, Any]) -> None:
+    """Raise where a state is not as it was :func:`sealed`; ``torch.load`` takes a flipped bit for a value.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        whole = state.get(CHECKSUM) == sealed(state)[CHECKSUM]
+    except TypeError as error:
+        raise DamagedError(f"checkpoint: the pruning state is damaged: {error}") from None
+    if not whole:
+        raise DamagedError(
+            "checkpoint: the pruning state does not match its checksum, so it is damaged; nothing was changed. Go on "
+            "from an older checkpoint, or begin anew"
+        )
 
 
 def refuse_damaged(state: Mapping[str, Any]) -> None:
@@ -69,15 +97,17 @@ def refuse_overlap(
 
     Args:
         targets: with latent weights.
-        masks: flat, one a target.
+        masks: one a target, of the part of it that is here.
         state: what the strategy remembers, by target and key.
 
     Raises:
         ValueError: naming the target.
     """
     for target, mask in zip(targets, masks, strict=True):
-        hidden = state[target.name][LATENT].detach().contiguous().view(torch.uint8).reshape(target.numel, -1)
-        if hidden[mask.to(hidden.device)].any():
+        hidden = target.part(state[target.name][LATENT].detach()).contiguous()
+        # By the bytes of an entry, not by their number: a part may be empty.
+        entries = hidden.view(torch.uint8).reshape(-1, hidden.element_size())
+        if entries[mask.reshape(-1).to(hidden.device)].any():
             raise ValueError(
                 f"checkpoint: latent values of {target.name} lie where its connections live; the file is damaged"
             )
@@ -125,7 +155,7 @@ def refuse_other_part(
         kind: "strategy" or "threshold".
         part: the one at hand.
         loaded: what the state holds, by target and key.
-        own: what the part remembers, likewise.
+        own: what the part remembers, or tensors like it without content, likewise.
 
     Raises:
         ValueError: naming a target, and what is there and here.

@@ -47,7 +47,7 @@ class LatentWeights:
     def make_room(self) -> None:
         """Give every target the tensor that its values behind the mask wait in."""
         for target in self._masks.targets:
-            target.state[LATENT] = torch.zeros_like(target.parameter, requires_grad=False)
+            target.state[LATENT] = torch.zeros_like(target.values)
 
     @torch.no_grad()
     def join(self, position: int) -> None:
@@ -73,7 +73,7 @@ class LatentWeights:
             return
         hidden, visible = self._bits(position)
         hidden.copy_(visible)
-        for values, mask in integer_pieces(target.parameter.detach(), self._masks.tensors[position]):
+        for values, mask in integer_pieces(target.values, self._masks.tensors[position]):
             values.mul_(mask)
         hidden.bitwise_xor_(visible)
 
@@ -84,4 +84,4 @@ class LatentWeights:
     def _bits(self, position: int) -> tuple[Tensor, Tensor]:
         target = self._masks.targets[position]
         kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[target.parameter.element_size()]
-        return target.state[LATENT].view(kind), target.parameter.detach().view(kind)
+        return target.state[LATENT].view(kind), target.values.view(kind)

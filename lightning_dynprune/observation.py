@@ -26,7 +26,8 @@ class Observation:
         trained_by: the positions of the targets that each of them trains.
 
     Raises:
-        ValueError: the strategy accumulates, and a target is trained by none of the optimizers.
+        ValueError: the strategy accumulates, and a target is trained by none of the optimizers; or it reads gradients,
+            and those of a target come as sparse tensors.
     """
 
     def __init__(
@@ -42,6 +43,9 @@ class Observation:
         self._known: set[int] = set()
         self._stepped: set[int] = set()
         self._said: set[str] = set()
+        sparse = [target.name for target in masks.targets if target.sparse_gradients]
+        if sparse and (strategy.accumulates or strategy.needs_gradients):
+            raise ValueError(_sparse(sparse[0], torch.sparse_coo, strategy))
         trained = {position for positions in trained_by for position in positions}
         untrained = [t.name for position, t in enumerate(masks.targets) if position not in trained]
         if strategy.accumulates and untrained:
@@ -64,18 +68,14 @@ class Observation:
             RuntimeError: the gradient is sparse.
         """
         target, view = self._masks.targets[position], self._view(position)
-        grad = target.parameter.grad
+        grad = target.grad
         if grad is not None:
             if grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"{target.name} has a gradient of layout {grad.layout}, and strategy="
-                    f"{type(self._strategy).__name__} reads every connection's; make the module with sparse=False, "
-                    "exclude the target, or give strategy='magnitude', which needs no gradients"
-                )
+                raise RuntimeError(_sparse(target.name, grad.layout, self._strategy))
             self._known.add(position)
             grad = grad if optimizer is None else applied(optimizer, grad)
         view.grad = grad
-        if not self._strategy.elementwise or target.numel <= piece_size(target):
+        if not self._strategy.elementwise or target.values.numel() <= piece_size(target):
             self._strategy.observe(view)
             return
         flat = view.flat()
@@ -120,6 +120,13 @@ class Observation:
         target = self._masks.targets[position]
         begun = self._strategy.init_state(target)
         return all(torch.equal(target.state[key], value) for key, value in begun.items())
+
+
+def _sparse(name: str, layout: torch.layout, strategy: Strategy) -> str:
+    return (
+        f"{name} has a gradient of layout {layout}, and strategy={type(strategy).__name__} reads every connection's; "
+        "make the module with sparse=False, exclude the target, or give strategy='magnitude', which needs no gradients"
+    )
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

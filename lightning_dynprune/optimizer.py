@@ -11,10 +11,13 @@ from torch import Size, Tensor, nn
 from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
 
 from lightning_dynprune.masks import integer_pieces, select
+from lightning_dynprune.shards import here
 
 
 def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[tuple[Tensor, float]]:
     """Yield every float tensor that an optimizer keeps entry for entry with a parameter, and what it starts from.
+
+    Of a sharded parameter, the part that this process holds.
 
     Momentum, second moments and the like; step counts and factored moments have another shape and are left out.
 
@@ -27,18 +30,23 @@ def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[
             continue
         for name, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
-                yield value, _start(optimizer, parameter, name)
+                yield here(value), _start(optimizer, parameter, name)
 
 
 @torch.no_grad()
 def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
     """Set a parameter's slots back to what they start from, except where ``keep`` is True.
 
+    LBFGS has one history for all its parameters, of steps in a space that a new mask has changed: it starts anew.
+
     Args:
         optimizers: torch optimizers.
         parameter: the parameter whose slots are cleared.
-        keep: bool, shaped like the parameter.
+        keep: bool, shaped like the parameter, or the part of it that this process holds.
     """
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS) and trains(optimizer, {parameter}):
+            optimizer.state.clear()
     for slot, start in slots(optimizers, parameter):
         for values, mask in integer_pieces(slot, keep):
             values.mul_(mask)

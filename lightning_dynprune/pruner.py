@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
@@ -23,19 +24,23 @@ from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.observation import Observation
 from lightning_dynprune.optimizer import clear, trains
 from lightning_dynprune.owners import disown, own, refuse_two_owners
+from lightning_dynprune.parts import refuse_flat_parameters, refuse_what_needs_wholes
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern, TargetPattern
+from lightning_dynprune.ranks import Ranks, checksum
 from lightning_dynprune.revision import Changes, revise
 from lightning_dynprune.rewind import Rewind
 from lightning_dynprune.schedules import Clock, Horizon, Schedule
 from lightning_dynprune.schedules.settings import resolved, settled
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 from lightning_dynprune.scores import require_finite
+from lightning_dynprune.shards import speaking
 from lightning_dynprune.slimming import take_out
 from lightning_dynprune.stepping import Stepping
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
 from lightning_dynprune.targets import Selector, Target, Targets, TargetView, find_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+from lightning_dynprune.unwrapping import unwrapped_model, unwrapped_optimizers
 
 
 class Pruner:
@@ -46,7 +51,7 @@ class Pruner:
     ``sparsity`` alone prunes, over all targets at once, what the loss heeds least (``taylor``: weight x gradient).
 
     Args:
-        model: the network.
+        model: the network; of a compiled or data-parallel one, or one set up by Lightning Fabric, what is wrapped.
         optimizer: the optimizer or optimizers that train it, so that their slots are cleared at pruned entries; needed
             by strategies that watch every step, as ``taylor`` does, and not by ``magnitude``.
         sparsity: share of connections to end at, in [0, 1); None where the schedule or the targets give it.
@@ -68,10 +73,14 @@ class Pruner:
         total_steps: optimizer steps of the whole training, for moments given as a share of it.
         steps_per_epoch: optimizer steps of an epoch, for moments given in epochs.
         epochs: epochs of the whole training.
+        process_group: the processes that train this model together, whose masks are one; by default all of
+            ``torch.distributed``, where it is initialised. A group of one prunes on its own.
+        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
-        ValueError: a setting that cannot work; a parameter that another pruner prunes already.
+        ValueError: a setting that cannot work; a parameter that another pruner prunes already, or that FSDP1 has
+            flattened.
 
     Attributes:
         targets: the parameters that are pruned.
@@ -82,6 +91,8 @@ class Pruner:
         carried: what an earlier training had pruned; the schedule is followed from there on.
         last_update: the last update, or None before the first.
         journal: the record of all updates; None where it is off.
+        takes_turns: whether an update reads the gradients of the last step of each of several optimizers; in a plain
+            loop it follows the first :meth:`tick` by which all have stepped.
         units: the units that reach over several targets; None where the pattern has none, or before :meth:`couple`.
 
     Example:
@@ -118,9 +129,12 @@ class Pruner:
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
+        process_group: dist.ProcessGroup | None = None,
+        rehearsal: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs)
-        self.model = model
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        self.model = model = unwrapped_model(model)
+        refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
         self.strategy = resolved(STRATEGIES.build(strategy), horizon)
@@ -132,7 +146,7 @@ class Pruner:
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
         self.pattern.planned(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
-        self.optimizers = _as_list(optimizer)
+        self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
         if needs_optimizer and not self.optimizers:
             raise ValueError(
@@ -149,10 +163,16 @@ class Pruner:
         self.scheduled_sparsity = self.schedule.initial
         self.carried = 0.0
         self.last_update: Update | None = None
-        self.masks = MaskSet(self.targets)
+        self.ranks = Ranks(process_group, self.targets[0].values.device)
+        speaks = speaking([target.parameter for target in self.targets], self.ranks)
+        for target, counts in zip(self.targets, speaks, strict=True):
+            target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
+        self.masks = MaskSet(self.targets, self.ranks)
         if self.threshold.exact and not self.pattern.coupled:
             refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
         self.journal = _journal(self.masks, journal)
+        remembers = self.journal is not None and self.journal.remember_values
+        refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
             target.memory = self.threshold.init_memory(target)
@@ -167,13 +187,25 @@ class Pruner:
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
+        self._masked_gradients = False
+        self._overflows: dict[int, Tensor | None] = {}
+        self._turns: set[int] = set()
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        # By hand each steps with gradients of its own, which the next one's backward pass may add to or zero.
+        self.takes_turns = self._reads_last_gradients and len(watched) > 1
+        curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
+        if curved and self.strategy.latent:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by "
+                "the curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a "
+                "strategy with hard masks"
+            )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock):
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -271,6 +303,10 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
+        Where an update is due that reads the gradients of the step, and they overflowed in a fused optimizer, which
+        skips the step by itself, or one of several optimizers has not stepped, the step is not counted: the update
+        waits for the next.
+
         Returns:
             The update, or None where none was due.
 
@@ -278,6 +314,11 @@ class Pruner:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
         """
         if not self.optimizers:
+            self.start()
+        if self._waits():
+            self.apply()
+            return None
+        if self.takes_turns:
             self.start()
         self.clock.step += 1
         self.lag.step += self.paused
@@ -327,21 +368,26 @@ class Pruner:
             self.latent.split(position)
 
     @torch.no_grad()
-    def mask_gradients(self, ending_epoch: bool = False) -> None:
+    def mask_gradients(self, ending_epoch: bool = False, optimizer: Optimizer | None = None) -> None:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself. An update that follows the step still reads the dense gradients. Latent weights all train, so
-        theirs are left.
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent
+        weights all train, so theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
+            optimizer: one of this pruner's, whose targets alone are meant; None: all.
         """
         if self.latent is not None:
             return
+        self._masked_gradients = True
         reads_them = self.strategy.needs_gradients and self.updates_next(ending_epoch)
-        for position, target in enumerate(self.targets):
-            grad = target.parameter.grad
+        everything: Sequence[int] = range(len(self.targets))
+        for position in everything if optimizer is None else self._trained_by[self.optimizers.index(optimizer)]:
+            target = self.targets[position]
+            grad = target.grad
+            self._dense_gradients.pop(position, None)  # of a step that a gradient scaler skipped
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
@@ -350,6 +396,12 @@ class Pruner:
                 self.masks.mask(position, grad)
         if self.units is not None:
             self.units.mask_gradients()
+
+    def forget_gradients(self) -> None:
+        """Let go of the gradients that were kept for an update, so that one of another batch reads none of them."""
+        self._dense_gradients.clear()
+        self._turns.clear()
+        self._overflows.clear()
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -390,10 +442,12 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
             RuntimeError: the strategy reads gradients or inputs and there are or were none; likewise.
+            RankError: another process failed; or the processes hold different masks, which the update has changed.
         """
         clock = self.schedule_clock
         scheduled = max(self.schedule.value(clock), self.carried)
         asked = scheduled if sparsity is None else check_share("sparsity", sparsity)
+        self._calibration.add_up(self.ranks)
         self._calibration.check()
         if asked:
             self._observation.check()
@@ -414,8 +468,9 @@ class Pruner:
         self.apply()
         self._join(range(len(self.targets)))
         try:
-            for target in self.targets:
-                require_finite(target.parameter, f"weights of {target.name}")
+            with self.ranks.together():
+                for target in self.targets:
+                    require_finite(target.values, f"weights of {target.name}")
             views = [self._view(position) for position in range(len(self.targets))]
             if self.units is not None:
                 changes = revise_groups(self.units, views, strategy, threshold, asked, self.optimizers, written)
@@ -431,7 +486,7 @@ class Pruner:
                     0.0 if self.clock.step == 0 else _number(strategy.exchange),
                     written,
                     # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-                    remember=self.journal is not None,
+                    remember=self.journal is not None and self.masks.shared is None,
                 )
         except BaseException:
             self.apply()
@@ -441,7 +496,7 @@ class Pruner:
         if self._rewind is not None:
             self._rewind.back(self.optimizers)
             self.apply()
-        self._dense_gradients.clear()
+        self.forget_gradients()
         self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
@@ -528,8 +583,12 @@ class Pruner:
         disown(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all there is to resume from: tensors and plain values; masks as bits."""
-        return {
+        """Return all there is to resume from: tensors and plain values; masks as bits.
+
+        Where processes hold targets in parts the state is of whole targets, so that it can be resumed with any number
+        of processes; all of them call this together.
+        """
+        state = {
             "version": checkpoint.VERSION,
             "clock": dataclasses.asdict(self.clock),
             "lag": dataclasses.asdict(self.lag),
@@ -543,25 +602,28 @@ class Pruner:
             "whole": list(self.masks.whole),
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
-            "state": {t.name: dict(t.state) for t in self.targets},
+            "state": {t.name: {key: self._whole(t, value) for key, value in t.state.items()} for t in self.targets},
             "memory": {t.name: dict(t.memory) for t in self.targets},
             "journal": None if self.journal is None else self.journal.state_dict(),
             "rewind": None if self._rewind is None else self._rewind.state_dict(),
             "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
         }
+        return checkpoint.sealed(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`state_dict`; everything is checked before anything is changed.
 
         Raises:
-            ValueError: the state is of another version, of other targets or shapes, or of another strategy.
+            ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
         checkpoint.refuse_damaged(state)
+        checkpoint.refuse_other_checksum(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
-        checkpoint.refuse_other_part("strategy", self.strategy, state["state"], {t.name: t.state for t in self.targets})
+        kept = {t.name: {k: self._whole_like(t, v) for k, v in t.state.items()} for t in self.targets}
+        checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
         memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
@@ -579,9 +641,11 @@ class Pruner:
         self.masks.replace(masks)
         self.masks.whole = list(state["whole"])
         for target in self.targets:
-            for kept, loaded in ((target.state, state["state"]), (target.memory, state["memory"])):
-                for key, value in loaded[target.name].items():
-                    kept[key].copy_(value)
+            for key, value in state["state"][target.name].items():
+                kept_here = target.state[key]
+                kept_here.copy_(value if kept_here.shape == value.shape else target.part(value))
+            for key, value in state["memory"][target.name].items():
+                target.memory[key].copy_(value)
         self.clock, self.lag, self.paused = Clock(**state["clock"]), Clock(**state["lag"]), state["paused"]
         self.updates, self.seed = state["updates"], state["seed"]
         self.scheduled_sparsity, self.carried = state["scheduled_sparsity"], state["carried"]
@@ -603,10 +667,42 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        if self.start() is not None:
+        self._overflows[number] = getattr(optimizer, "found_inf", None)
+        if self.takes_turns:
+            self._take_turn(number)
+        if not self._waits() and self.start() is not None:
             self._join(self._trained_by[number])
+        # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
+        if isinstance(optimizer, LBFGS) and not self._masked_gradients:
+            self.mask_gradients(ending_epoch=True, optimizer=optimizer)
+
+    @property
+    def _reads_last_gradients(self) -> bool:
+        """Whether an update reads the gradients of the step that it follows, and nothing of those before."""
+        return self.strategy.needs_gradients and not self.strategy.accumulates
+
+    def _take_turn(self, number: int) -> None:
+        """Keep the gradients that one of several optimizers steps by, for an update that reads them."""
+        if not self.updates_next(ending_epoch=True):
+            return
+        self._turns.add(number)
+        for position in self._trained_by[number] if not self._masked_gradients else ():
+            grad = self.targets[position].parameter.grad
+            if grad is not None:
+                self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
+
+    def _waits(self) -> bool:
+        """Return whether an update is due that has to wait for gradients; a host sync only where they may overflow."""
+        if not self._reads_last_gradients or not self.updates_next():
+            return False
+        overflows = [overflow for overflow in self._overflows.values() if overflow is not None]
+        missing = self.takes_turns and any(
+            positions and number not in self._turns for number, positions in enumerate(self._trained_by)
+        )
+        return missing or any(bool(overflow) for overflow in overflows)
 
     def _after_step(self, optimizer: Optimizer) -> None:
+        self._masked_gradients = False
         if self.latent is not None:
             for position in self._trained_by[self.optimizers.index(optimizer)]:
                 self.latent.split(position)
@@ -630,23 +726,53 @@ class Pruner:
             (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
             dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
         )
+        in_parts = self.masks.shared is not None
         if self.journal is not None:
-            self.journal.add(self.last_update, deltas)
+            self.journal.add(self.last_update, None if in_parts else deltas)
+            if in_parts:
+                self.journal.forget(
+                    self.clock.step, "several processes hold parts of the targets: positions are not kept"
+                )
+        self._agree()
         return self.last_update
+
+    def _agree(self) -> None:
+        """Raise where the processes do not hold the same masks."""
+        if self.ranks.size == 1:
+            return
+        sums = [checksum(mask) for mask in self.masks.tensors]
+        names = [f"mask of {target.name}" for target in self.targets]
+        places = [0 if t.shard is None else t.shard.place for t in self.targets]
+        # Parts have no copies to be compared with: their scores agree where the seeds do.
+        if self.masks.shared is not None:
+            names, sums, places = [*names, "seed"], [*sums, self.seed], [*places, 0]
+        self.ranks.agree(names, sums, places)
+
+    @staticmethod
+    def _whole(target: Target, value: Tensor) -> Tensor:
+        return target.whole(value) if value.shape == target.values.shape else value
+
+    @staticmethod
+    def _whole_like(target: Target, value: Tensor) -> Tensor:
+        """Return a tensor without content, of the shape and type that a value has in a checkpoint."""
+        shape = target.parameter.shape if value.shape == target.values.shape else value.shape
+        return torch.empty(shape, dtype=value.dtype, device="meta")
 
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
         target, after = self.targets[position], self.masks.tensors[position]
-        if self.journal is not None and before is not None:
-            deltas.append(self.journal.delta(before, after, target.parameter.detach()))
+        if self.journal is not None and before is not None and self.masks.shared is None:
+            deltas.append(self.journal.delta(before, after, target.values))
         if self.latent is None:
             clear(self.optimizers, target.parameter, after if before is None else before & after)
 
     def _view(self, position: int) -> TargetView:
         seed, run_seed = self._seeds_of(position)
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
-        if position in self._dense_gradients:
-            view.grad = self._dense_gradients[position]
+        if position in self._dense_gradients or self._turns:
+            view.grad = self._dense_gradients.get(position)
+        elif view.grad is not None and view.grad.layout != torch.strided:
+            view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
@@ -675,12 +801,6 @@ class Pruner:
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
 
 
-def _as_list(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-
-
 def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:
     """Return what the strategy remembers of a target that was slimmed; what is no entry of it starts anew."""
     if not strategy.elementwise:
@@ -699,8 +819,9 @@ def _number(exchange: float | Schedule) -> float:
 def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
     if given is True or given is False:
         return Journal(masks) if given else None
-    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap"}:
+    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap", "longest"}:
         raise ValueError(
-            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values' and 'cap'"
+            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and "
+            "'longest'"
         )
     return Journal(masks, **given)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.checks import check_count, is_number
+from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.scores import require_finite
 from lightning_dynprune.targets import Target
 
@@ -46,6 +47,19 @@ class Hessians:
         if position not in self.tensors:
             self.tensors[position] = rows.new_zeros(rows.shape[0], rows.shape[2], rows.shape[2])
         self.tensors[position].baddbmm_(rows.transpose(1, 2), rows)
+
+    def add_up(self, position: int, ranks: Ranks) -> None:
+        """Add the sums that other processes have of the target at ``position``; every process calls it."""
+        target = self.targets[position]
+        columns = target.parameter[:1].numel()
+        seen = ranks.add(torch.tensor([position in self.tensors]).int())
+        if not int(seen):
+            return
+        if position not in self.tensors:
+            dtype = torch.promote_types(target.parameter.dtype, torch.float32)
+            shape = (target.groups, columns, columns)
+            self.tensors[position] = torch.zeros(shape, dtype=dtype, device=target.parameter.device)
+        self.tensors[position] = ranks.add(self.tensors[position])
 
     @property
     def ready(self) -> bool:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_dynprune.ranks import Ranks
+from lightning_dynprune.shards import Shard
+
 
 class NonFiniteError(RuntimeError):
     """A score or a weight is NaN or infinite."""
@@ -38,6 +41,8 @@ class Scores:
         memory: what the threshold remembers of the target.
         seed: differs between targets, updates and runs, and is the same on every rank.
         step: optimizer steps done.
+        ranks: the processes that hold the scores of all targets together; None: all scores are here.
+        shard: what part of them is here, where that is not all; pieces and samples are of this part.
     """
 
     name: str
@@ -58,6 +63,20 @@ class Scores:
     memory: dict[str, Tensor] = field(default_factory=dict)
     seed: int = 0
     step: int = 0
+    ranks: Ranks | None = None
+    shard: Shard | None = None
+
+    @property
+    def here(self) -> int:
+        """Units whose scores are made by this process."""
+        return self.units if self.shard is None else math.prod(self.shard.size)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process speaks for the units here where others hold a copy of them."""
+        if self.ranks is None:
+            return True
+        return self.ranks.rank == 0 if self.shard is None else self.shard.counts
 
     @property
     def floor(self) -> int:
@@ -111,11 +130,13 @@ def moments(scores: Scores) -> tuple[float, float]:
     Raises:
         NonFiniteError: a score is not finite.
     """
-    total = squares = 0.0
-    for piece, candidates in scores.checked():
-        values = (piece if candidates is None else piece[candidates]).double()
-        total += float(values.sum())
-        squares += float(values.square_().sum())
+    sums = torch.zeros(2, dtype=torch.float64)
+    ranks = scores.ranks or Ranks.alone()
+    with ranks.together():
+        for piece, candidates in scores.checked():
+            values = (piece if candidates is None else piece[candidates]).double()
+            sums += torch.stack([values.sum(), values.square_().sum()]).cpu()
+    total, squares = ranks.add(sums if scores.speaks else torch.zeros_like(sums)).tolist()
     count = max(scores.candidates, 1)
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean * mean, 0.0))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_dynprune.masks import undrafted
 from lightning_dynprune.patterns import TargetPattern
+from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.scores import Scores
 from lightning_dynprune.targets import Target, TargetView
 
@@ -28,6 +29,7 @@ def scores_of(
     among: str = "living",
     adjust: Adjust | None = None,
     draft: Tensor | None = None,
+    ranks: Ranks | None = None,
 ) -> Scores:
     """Return the scores of one target, one a unit, made on demand.
 
@@ -44,6 +46,7 @@ def scores_of(
         among: which units are candidates: "living", "pruned" or "all".
         adjust: changes the scores of units, given which of them live.
         draft: the mask's memory, see :meth:`~lightning_dynprune.masks.MaskSet.draft`.
+        ranks: the processes that hold the target's scores together; None: all of them are here.
     """
     protected = None
     everything = among == "all" or (among == "living" and kept == target.numel)
@@ -101,6 +104,8 @@ def scores_of(
         share=target.sparsity,
         draft=draft,
         memory=target.memory,
+        ranks=ranks,
+        shard=target.shard,
         seed=view.seed,
         step=view.step,
     )
@@ -108,8 +113,8 @@ def scores_of(
 
 def pieces_of(target: Target) -> Iterator[tuple[int, int]]:
     """Yield the bounds of the pieces in which a target is read."""
-    size = piece_size(target)
-    return ((start, min(start + size, target.numel)) for start in range(0, target.numel, size))
+    size, here = piece_size(target), target.values.numel()
+    return ((start, min(start + size, here)) for start in range(0, here, size))
 
 
 def piece_size(target: Target) -> int:

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedParameter
 
 from lightning_dynprune.checks import check_count, check_share
+from lightning_dynprune.prunable import originals, refuse
+from lightning_dynprune.shards import Shard, here, is_sharded
 
 Selector: TypeAlias = "str | type[nn.Module]"
 Targets: TypeAlias = "Selector | Sequence[Selector] | Mapping[str, Any] | None"
@@ -35,6 +36,8 @@ class Target:
         sparsity: this target's own sparsity at the end, for the scope ``layer``; None elsewhere.
         groups: of a grouped convolution's weight; 1 elsewhere.
         transposed: the weight of a transposed convolution, whose inputs come first.
+        shard: what part of it this process holds; None: all of it.
+        sparse_gradients: the weight of an embedding whose gradients come as sparse tensors.
         state: what the strategy remembers of this target.
         memory: what the threshold remembers of this target.
     """
@@ -45,18 +48,41 @@ class Target:
     sparsity: float | None = None
     groups: int = 1
     transposed: bool = False
+    shard: Shard | None = None
+    sparse_gradients: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:
-        """Connections of this target."""
+        """Connections of this target, over all processes that hold parts of it."""
         return self.parameter.numel()
 
+    @property
+    def values(self) -> Tensor:
+        """The parameter's values, or the part of them that this process holds; it shares their memory."""
+        return here(self.parameter).detach()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The parameter's gradient, or the part of it that this process holds."""
+        grad = self.parameter.grad
+        return None if grad is None else here(grad)
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Return the whole of a tensor of which every process holds the part that lies beside its values."""
+        return part if self.shard is None else self.shard.whole(part)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Return of a tensor shaped like the target the part that lies beside the values here."""
+        return whole if self.shard is None else self.shard.cut(whole)
+
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
-        """Return what a strategy sees of this target, shaped like the parameter."""
-        weight, grad = self.parameter.detach(), self.parameter.grad
-        return TargetView(self.name, weight, grad, mask, self.state, seed, run_seed, step)
+        """Return what a strategy sees of this target, shaped like its values here."""
+        grad = self.grad
+        if grad is not None and grad.layout != torch.strided:
+            grad = None  # an embedding's sparse gradient has no entry for each connection
+        return TargetView(self.name, self.values, grad, mask, self.state, seed, run_seed, step, shard=self.shard)
 
 
 @dataclass
@@ -73,7 +99,8 @@ class TargetView:
         run_seed: differs between targets and runs only.
         step: optimizer steps done; 0 before training.
         start: flat index in the target of the first entry, where the piece is a slice.
-        index: flat indices in the target, where the piece was gathered.
+        index: flat indices, where the piece was gathered.
+        shard: what part of the target this process holds, where that is not all; ``start`` and ``index`` count in it.
     """
 
     name: str
@@ -86,14 +113,16 @@ class TargetView:
     step: int = 1
     start: int = 0
     index: Tensor | None = None
+    shard: Shard | None = None
 
     @property
     def positions(self) -> Tensor:
-        """Flat index in the target of every entry: int64, shaped like ``weight``."""
-        if self.index is not None:
-            return self.index
-        stop = self.start + self.weight.numel()
-        return torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        """Flat index in the whole target of every entry: int64, shaped like ``weight``."""
+        index = self.index
+        if index is None:
+            stop = self.start + self.weight.numel()
+            index = torch.arange(self.start, stop, device=self.weight.device).view(self.weight.shape)
+        return index if self.shard is None else self.shard.positions(index)
 
     def gradient(self) -> Tensor:
         """Return ``grad``.
@@ -148,8 +177,8 @@ def find_targets(
         min_kept: connections that every target keeps, at least.
 
     Raises:
-        ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, a
-            parameter is lazy, or one is pruned by ``torch.nn.utils.prune`` already.
+        ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, or
+            a chosen parameter cannot be pruned, see :func:`~lightning_dynprune.prunable.refuse`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
@@ -158,6 +187,41 @@ def find_targets(
     """
     check_count("min_kept", min_kept)
     catalog = _Catalog(model)
+    chosen = _chosen(catalog, targets, exclude)
+    found, frozen = [], []
+    for parameter, names in catalog.names.items():
+        if parameter not in chosen:
+            continue
+        if not parameter.requires_grad:
+            frozen.append(names[0])
+            continue
+        refuse(names[0], parameter, catalog.owners[parameter])
+        settings = _settings(names[0], chosen[parameter], min_kept)
+        convolution = catalog.convolution(parameter)
+        groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
+        shard = Shard.of(parameter) if is_sharded(parameter) else None
+        sparse = any(isinstance(module, _LOOKUP_TYPES) and module.sparse for module, _ in catalog.owners[parameter])
+        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, shard=shard, **settings))
+        found[-1].sparse_gradients = sparse
+    if frozen:
+        warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
+    if not found:
+        raise ValueError(
+            f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
+            f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
+        )
+    return found
+
+
+def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:
+    """Return the names of the parameters that :func:`find_targets` leaves out because they are frozen."""
+    catalog = _Catalog(model)
+    chosen = _chosen(catalog, targets, exclude)
+    return [names[0] for p, names in catalog.names.items() if p in chosen and not p.requires_grad]
+
+
+def _chosen(catalog: _Catalog, targets: Targets, exclude: Selector | Sequence[Selector]) -> dict[nn.Parameter, Any]:
+    """Return the parameters that are selected, frozen or not, with the settings given for each."""
     if targets is None:
         chosen: dict[nn.Parameter, Any] = dict.fromkeys(catalog.default(), None)
     elif isinstance(targets, Mapping):
@@ -168,25 +232,7 @@ def find_targets(
     else:
         chosen = {p: None for selector in _listed(targets, "targets") for p in catalog.select(selector, "targets")}
     left_out = {p for selector in _listed(exclude, "exclude") for p in catalog.select(selector, "exclude")}
-    found, frozen = [], []
-    for parameter, names in catalog.names.items():
-        if parameter not in chosen or parameter in left_out:
-            continue
-        if not parameter.requires_grad:
-            frozen.append(names[0])
-            continue
-        settings = _settings(names[0], chosen[parameter], min_kept)
-        convolution = catalog.convolution(parameter)
-        groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
-        found.append(Target(names[0], parameter, groups=groups, transposed=transposed, **settings))
-    if frozen:
-        warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
-    if not found:
-        raise ValueError(
-            f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
-            f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
-        )
-    return found
+    return {parameter: settings for parameter, settings in chosen.items() if parameter not in left_out}
 
 
 class _Catalog:
@@ -198,20 +244,14 @@ class _Catalog:
         for prefix, module in model.named_modules():
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 name = f"{prefix}.{local}" if prefix else local
-                self._refuse(module, local, name, parameter)
                 self.names.setdefault(parameter, []).append(name)
                 self.owners.setdefault(parameter, []).append((module, local))
+        for prefix, module in model.named_modules():
+            # What is chosen by the name or the module of a weight is chosen where the weight is computed, too.
+            for parameter, local in originals(module):
+                self.names[parameter].append(f"{prefix}.{local}" if prefix else local)
+                self.owners[parameter].append((module, local))
         self.names = {p: self.names[p] for p in model.parameters()}
-
-    @staticmethod
-    def _refuse(module: nn.Module, local: str, name: str, parameter: nn.Parameter) -> None:
-        if isinstance(parameter, UninitializedParameter):
-            raise ValueError(f"{name} is lazy and has no shape yet; run one batch through the model first")
-        if local.endswith("_orig") and f"{local[:-5]}_mask" in dict(module.named_buffers(recurse=False)):
-            raise ValueError(
-                f"{name[:-5]} is pruned by torch.nn.utils.prune already; call prune.remove on it first, "
-                "or exclude it from targets"
-            )
 
     def all_names(self) -> list[str]:
         return [name for names in self.names.values() for name in names]
@@ -226,7 +266,7 @@ class _Catalog:
             for parameter, owners in self.owners.items()
             if any(isinstance(module, PRUNABLE_TYPES) and "weight" in local for module, local in owners)
             and not any(isinstance(module, _LOOKUP_TYPES) for module, _ in owners)
-            and parameter.is_floating_point()
+            and (parameter.is_floating_point() or parameter.is_complex())
         ]
 
     def select(self, selector: Selector, setting: str) -> list[nn.Parameter]:

@@ -126,12 +126,24 @@ def test_a_target_that_no_optimizer_trains_is_refused_at_once():
     Pruner(other, sgd, sparsity=0.5, strategy="magnitude", schedule=LATER)
 
 
-def test_sparse_gradients_are_refused_in_words():
+SPARSE = r"weight has a gradient of layout torch\.sparse_coo, .* with sparse=False"
+
+
+def test_a_module_of_sparse_gradients_is_refused_at_once():
     net = nn.Embedding(6, 2, sparse=True)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    for strategy in ("taylor", "rigl"):
+        with pytest.raises(ValueError, match=SPARSE):
+            Pruner(net, sgd, sparsity=0.5, strategy=strategy, targets="weight", schedule=LATER, total_steps=200)
+    Pruner(net, sgd, sparsity=0.5, strategy="magnitude", targets="weight", schedule=LATER)
+
+
+def test_a_sparse_gradient_from_elsewhere_is_refused_where_it_arrives():
+    net = nn.Embedding(6, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     pruner = Pruner(net, sgd, sparsity=0.5, targets="weight", schedule=LATER)
-    net(torch.tensor([1, 3])).sum().backward()
-    with pytest.raises(RuntimeError, match=r"weight has a gradient of layout torch\.sparse_coo, .* with sparse=False"):
+    nn.functional.embedding(torch.tensor([1, 3]), net.weight, sparse=True).sum().backward()
+    with pytest.raises(RuntimeError, match=SPARSE):
         sgd.step()
     assert pruner.updates == 0
 

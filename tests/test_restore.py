@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune import Pruner
+from lightning_dynprune.checkpoint import sealed
 
 TOTAL = 24
 
@@ -238,6 +239,6 @@ def test_a_damaged_journal_in_a_checkpoint_is_refused_before_any_mask_changes():
     record[key] = record[key][:-1]
     fresh = Run().pruner
     with pytest.raises(ValueError, match="journal"):
-        fresh.load_state_dict({**saved, "journal": record})
+        fresh.load_state_dict(sealed({**saved, "journal": record}))
     assert all(mask.all() for mask in fresh.masks.tensors)
     assert fresh.clock.step == 0

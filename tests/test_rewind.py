@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune import Pruner
+from lightning_dynprune.checkpoint import sealed
 
 SCHEDULE = {"name": "linear", "begin": 5, "end": 15, "every": 5}
 
@@ -116,7 +117,7 @@ def test_updates_before_the_copy_change_no_weights_that_stay():
 
 def test_weights_of_another_model_are_refused():
     state = Run().pruner.state_dict()
-    state["rewind"] = {"0.weight": torch.zeros(2, 2)}
+    state = sealed({**state, "rewind": {"0.weight": torch.zeros(2, 2)}})
     with pytest.raises(ValueError, match="weights to rewind to are of another model"):
         Run().pruner.load_state_dict(state)
 

@@ -76,7 +76,7 @@ def pruned(make, weight: list[float], sparsity: float = 0.5) -> tuple[nn.Linear,
     optimizer = make(net.parameters())
     pruner = Pruner(net, optimizer, sparsity=sparsity, strategy="straight_through", schedule=EACH)
     net.weight.grad = torch.zeros_like(net.weight)
-    optimizer.step(lambda: 0.0) if isinstance(optimizer, torch.optim.LBFGS) else optimizer.step()
+    optimizer.step()
     pruner.tick()
     return net, optimizer, pruner
 
@@ -105,13 +105,15 @@ def test_the_forward_pass_sees_w_m_and_the_step_moves_w(with_closure):
     assert net.weight[0].tolist() == [0.0, -3.0, 0.0, -4.5]
 
 
-def test_lbfgs_evaluates_with_w_m_each_time_and_moves_all_of_w():
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+def test_lbfgs_searches_among_the_living_alone(line_search):
     torch.manual_seed(0)
     x, y = torch.randn(32, 6), torch.randn(32, 1)
-    make = lambda p: torch.optim.LBFGS(p, lr=0.5, max_iter=5)  # noqa: E731
-    net, lbfgs, pruner = pruned(make, [1.0, -2.0, 3.0, -4.0, 5.0, -6.0])
-    mask = pruner.masks.tensors[0].clone()
-    waiting = pruner.targets[0].state["latent"].clone()
+    settings = {"lr": 0.5, "max_iter": 5, "line_search_fn": line_search}
+    net = nn.Linear(6, 1, bias=False)
+    net.weight.data = torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, -6.0]])
+    lbfgs = torch.optim.LBFGS(net.parameters(), **settings)
+    pruner = Pruner(net, lbfgs, sparsity=0.5, strategy="magnitude", schedule={"name": "one_shot", "begin": 1})
     evaluations = []
 
     def closure():
@@ -121,23 +123,98 @@ def test_lbfgs_evaluates_with_w_m_each_time_and_moves_all_of_w():
         loss.backward()
         return loss
 
-    # The same optimizer on a plain tensor, its gradient taken at w m.
-    plain = nn.Parameter(torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, -6.0]]))
-    reference = make([plain])
+    lbfgs.step(closure)
+    pruner.tick()
+    mask = pruner.masks.tensors[0]
+    # The same optimizer, new, on the living weights of a smaller problem.
+    plain = nn.Parameter(net.weight.detach()[mask])
+    reference = torch.optim.LBFGS([plain], **settings)
 
     def plain_closure():
-        masked = (plain.detach() * mask).requires_grad_()
-        loss = nn.functional.mse_loss(nn.functional.linear(x, masked), y)
-        (plain.grad,) = torch.autograd.grad(loss, masked)
+        reference.zero_grad()
+        loss = nn.functional.mse_loss(x[:, mask[0]] @ plain.unsqueeze(1), y)
+        loss.backward()
         return loss
 
-    lbfgs.step(closure)
-    reference.step(plain_closure)
-    assert len(evaluations) > 2
+    evaluations.clear()
+    for _ in range(2):
+        lbfgs.step(closure)
+        pruner.tick()
+        reference.step(plain_closure)
+    assert len(evaluations) > 5
     assert all(not w.view(torch.int32)[~mask].any() for w in evaluations)
-    assert torch.equal(net.weight.detach(), torch.where(mask, plain.detach(), 0.0))
-    assert torch.equal(pruner.targets[0].state["latent"], torch.where(mask, 0.0, plain.detach()))
-    assert (pruner.targets[0].state["latent"] != waiting)[~mask].all()
+    torch.testing.assert_close(net.weight.detach()[mask], plain.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_lbfgs_is_refused_where_weights_are_latent():
+    net = nn.Linear(4, 1)
+    with pytest.raises(ValueError, match="strategy=StraightThrough keeps latent weights, which LBFGS cannot train"):
+        Pruner(net, torch.optim.LBFGS(net.parameters()), sparsity=0.5, strategy="straight_through", schedule=EACH)
+
+
+@pytest.mark.parametrize("clipping", [False, True])
+def test_lbfgs_leaves_rigl_the_dense_gradients_of_its_last_evaluation(clipping):
+    net = nn.Linear(4, 1, bias=False)
+    net.weight.data = torch.tensor([[3.0, -4.0, 0.5, 0.25]])
+    lbfgs = torch.optim.LBFGS(net.parameters(), lr=1e-3, max_iter=2)
+    strategy, schedule = {"name": "rigl", "exchange": 0.5}, {"name": "constant", "begin": 1, "end": 9, "every": 1}
+    pruner = Pruner(net, lbfgs, sparsity=0.5, strategy=strategy, schedule=schedule)
+    given = iter([[1.0, 1.0, 1.0, 2.0], [1.0, 1.0, 2.0, 1.0], [1.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 2.0]])
+
+    def closure():
+        net.weight.grad = torch.tensor([next(given)])
+        if clipping:
+            pruner.mask_gradients(optimizer=lbfgs)
+        return torch.tensor(1.0)
+
+    pruner.masks.write(0, [torch.tensor([True, True, False, False])])
+    pruner.apply()
+    lbfgs.step(closure)
+    pruner.tick()
+    assert pruner.masks.tensors[0].tolist() == [[False, True, True, False]]
+    lbfgs.step(closure)
+    pruner.tick()
+    assert pruner.masks.tensors[0].tolist() == [[False, True, False, True]]
+
+
+def fused(strategy: str, begin: int) -> tuple[nn.Linear, torch.optim.Optimizer, torch.amp.GradScaler, Pruner]:
+    net = nn.Linear(4, 1, bias=False)
+    net.weight.data = torch.tensor([[3.0, -4.0, 2.0, 1.0]])
+    adam = torch.optim.Adam(net.parameters(), lr=0.001, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    schedule = {"name": "constant", "begin": begin, "end": 9, "every": 1}
+    strategy = {"name": "rigl", "exchange": 0.5} if strategy == "rigl" else strategy
+    return net, adam, scaler, Pruner(net, adam, sparsity=0.5, strategy=strategy, schedule=schedule)
+
+
+def scaled(net: nn.Linear, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, x: list[float]) -> None:
+    optimizer.zero_grad()
+    scaler.scale(net(torch.tensor([x])).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def test_a_start_that_reads_gradients_waits_for_a_step_that_a_fused_optimizer_does_not_skip():
+    net, adam, scaler, pruner = fused("snip", begin=0)
+    scaled(net, adam, scaler, [1.0, float("inf"), 1.0, 1.0])
+    assert pruner.tick() is None
+    assert (pruner.clock.step, pruner.updates, net.weight[0].tolist()) == (0, 0, [3.0, -4.0, 2.0, 1.0])
+    scaled(net, adam, scaler, [1.0, 0.1, 1.0, 9.0])
+    pruner.tick()
+    assert pruner.clock.step == 1
+    assert pruner.masks.tensors[0].tolist() == [[True, False, False, True]]
+
+
+def test_an_update_that_reads_gradients_follows_the_next_step_where_a_fused_optimizer_skips_one():
+    net, adam, scaler, pruner = fused("rigl", begin=1)
+    pruner.masks.write(0, [torch.tensor([True, True, False, False])])
+    pruner.apply()
+    scaled(net, adam, scaler, [1.0, 1.0, float("inf"), 1.0])
+    assert pruner.tick() is None
+    assert (pruner.clock.step, net.weight[0].tolist()) == (0, [3.0, -4.0, 0.0, 0.0])
+    scaled(net, adam, scaler, [1.0, 1.0, 1.0, 5.0])
+    assert pruner.tick().grown == {"weight": 1}
+    assert pruner.masks.tensors[0].tolist() == [[False, True, False, True]]
 
 
 def test_a_step_that_a_gradient_scaler_skips_leaves_everything_as_it_was():

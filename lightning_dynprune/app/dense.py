@@ -65,6 +65,8 @@ def control_key(config: dict[str, Any]) -> str:
 
 
 def _read(record: Path, key: str) -> dict[str, Any] | None:
+    if not record.exists():
+        return None
     try:
         return read_control(record, key)
     except ValueError as error:

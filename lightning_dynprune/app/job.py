@@ -22,6 +22,7 @@ from lightning_dynprune.app.phase import Phase, train_phase
 from lightning_dynprune.app.pruning import new_pruning, refuse_unworkable
 from lightning_dynprune.app.resume import find_checkpoint, read_run, refuse_changes
 from lightning_dynprune.app.run_folder import RunFolder
+from lightning_dynprune.app.run_lock import sole_run
 from lightning_dynprune.atomic import write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.report.figures import draw_run
@@ -42,6 +43,7 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
 
     Raises:
         ValueError: a setting cannot work; nothing has been trained then.
+        FolderInUse: another run writes to the folder.
     """
     if cfg.objective not in OBJECTIVES:
         raise ValueError(f"objective={cfg.objective!r} is unknown; known: {', '.join(OBJECTIVES)}")
@@ -50,6 +52,12 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
             f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, for such a run could not be resumed "
             "exactly; give trainer.max_epochs"
         )
+    with sole_run(folder.path):
+        return _run_alone(cfg, folder, stop)
+
+
+def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+    """Run the job in a folder that no other run writes to."""
     folder.refuse_occupied()
     if folder.resuming:
         refuse_changes(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
@@ -87,8 +95,9 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     if pruning.pruner is not None and pruning.pruner.journal is not None:
         pruning.pruner.journal.plot(folder.path / "journal.png")
     write_json(folder.results, results)
-    # Its place is taken by last.ckpt and dense.json.
+    # Its place is taken by last.ckpt and dense.json; what an earlier attempt failed of is over.
     folder.checkpoint("dense").unlink(missing_ok=True)
+    folder.error.unlink(missing_ok=True)
     in_sweep = folder.sweep is not None
     Console().print(run_line(results, folder.path) if in_sweep else run_table(results, folder.path))
     objective: float = results[cfg.objective]
@@ -126,9 +135,7 @@ def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
     if journal is None:
         return None
     return {
-        "updates": len(journal.updates),
-        "dropped": sum(sum(update.dropped.values()) for update in journal.updates),
-        "grown": sum(sum(update.grown.values()) for update in journal.updates),
+        **journal.totals,
         "returned_share": journal.returned_share,
         "notes": [text for _, text in journal.notes],
     }

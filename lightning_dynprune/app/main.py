@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -66,9 +67,11 @@ def main(cfg: DictConfig) -> float:
             raise
         what = f"{type(error).__name__}: {error}"
         record = {"error": what, "overrides": folder.overrides, "traceback": traceback.format_exc()}
-        write_json(folder.error, record)
         number = HydraConfig.get().job.num
         Console(stderr=True, soft_wrap=True).print(shown(f"Job {number} failed: {what}"), markup=False)
+        # On a full disk there is no room for it; the sweep then says that the job ended without results.
+        with suppress(OSError):
+            write_json(folder.error, record)
         return float("nan")
 
 

@@ -1,4 +1,4 @@
-"""The run's folder: refused early where it cannot be written."""
+"""The run's folder: refused early where it cannot be written, or holds another run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lightning_dynprune.app.run_folder import RunFolder
+from lightning_dynprune.app.run_lock import FolderInUse, sole_run
+
 
 class RefuseUnwritable(Callback):
     """Hydra callback that ends the program, in words, before Hydra fails on the folder itself."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run."""
-        refuse_unwritable(Path(config.hydra.run.dir), "hydra.run.dir")
+        """Check the folder of a single run, before Hydra writes the settings of this one over those of another."""
+        folder = Path(config.hydra.run.dir)
+        refuse_unwritable(folder, "hydra.run.dir")
+        if config.get("task") is None:
+            run = RunFolder(folder, [], {}, resuming=config.resume is not None)
+            try:
+                with sole_run(folder):
+                    run.refuse_occupied()
+            except (FolderInUse, FileExistsError) as refusal:
+                raise SystemExit(f"dynprune: {refusal}") from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from lightning_dynprune.app.checkpoint_file import read_checkpoint
+from lightning_dynprune.damage import DamagedError, refuse_damaged_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
@@ -102,6 +103,9 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         content = read_checkpoint(checkpoint)
+        refuse_damaged_file(checkpoint, "resume")
+    except DamagedError as error:
+        raise ResumeRefused(str(error)) from None
     except ValueError as error:
         raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
     callbacks = content.get("callbacks")

@@ -32,9 +32,13 @@ class SweepReport(Callback):
         """Print the table and write the files into the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         rows = read_jobs(folder, since=self._began)
-        write_summary(rows, folder / "summary.csv")
-        draw_pareto(rows, folder / "pareto.png")
         Console().print(sweep_table(rows, folder))
+        try:
+            write_summary(rows, folder / "summary.csv")
+            draw_pareto(rows, folder / "pareto.png")
+        except OSError as error:
+            # No ordinary exception: Hydra turns those of a callback into warnings.
+            raise SystemExit(f"dynprune: {error.strerror}") from None
         if any(row.error for row in rows):
             raise SystemExit(1)
 

@@ -24,10 +24,13 @@ class Narrowing:
 
     Args:
         model: the network.
+        trial: all changes will be undone before a gradient flows. Autograd's accumulators of gradients then stay what
+            they are, and with them the hooks by which DDP waits for gradients.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, trial: bool = False) -> None:
         self.model = model
+        self._trial = trial
         self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._tensors: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._attributes: dict[tuple[nn.Module, str], Any] = {}
@@ -36,7 +39,7 @@ class Narrowing:
         """Put other values, of any shape, into a parameter or buffer."""
         tensor = self.tensors[name]
         self._tensors.setdefault(name, (tensor.data, tensor.grad))
-        _put(tensor, data, grad)
+        self._put(tensor, data, grad)
 
     def set_attribute(self, module: nn.Module, attribute: str, value: Any) -> None:
         """Set an attribute of a module."""
@@ -102,10 +105,19 @@ class Narrowing:
     def undo(self) -> None:
         """Put all tensors, gradients and attributes back."""
         for name, (data, grad) in self._tensors.items():
-            _put(self.tensors[name], data, grad)
+            self._put(self.tensors[name], data, grad)
         for (module, attribute), value in self._attributes.items():
             setattr(module, attribute, value)
         self._tensors, self._attributes = {}, {}
+
+    def _put(self, tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
+        tensor.grad = None
+        if data.shape != tensor.shape and tensor.requires_grad and not self._trial:
+            # A graph of an earlier step may keep the accumulator of gradients alive, which knows the old shape;
+            # autograd makes a new one where the type changes.
+            tensor.data = torch.empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
+        tensor.data = data
+        tensor.grad = grad
 
 
 def widths(module: nn.Module) -> Mapping[str, int]:
@@ -138,13 +150,3 @@ def _gone(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int
             for axis in group.axes:
                 gone.setdefault(axis.name, {}).setdefault(axis.dim, []).append(axis.index[~keep.cpu()].flatten())
     return {name: {dim: torch.cat(found) for dim, found in dims.items()} for name, dims in gone.items()}
-
-
-def _put(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
-    tensor.grad = None
-    if data.shape != tensor.shape and tensor.requires_grad:
-        # A graph of an earlier step may keep the accumulator of gradients alive, which knows the old shape; autograd
-        # makes a new one where the type changes.
-        tensor.data = torch.empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
-    tensor.data = data
-    tensor.grad = grad

@@ -32,6 +32,7 @@ from lightning_dynprune.deploy.compact_contents import (
     refuse_wrong_lengths,
     to_metadata,
 )
+from lightning_dynprune.deploy.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
 # An integer as wide as an entry tells +0.0 from -0.0, and is there for every dtype.
@@ -84,7 +85,7 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
         )
         stored |= {f"{part}:{name}": data for part, (data, _) in parts.items()}
     path = Path(path)
-    write_atomically(path, lambda scratch: save_file(_apart(stored), scratch, to_metadata(contents)))
+    write_atomically(path, lambda scratch: write_tensors(_apart(stored), scratch, to_metadata(contents)))
     return path.stat().st_size
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_dynprune.atomic import write_atomically
@@ -22,6 +21,7 @@ from lightning_dynprune.deploy.saved_contents import (
     tensors_of,
     to_metadata,
 )
+from lightning_dynprune.deploy.tensor_file import write_tensors
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -45,7 +45,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         if storage in seen or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size():
             tensors[name] = tensor.clone()
         seen.add(storage)
-    write_atomically(Path(path), lambda scratch: save_file(tensors, scratch, to_metadata(model)))
+    write_atomically(Path(path), lambda scratch: write_tensors(tensors, scratch, to_metadata(model)))
 
 
 def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Module:

@@ -52,7 +52,7 @@ def draw_journal(journal: Journal) -> Figure:
     below.set_xlabel("optimizer steps")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     kept = 1 - journal.masks.sparsity
-    count = len(journal.updates)
+    count = journal.totals["updates"]
     figure.suptitle(f"{count} update{'' if count == 1 else 's'} · {kept:.2%} of connections kept", fontsize=12)
     if lines:
         # The super-label is the one text below the axes that the layout makes room for.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_dynprune.checks import check_real
+from lightning_dynprune.atomic import write_atomically
+from lightning_dynprune.checks import check_count, check_real
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.state import read_state, write_state
 from lightning_dynprune.journal.table import summary_table
-from lightning_dynprune.journal.update import Update
+from lightning_dynprune.journal.update import Gone, Update
 from lightning_dynprune.masks import MaskSet, unpack_bits
 
 if TYPE_CHECKING:
@@ -31,13 +33,15 @@ class Journal:
         remember_values: keep the value of every dropped connection too.
         cap: most bits a connection, over all targets, that the recorded positions may take; the oldest are let go
             first, with their values, while their figures stay. None = no cap.
+        longest: updates that are recorded, at most; the oldest are let go first, figures and all, and counted on in
+            :attr:`totals`. None = no end.
 
     Raises:
         TypeError: a setting of the wrong kind.
-        ValueError: ``cap`` is negative.
+        ValueError: ``cap`` is negative, or ``longest`` below 1.
 
     Attributes:
-        updates: the figures of every update, oldest first.
+        updates: the figures of every update that is recorded, oldest first.
         notes: decisions in words, each with the step it was taken at.
 
     Example:
@@ -54,27 +58,45 @@ class Journal:
         ([True, True, True], [True, False, True])
     """
 
-    def __init__(self, masks: MaskSet, remember_values: bool = False, cap: float | None = 8.0) -> None:
+    def __init__(
+        self,
+        masks: MaskSet,
+        remember_values: bool = False,
+        cap: float | None = 8.0,
+        longest: int | None = 1000,
+    ) -> None:
         if not isinstance(remember_values, bool):
             raise TypeError(f"remember_values={remember_values!r} is not accepted; give True or False")
         self.masks = masks
         self.remember_values = remember_values
         self.cap = None if cap is None else check_real("cap", cap, low=0)
+        self.longest = None if longest is None else check_count("longest", longest)
         self.updates: list[Update] = []
         self.notes: list[tuple[int, str]] = []
         # Of the last updates, as many as the cap leaves room for.
         self._deltas: list[tuple[Delta, ...]] = []
+        self._bytes = 0
+        self._gone = Gone()
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """All ``updates`` made so far, and the connections they ``dropped`` and ``grown``; what was let go counts."""
+        return {
+            "updates": self._gone.updates + len(self.updates),
+            "dropped": self._gone.dropped + sum(sum(update.dropped.values()) for update in self.updates),
+            "grown": self._gone.grown + sum(sum(update.grown.values()) for update in self.updates),
+        }
 
     @property
     def bits(self) -> float:
         """Bits a connection, over all targets, that the recorded positions take."""
-        return 8 * sum(map(_size, self._deltas)) / max(self.masks.total, 1)
+        return 8 * self._bytes / max(self.masks.total, 1)
 
     @property
     def reach(self) -> int:
         """The earliest step whose masks can be given; 0 = all of them."""
         gone = len(self.updates) - len(self._deltas)
-        return self.updates[gone - 1].step if gone else 0
+        return self.updates[gone - 1].step if gone else self._gone.step
 
     @property
     def returned_share(self) -> float | None:
@@ -101,23 +123,28 @@ class Journal:
         """
         return Delta.between(before, after, weight if self.remember_values else None)
 
-    def add(self, update: Update, deltas: Sequence[Delta]) -> None:
+    def add(self, update: Update, deltas: Sequence[Delta] | None) -> None:
         """Record an update that was made.
 
         Args:
             update: its figures.
-            deltas: what it flipped, one a target, in the order of the targets.
+            deltas: what it flipped, one a target, in the order of the targets; None where that is not known here, and
+                earlier positions are let go of, as they cannot be walked back to.
 
         Raises:
             ValueError: the deltas are of other targets, or the update is older than the last one recorded.
         """
         sizes = [target.numel for target in self.masks.targets]
-        if [delta.numel for delta in deltas] != sizes:
+        if deltas is not None and [delta.numel for delta in deltas] != sizes:
             raise ValueError(f"deltas of {[d.numel for d in deltas]} connections do not fit targets of {sizes}")
         if self.updates and update.step < self.updates[-1].step:
             raise ValueError(f"an update at step {update.step} cannot follow one at step {self.updates[-1].step}")
         self.updates.append(update)
-        self._deltas.append(tuple(deltas))
+        if deltas is None:
+            self._clear()
+        else:
+            self._deltas.append(tuple(deltas))
+            self._bytes += _size(deltas)
         self._let_go()
 
     def note(self, step: int, text: str) -> None:
@@ -136,7 +163,7 @@ class Journal:
             step: optimizer steps done.
             why: goes into the notes, once.
         """
-        self._deltas.clear()
+        self._clear()
         if why not in (text for _, text in self.notes):
             self.note(step, why)
 
@@ -185,19 +212,20 @@ class Journal:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole record as tensors and plain values; the tensors are copies."""
-        return write_state(self.masks.targets, self.updates, self.notes, self._deltas)
+        return write_state(self.masks.targets, self._gone, self.updates, self.notes, self._deltas)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a :meth:`state_dict`; everything is checked before anything is changed.
 
-        The settings stay this journal's own: positions past its cap are let go, and values too where it does not
-        remember them.
+        The settings stay this journal's own: updates and positions past its bounds are let go, and values too where it
+        does not remember them.
 
         Raises:
             ValueError: the state is of another version or of other targets, or damaged.
         """
-        updates, notes, deltas = read_state(state, self.masks.targets, self.remember_values)
-        self.updates, self.notes, self._deltas = updates, notes, deltas
+        read = read_state(state, self.masks.targets, self.remember_values)
+        self._gone, self.updates, self.notes, self._deltas = read
+        self._bytes = sum(map(_size, self._deltas))
         self._let_go()
 
     def summary(self) -> str:
@@ -217,19 +245,29 @@ class Journal:
 
         figure = draw_journal(self)
         if path is not None:
-            figure.savefig(path, dpi=150, facecolor="white")
+            write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
         return figure
 
     def _let_go(self) -> None:
-        """Let go of the oldest positions past the cap."""
-        if self.cap is None:
-            return
-        bits, room = [8 * _size(deltas) for deltas in self._deltas], self.cap * self.masks.total
-        taken, gone = sum(bits), 0
-        while taken > room:
-            taken -= bits[gone]
+        """Let go of the oldest positions past the cap, and of the oldest updates past the longest record."""
+        room = math.inf if self.cap is None else self.cap * self.masks.total
+        gone = 0
+        while 8 * self._bytes > room:
+            self._bytes -= _size(self._deltas[gone])
             gone += 1
         del self._deltas[:gone]
+        if self.longest is None or len(self.updates) <= self.longest:
+            return
+        for update in self.updates[: -self.longest]:
+            self._gone = self._gone.and_then(update)
+        del self.updates[: -self.longest]
+        for deltas in self._deltas[: -self.longest]:
+            self._bytes -= _size(deltas)
+        del self._deltas[: -self.longest]
+
+    def _clear(self) -> None:
+        self._deltas.clear()
+        self._bytes = 0
 
     def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
         """Return the deltas recorded after a step."""
@@ -237,8 +275,9 @@ class Journal:
             raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
         if step < self.reach:
             raise ValueError(
-                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, or slimming, let "
-                f"go of all positions before step {self.reach}; give step={self.reach} or later, or raise cap"
+                f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, longest="
+                f"{self.longest} updates, slimming, or targets held in parts, let go of all positions before step "
+                f"{self.reach}; give step={self.reach} or later, or raise cap or longest"
             )
         later = sum(update.step > step for update in self.updates)
         return self._deltas[len(self._deltas) - later :]

@@ -39,7 +39,9 @@ def summary_table(journal: Journal) -> str:
         (target.name, f"{kept / max(target.numel, 1):.2%}", f"{kept:,} of {target.numel:,} kept")
         for target, kept in zip(masks.targets, masks.kept, strict=True)
     ]
-    lines = [f"{len(updates)} update{'' if len(updates) == 1 else 's'}{few}"]
+    count = journal.totals["updates"]
+    last = f", the last {len(updates)} recorded" if len(updates) < count else ""
+    lines = [f"{count} update{'' if count == 1 else 's'}{last}{few}"]
     if rows:
         lines += ["", *_aligned([_HEADER, *rows], ">>>>>>")]
     lines += ["", *_aligned([("target", "density", ""), *densities], "<>>"), "", _returned(journal)]

@@ -33,6 +33,40 @@ class Update:
     cuts: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """What the updates came to that are no longer recorded.
+
+    Attributes:
+        updates: how many they were.
+        dropped: connections they pruned.
+        grown: connections they returned.
+        step: of the last of them.
+    """
+
+    updates: int = 0
+    dropped: int = 0
+    grown: int = 0
+    step: int = 0
+
+    def and_then(self, update: Update) -> Gone:
+        """Return the same with one more update."""
+        dropped, grown = sum(update.dropped.values()), sum(update.grown.values())
+        return Gone(self.updates + 1, self.dropped + dropped, self.grown + grown, update.step)
+
+
+def read_gone(entry: Any) -> Gone:
+    """Return what ``dataclasses.asdict`` made ``entry`` of, every figure checked.
+
+    Raises:
+        ValueError: a figure is missing or no whole number of at least 0.
+    """
+    fields = {f.name for f in dataclasses.fields(Gone)}
+    if not isinstance(entry, Mapping) or set(entry) != fields or not all(map(_is_count, entry.values())):
+        raise ValueError(f"journal: 'gone' does not count {sorted(fields)}; the file is damaged")
+    return Gone(**entry)
+
+
 def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
     """Return the update that ``dataclasses.asdict`` made ``entry`` of, every figure checked.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -39,11 +40,13 @@ class Horizon:
         steps: optimizer steps of the whole training.
         steps_per_epoch: optimizer steps of one epoch.
         epochs: epochs of the whole training; counted from the other two where it is not given.
+        rehearsal: this is a short trial of a longer training, whose schedules end later.
     """
 
     steps: int | None = None
     steps_per_epoch: int | None = None
     epochs: int | None = None
+    rehearsal: bool = False
 
     def length(self, unit: str) -> int | None:
         """Return how long training is in "steps" or "epochs"; None where that is not known."""
@@ -136,6 +139,13 @@ class Schedule(ABC):
                 "give an end at or after the beginning"
             )
         last = horizon.length(unit)
+        if last is not None and end > last and horizon.rehearsal:
+            warnings.warn(
+                f"schedule: end={self.end!r} lies after this trial, which ends at {last} {unit}; it is drawn together "
+                "into one update at its end",
+                stacklevel=2,
+            )
+            begin = end = last
         if last is not None and end > last:
             raise ValueError(
                 f"schedule: end={self.end!r} ({end} {unit}) lies after training, which ends at {last} {unit}; "

@@ -24,6 +24,7 @@ class Strategy(ABC):
         elementwise: a connection's score depends on nothing but that connection, so a target may be scored in pieces.
         needs_gradients: ``score`` or ``grow`` reads ``target.grad``.
         needs_activations: ``attend`` is called with the inputs of the targets' modules.
+        sums: names in the state of what ``attend`` adds up, so that several processes can add up theirs.
         accumulates: ``observe`` is called before each optimizer step.
         latent: the values behind the mask keep training, and all of them are scored; without it pruned connections are
             zero in the parameter and only living ones are scored.
@@ -44,6 +45,7 @@ class Strategy(ABC):
     elementwise: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = False
+    sums: ClassVar[tuple[str, ...]] = ()
     accumulates: ClassVar[bool] = False
     latent: ClassVar[bool] = False
     threshold: ClassVar[str | Mapping[str, Any]] = "topk"

@@ -50,7 +50,7 @@ class Movement(Strategy):
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``movement``: float32 zeros."""
-        zeros = torch.zeros(target.parameter.shape, dtype=torch.float32, device=target.parameter.device)
+        zeros = torch.zeros(target.values.shape, dtype=torch.float32, device=target.values.device)
         return {"movement": zeros}
 
     def observe(self, target: TargetView) -> None:

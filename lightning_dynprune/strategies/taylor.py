@@ -46,7 +46,7 @@ class Taylor(Strategy):
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``sensitivity``: float32 zeros."""
-        zeros = torch.zeros(target.parameter.shape, dtype=torch.float32, device=target.parameter.device)
+        zeros = torch.zeros(target.values.shape, dtype=torch.float32, device=target.values.device)
         return {"sensitivity": zeros}
 
     def observe(self, target: TargetView) -> None:

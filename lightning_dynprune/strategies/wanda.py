@@ -48,6 +48,7 @@ class Wanda(Strategy):
     per_row: bool = True
     elementwise: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = True
+    sums: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
 
     def __post_init__(self) -> None:
         check_flag("strategy wanda: per_row", self.per_row)

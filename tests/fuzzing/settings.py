@@ -112,6 +112,6 @@ PLACES: list[tuple[str, str | None]] = [
     *(("schedule", f"cubic.{name}") for name in ("final", "initial", "begin", "end", "every", "power")),
     *(("schedule", part) for part in ("one_shot.begin", "exponential.initial", "acdc.every", "linear.span")),
     *(("pattern", f"block.{name}") for name in ("rows", "columns", "pad")),
-    *(("pattern", part) for part in ("n_m.n", "n_m.m", "n_m.pad", "channel.round_to", "channel.relative")),
-    ("pattern", "head.heads"),
+    *(("pattern", f"n_m.{name}") for name in ("n", "m", "pad")),
+    *(("pattern", part) for part in ("channel.round_to", "channel.relative", "head.heads")),
 ]  # fmt: skip

@@ -195,3 +195,35 @@ def test_an_update_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="an update at step 29 cannot follow one at step 30"):
         journal.add(early, [fitting])
     assert len(journal.updates) == 4
+
+
+def test_the_longest_record_lets_go_of_whole_updates_and_goes_on_counting_them():
+    journal = Journal(mask_set(torch.ones(512)), cap=None, longest=3)
+    unbounded = Journal(mask_set(torch.ones(512)), cap=None, longest=None)
+    history = random_run(journal, list(range(1, 11)), 0.2)
+    random_run(unbounded, list(range(1, 11)), 0.2)
+    assert [update.step for update in journal.updates] == [8, 9, 10]
+    assert journal.totals == unbounded.totals
+    assert journal.totals["updates"] == len(unbounded.updates) == 10
+    assert journal.bits == pytest.approx(unbounded.bits * 0.3, rel=0.1)
+    assert journal.reach == 7
+    for step in (7, 8, 9, 10):
+        assert torch.equal(journal.mask_at(step)["a"], history[step][0])
+    with pytest.raises(
+        ValueError, match=r"step 6: .*longest=3 updates.* give step=7 or later, or raise cap or longest"
+    ):
+        journal.mask_at(6)
+    assert journal.summary().startswith("10 updates, the last 3 recorded")
+
+
+def test_a_journal_of_updates_that_flip_nothing_does_not_grow():
+    journal = Journal(mask_set(torch.ones(64)), longest=5)
+    for step in range(1, 50):
+        update_to(journal, step, [mask.clone() for mask in journal.masks.tensors])
+    assert len(journal._deltas) == len(journal.updates) == 5
+
+
+@pytest.mark.parametrize(("longest", "error"), [(0, ValueError), (2.5, TypeError)])
+def test_what_is_no_number_of_updates_is_refused(longest, error):
+    with pytest.raises(error, match=f"longest={longest}"):
+        Journal(mask_set(torch.ones(4)), longest=longest)

@@ -127,7 +127,8 @@ def expanded(_):
 
 
 DAMAGES = {
-    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 1"),
+    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 2"),
+    "a count that is none": (at("gone", "updates", value=-1), "'gone' does not count"),
     "a key missing": (lambda state: state.pop("recorded"), "'recorded' is missing"),
     "another size": (at("targets", "b", value=78), "b differs .78 connections there, 77 here"),
     "another target": (at("targets", "c", value=5), "c differs .5 connections there, None here"),
@@ -179,3 +180,14 @@ def test_a_damaged_record_is_refused_and_nothing_changes(damage):
 def test_what_is_no_state_is_refused():
     with pytest.raises(ValueError, match="a list is no record of updates"):
         recorded().load_state_dict([])
+
+
+def test_what_was_let_go_is_counted_on_after_a_resume():
+    straight, resumed = recorded(longest=2), loaded(recorded(longest=2), longest=2)
+    assert resumed.totals == straight.totals
+    assert resumed.totals["updates"] == 4
+    assert resumed.reach == straight.reach == 4
+    for journal in (straight, resumed):
+        random_run(journal, [8, 9], 0.05, seed=1)
+    assert resumed.totals == straight.totals
+    assert loaded(recorded(), longest=1).totals == recorded().totals

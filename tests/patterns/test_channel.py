@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune import Pruner
+from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.coupling import CouplingError
 from lightning_dynprune.group_revision import fewest
 
@@ -249,7 +250,7 @@ def test_a_state_of_other_groups_is_refused_and_nothing_changes():
     pruner.tick()
     before = copy.deepcopy(net.state_dict())
     kept = list(pruner.masks.kept)
-    state["units"] = {"0.bias": torch.zeros(5)}
+    state = sealed({**state, "units": {"0.bias": torch.zeros(5)}})
     with pytest.raises(ValueError, match=r"groups of pattern channel are not this model's: they differ at 0\.bias"):
         pruner.load_state_dict(state)
     assert pruner.masks.kept == kept

@@ -1,0 +1,175 @@
+"""DDP: every process holds every target whole, and all masks are one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_dynprune.ranks import RankError, Ranks, checksum
+from tests.conformance import parts
+from tests.processes.group import together
+from tests.processes.training import adam, agreement, alone, ended, network, pruner, share, train
+
+# Scores of these are of positions alone, so reduction order cannot change a mask.
+DATA_INDEPENDENT = ("random", "static")
+PATTERNS: dict[str, Any] = {
+    "n_m": {"pattern": {"name": "n_m", "n": 2, "m": 4}, "targets": ["0.weight", "2.weight"]},
+    "block": {"pattern": {"name": "block", "rows": 4, "columns": 1, "pad": True}, "sparsity": 0.5},
+    "channel": {"pattern": "channel", "sparsity": 0.5, "example_input": torch.randn(2, 8)},
+    "reconstruct": {"reconstruct": True},
+}
+RUNS = {**{name: {"strategy": settings} for name, settings in parts.STRATEGIES.items()}, **PATTERNS}
+
+
+def _one(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train one network in this process of a group, wrapped in DDP."""
+    net = network()
+    wrapped = DistributedDataParallel(net)
+    optimizer = adam(net)
+    ours = pruner(net, optimizer, **settings)
+    seen: list[int] = []
+    record = ours._record
+
+    def recorded(*args: Any) -> Any:
+        seen.extend(checksum(mask) for mask in ours.masks.tensors)
+        return record(*args)
+
+    ours._record = recorded  # type: ignore[method-assign]
+    train(wrapped, ours, optimizer, share())
+    return {**ended(ours), "checksums": seen}
+
+
+def _all(rank: int) -> dict[str, Any]:
+    return {name: _one(settings) for name, settings in RUNS.items()}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.filterwarnings("ignore:.*is down to min_kept")
+def test_masks_are_one_at_every_update_and_those_of_one_process_on_the_global_batch(size, tmp_path):
+    results = together(size, _all, tmp_path)
+    for name, settings in RUNS.items():
+        first = results[0][name]
+        assert first["checksums"], name
+        for other in results[1:]:
+            assert other[name]["checksums"] == first["checksums"], name
+            assert all(torch.equal(other[name]["weights"][k], w) for k, w in first["weights"].items()), name
+        single = alone(**settings)
+        assert first["updates"] == single["updates"], name
+        assert first["sparsity"] == single["sparsity"], name
+        same = agreement(first, single)
+        assert same == 1.0 if name in DATA_INDEPENDENT else same > 0.9, (name, same)
+
+
+def _with_a_seed_of_its_own(rank: int) -> str:
+    net = network()
+    optimizer = adam(net)
+    ours = pruner(net, optimizer, strategy="random", seed=rank)
+    with pytest.raises(RankError) as caught:
+        train(DistributedDataParallel(net), ours, optimizer, share())
+    return str(caught.value)
+
+
+def test_a_seed_that_depends_on_the_rank_is_caught_by_target_and_rank(tmp_path):
+    for message in together(2, _with_a_seed_of_its_own, tmp_path):
+        assert message.startswith("rank 1 has another mask of 0.weight than rank 0")
+        assert "a seed, a metric or weights that depend on the rank" in message
+
+
+def _with_a_weight_of_its_own(rank: int) -> str:
+    net = network()
+    if rank == 1:
+        net[2].weight.data[3, 5] = 9.0
+    ours = pruner(net, adam(net), strategy="magnitude")
+    with pytest.raises(RankError) as caught:
+        ours.update(0.5)
+    return str(caught.value)
+
+
+def test_weights_that_have_drifted_apart_are_caught_where_they_change_a_mask(tmp_path):
+    assert "rank 1 has another mask of" in together(2, _with_a_weight_of_its_own, tmp_path)[0]
+
+
+def _with_nan(rank: int) -> tuple[str, str, int]:
+    net = network()
+    if rank == 1:
+        net[2].weight.data[0, 0] = float("nan")
+    ours = pruner(net, adam(net), strategy="magnitude")
+    with pytest.raises(RuntimeError) as caught:
+        ours.update(0.5)
+    return type(caught.value).__name__, str(caught.value), sum(ours.masks.kept) - ours.masks.total
+
+
+def test_what_stops_one_process_stops_all_and_nothing_has_changed(tmp_path):
+    other, faulty = together(2, _with_nan, tmp_path)
+    assert faulty[0] == "NonFiniteError"
+    assert faulty[1].startswith("weights of 2.weight are not finite")
+    assert other[0] == "RankError"
+    assert other[1].startswith("rank 1 failed: NonFiniteError: weights of 2.weight")
+    assert other[2] == faulty[2] == 0
+
+
+def _where_one_has_seen_no_inputs(rank: int, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+    net = network()
+    ours = pruner(net, adam(net), **settings)
+    inputs = torch.randn(12, 8, generator=torch.Generator().manual_seed(3))
+    ours.calibrate([inputs] if rank == 0 else [])
+    ours.update(0.5)
+    return {target.name: target.values for target in ours.targets}
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "wanda"}, {"strategy": "magnitude", "reconstruct": True}])
+def test_inputs_that_one_process_saw_count_for_all(settings, tmp_path):
+    first, second = together(2, _where_one_has_seen_no_inputs, tmp_path, settings)
+    net = network()
+    ours = pruner(net, adam(net), **settings)
+    ours.calibrate([torch.randn(12, 8, generator=torch.Generator().manual_seed(3))])
+    ours.update(0.5)
+    for target in ours.targets:
+        assert torch.equal(first[target.name], target.values)
+        assert torch.equal(second[target.name], target.values)
+
+
+def _each_on_its_own(rank: int) -> int:
+    groups = [dist.new_group([member]) for member in range(2)]
+    net = nn.Linear(8, 8)
+    ours = pruner(net, adam(net), strategy="random", seed=rank, process_group=groups[rank])
+    ours.update(0.5)
+    return checksum(ours.masks.tensors[0])
+
+
+def test_a_group_of_one_prunes_on_its_own(tmp_path):
+    first, second = together(2, _each_on_its_own, tmp_path)
+    assert first != second
+
+
+def _messages(rank: int) -> list[str]:
+    ranks, said = Ranks(), []
+    with pytest.raises(RankError) as caught:
+        ranks.agree(["a", "b"], [5, rank // 2])
+    said.append(str(caught.value))
+    # Parts that differ are not compared.
+    ranks.agree(["a"], [rank], places=[rank])
+    return said
+
+
+def test_the_first_difference_is_named_with_its_rank(tmp_path):
+    assert "rank 2 has another b than rank 0" in together(3, _messages, tmp_path)[1][0]
+
+
+def test_a_checksum_heeds_every_entry_and_its_place():
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 7, 8, 9, 4096, 2**19 + 3):
+        mask = torch.rand(size, generator=generator) < 0.5
+        known = checksum(mask)
+        assert checksum(mask.clone()) == known
+        for place in torch.randint(size, (20,), generator=generator).tolist():
+            other = mask.clone()
+            other[place] ^= True
+            assert checksum(other) != known
+    assert checksum(torch.zeros(16, dtype=torch.bool)) != checksum(torch.zeros(24, dtype=torch.bool))
+    assert len({checksum(row) for row in torch.eye(4096, dtype=torch.bool)}) == 4096
