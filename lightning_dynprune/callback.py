@@ -249,8 +249,6 @@ class DynamicPruning(Callback):
             self._tick()
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
-        if pruner.takes_turns:
-            pruner.forget_gradients()
         if self._logged != pruner.updates:
             self._log(pl_module)
             self._logged = pruner.updates
