@@ -84,7 +84,7 @@ def change(state: dict[str, Any], where: int, what: int, how: int) -> None:
     value = holder[key]
     if how % 8 == 0 and isinstance(holder, dict):
         del holder[key]
-    elif how % 8 < 4 and isinstance(value, Tensor) and value.numel():
+    elif how % 8 < 4 and isinstance(value, Tensor) and 0 < value.numel() < 2**20:
         changed = value.clone()
         changed.view(-1)[what % value.numel()] = (-1, 255, 2**40, 0)[what % 4] if value.dtype == torch.int64 else what
         holder[key] = changed

@@ -8,16 +8,22 @@ from __future__ import annotations
 import copy
 import io
 import os
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune.coupling import CouplingError
 from tests.fuzzing.settings import good, spoilt
+from tests.training import trainer
 
 EXAMPLES = int(os.environ.get("DYNPRUNE_FUZZ", "0"))
 TOTAL = 8
@@ -141,16 +147,64 @@ def check(kind: str, given: dict[str, Any]) -> str | None:
     return None
 
 
-@examples(60)
+@examples(100)
 @given(st.sampled_from(sorted(MODELS)), good)
 def test_settings_that_look_right_are_refused_in_words_or_keep_the_promises(kind, given):
     message = check(kind, given)
     assert message is None or any(word in message for word in WORDS), message
 
 
-@examples(250)
+@examples(500)
 @given(spoilt())
 def test_a_setting_of_any_value_is_refused_by_its_name_or_keeps_the_promises(drawn):
     given, name = drawn
     message = check("mlp", given)
     assert message is None or name in message, f"{name} is not named: {message}"
+
+
+class Module(L.LightningModule):
+    """Trains a network on noise, and counts the batches."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        build, shape = MODELS[kind]
+        torch.manual_seed(0)
+        self.network, self.batches = build(), 0
+        self.data = torch.randn(16, *shape[1:])
+
+    def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+        self.batches += 1
+        return self.network(batch).square().mean()
+
+    def train_dataloader(self) -> DataLoader[torch.Tensor]:
+        return DataLoader(self.data, batch_size=4)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+@examples(25)
+@given(st.sampled_from(sorted(MODELS)), good)
+def test_the_same_settings_in_a_trainer_are_refused_before_the_first_batch_or_keep_the_promises(kind, given):
+    # Globs of a module are behind the name that the LightningModule has for it.
+    given = {key: value for key, value in given.items() if key != "exclude" and not isinstance(value, list)}
+    module = Module(kind)
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        refusal, pruning = None, None
+        try:
+            pruning = DynamicPruning(**given)
+            trainer([pruning], Path(folder), max_epochs=2).fit(module)
+        except (TypeError, ValueError) as error:
+            refusal = error
+    if refusal is not None:
+        # Which units reach over several targets shows in the first batch.
+        assert not module.batches or isinstance(refusal, CouplingError)
+        return
+    assert pruning is not None
+    assert module.batches == TOTAL
+    for name, mask in pruning.masks.items():
+        assert not module.get_parameter(name).detach().view(torch.int32)[~mask].any(), name
+    pruner = pruning.pruner
+    assert pruner is not None
+    assert (pruner.sparsity - pruner.scheduled_sparsity) * pruner.masks.total <= pruner.unit * 9
