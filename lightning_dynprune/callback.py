@@ -311,8 +311,6 @@ class DynamicPruning(Callback):
             self._tick(trainer)
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
-        if pruner.takes_turns:
-            pruner.forget_gradients()
         self._mask_averages(trainer)
         if self._awaits_step:
             self._awaits_step = False

@@ -188,7 +188,7 @@ class Pruner:
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._masked_gradients = False
-        self._overflows: dict[int, Tensor | None] = {}
+        self._overflow: Tensor | None = None
         self._turns: set[int] = set()
         self._started = False
         self._at_floor: set[str] = set()
@@ -305,7 +305,7 @@ class Pruner:
 
         Where an update is due that reads the gradients of the step, and they overflowed in a fused optimizer, which
         skips the step by itself, or one of several optimizers has not stepped, the step is not counted: the update
-        waits for the next.
+        waits until each has.
 
         Returns:
             The update, or None where none was due.
@@ -396,12 +396,6 @@ class Pruner:
                 self.masks.mask(position, grad)
         if self.units is not None:
             self.units.mask_gradients()
-
-    def forget_gradients(self) -> None:
-        """Let go of the gradients that were kept for an update, so that one of another batch reads none of them."""
-        self._dense_gradients.clear()
-        self._turns.clear()
-        self._overflows.clear()
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -496,7 +490,8 @@ class Pruner:
         if self._rewind is not None:
             self._rewind.back(self.optimizers)
             self.apply()
-        self.forget_gradients()
+        self._dense_gradients.clear()
+        self._turns.clear()
         self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
@@ -608,6 +603,7 @@ class Pruner:
             "rewind": None if self._rewind is None else self._rewind.state_dict(),
             "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
+            "turns": self._turns_state(),
         }
         return checkpoint.sealed(state)
 
@@ -652,6 +648,7 @@ class Pruner:
         self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
         self._started = self.last_update is not None
         self._at_floor = set(state["at_floor"])
+        self._load_turns(state.get("turns"))
         if self.latent is not None:
             self.latent.apart()
         self._observation.resume()
@@ -667,7 +664,7 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        self._overflows[number] = getattr(optimizer, "found_inf", None)
+        self._overflow = getattr(optimizer, "found_inf", None)
         if self.takes_turns:
             self._take_turn(number)
         if not self._waits() and self.start() is not None:
@@ -683,7 +680,7 @@ class Pruner:
 
     def _take_turn(self, number: int) -> None:
         """Keep the gradients that one of several optimizers steps by, for an update that reads them."""
-        if not self.updates_next(ending_epoch=True):
+        if not self.updates_next(ending_epoch=True) or self._overflows():
             return
         self._turns.add(number)
         for position in self._trained_by[number] if not self._masked_gradients else ():
@@ -691,15 +688,32 @@ class Pruner:
             if grad is not None:
                 self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
 
+    def _turns_state(self) -> dict[str, Any] | None:
+        """Return the gradients that wait for the turns of other optimizers; None where there are none."""
+        if not self._turns:
+            return None
+        gradients = {self.targets[position].name: grad for position, grad in self._dense_gradients.items()}
+        return {"optimizers": sorted(self._turns), "gradients": gradients}
+
+    def _load_turns(self, state: Mapping[str, Any] | None) -> None:
+        self._turns = set(state["optimizers"]) if state else set()
+        self._dense_gradients = {
+            position: state["gradients"][target.name].to(target.parameter.device)
+            for position, target in enumerate(self.targets)
+            if state and target.name in state["gradients"]
+        }
+
     def _waits(self) -> bool:
-        """Return whether an update is due that has to wait for gradients; a host sync only where they may overflow."""
+        """Return whether an update is due that has to wait for gradients."""
         if not self._reads_last_gradients or not self.updates_next():
             return False
-        overflows = [overflow for overflow in self._overflows.values() if overflow is not None]
-        missing = self.takes_turns and any(
-            positions and number not in self._turns for number, positions in enumerate(self._trained_by)
-        )
-        return missing or any(bool(overflow) for overflow in overflows)
+        if not self.takes_turns:
+            return self._overflows()
+        return any(positions and number not in self._turns for number, positions in enumerate(self._trained_by))
+
+    def _overflows(self) -> bool:
+        """Return whether a fused optimizer skips this step, as its gradients overflowed; a host sync if it may."""
+        return self._overflow is not None and bool(self._overflow)
 
     def _after_step(self, optimizer: Optimizer) -> None:
         self._masked_gradients = False

@@ -75,10 +75,17 @@ def dynprune(*arguments: str, folder: Path, stop: tuple[str, str, int, str] | No
         return Done(int(forker.stdout.readline()), out.read(), err.read())
 
 
-def dynprune_afresh(*arguments: str, folder: Path, path: str = "") -> Done:
-    """Run the program in ``folder``, in a process of its own, with ``path`` among those that modules come from."""
+def dynprune_afresh(*arguments: str, folder: Path, path: str = "", program: Path | None = None) -> Done:
+    """Run the program in ``folder``, in a process of its own, with ``path`` among those that modules come from.
+
+    Args:
+        arguments: of the command line.
+        folder: to run in.
+        path: where modules come from, besides.
+        program: a script that runs it; by default the program itself.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_dynprune", *arguments],
+        [sys.executable, *(["-m", "lightning_dynprune"] if program is None else [str(program)]), *arguments],
         cwd=folder,
         env=environment(path),
         capture_output=True,

@@ -48,7 +48,7 @@ def norm(module: Any) -> float:
 
 
 class Clipped(Module):
-    """Notes the norm of what lives before the clipping, and of all after it."""
+    """Notes the norm of what trains before the clipping and after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +57,7 @@ class Clipped(Module):
     def noted(self, clip: Any) -> None:
         before = norm(self)
         clip()
-        every = torch.cat([p.grad.double().flatten() for p in self.parameters()])
-        self.norms.append((before, float(every.norm())))
+        self.norms.append((before, norm(self)))
 
     def clipped_to(self, most: float) -> None:
         """Assert that each norm was as large as it may be, and that some had to be clipped."""

@@ -110,6 +110,21 @@ def test_a_critic_that_steps_now_and_then_lets_an_update_that_reads_its_gradient
         assert pruning.pruner.clock.step == 24
 
 
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "rigl", "snip"])
+def test_optimizers_that_take_a_batch_each_wait_for_one_another_and_resume_in_between_to_the_bit(strategy, tmp_path):
+    class Alternating(Gan):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer, loss = ((self.optimizers()[0], self.fooled), (self.optimizers()[1], self.tells))[batch_idx % 2]
+            optimizer.zero_grad()
+            self.manual_backward(loss(batch[0]))
+            optimizer.step()
+
+    pruned = SNIP if strategy == "snip" else {"schedule": {"name": "cubic", "begin": 2, "end": 6, "every": 2}}
+    save_at = 1 if strategy == "snip" else 9
+    _, pruning, _ = holds(tmp_path, strategy, Alternating, save_at=save_at, settings=pruned)
+    assert pruning.pruner.updates == (1 if strategy == "snip" else 3)
+
+
 def test_each_of_several_optimizers_is_read_by_the_gradients_that_it_stepped_by():
     net = nn.ModuleList([nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)])
     net[0].weight.data, net[1].weight.data = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 1.0]])

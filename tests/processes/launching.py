@@ -35,7 +35,8 @@ def launch(case: str, folder: Path) -> tuple[int, str]:
         try:
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"{case} has not ended in {SECONDS} s:\n{log.read_text()[-4000:]}")
+            code = -1
+            output.write(f"{case} has not ended in {SECONDS} s")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -126,7 +126,7 @@ def _written(runtime: Format, program: Any, path: Path, model: nn.Module, cases:
     except ExportError as error:
         raise ExportError(f"format={runtime.name!r}: {error}") from error
     except Exception as error:
-        raise ExportError(f"format={runtime.name!r}: {doing} it failed: {in_short(error)}") from error
+        raise ExportError(f"format={runtime.name!r}: {doing} {path.name} failed: {in_short(error)}") from error
 
 
 @contextmanager

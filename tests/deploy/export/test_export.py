@@ -50,7 +50,7 @@ def path(tmp_path):
             r"outputs have the shapes \[\(1, 4\)\]; the model's have \[\(1, 5\)\]",
         ),
         (lambda outputs, x: [outputs[0] + (x.shape[0] == 3)], "differ from the model's by 1,"),
-        (lambda outputs, _: 1 / 0, "running it failed: ZeroDivisionError: division by zero"),
+        (lambda outputs, _: 1 / 0, r"running model\.pt2 failed: ZeroDivisionError: division by zero"),
     ],
 )
 def test_a_file_that_computes_something_else_is_refused_and_the_old_one_stays(path, bend, message):
