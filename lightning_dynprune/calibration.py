@@ -25,6 +25,9 @@ class Calibration:
         strategy: reads inputs where it declares ``needs_activations``.
         view: returns what a strategy sees of the target at a position.
         reconstruct: gather what :meth:`refit` needs.
+
+    Raises:
+        ValueError: inputs are needed, and a target's module is none whose inputs are known.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Calibration:
         self._view = view
         self._hessians = Hessians(masks.targets) if reconstruct else None
         self._inputs: Inputs | None = None
+        if self.is_needed:
+            Inputs(model, masks.targets, self._take)  # refuses targets whose inputs are not known, before any training
 
     @property
     def is_needed(self) -> bool:

@@ -23,9 +23,10 @@ from lightning_dynprune.checks import check_share
 from lightning_dynprune.clipping import Handle, before_clipping
 from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.homecoming import Letter, Told, address, is_away, send
 from lightning_dynprune.journal import Update
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
-from lightning_dynprune.neighbours import refuse_finetuning, refuse_neighbours
+from lightning_dynprune.neighbours import accumulation, refuse_finetuning, refuse_neighbours
 from lightning_dynprune.optimizer import trains
 from lightning_dynprune.parts import refuse_flat_parameters
 from lightning_dynprune.patterns import PATTERNS, Pattern
@@ -147,6 +148,7 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._loaded: dict[str, Any] | None = None
         self._clock: Optimizer | None = None
+        self._stepped = False  # the clock has, and its tick waits for the others to step in the same batch
         self._handles: list[Handle] = []
         self._stage: str | None = None
         self._max_epochs: int | None = None
@@ -158,6 +160,20 @@ class DynamicPruning(Callback):
         self._before: dict[nn.Parameter, int] = {}
         self._fitting: Handle | None = None
         self._logs = "dynprune/" if name is None else f"dynprune/{name}/"
+        self._told: Told | None = None
+        self._address = address(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._address = address(self, self._address)
+
+    def hear(self, told: Told) -> None:
+        """Take what workers of ``ddp_spawn`` or ``ddp_fork`` know at the end of a fit; their pruner ends with them."""
+        self.pruner, self._told = None, told
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: settings and masks, but no hold on a Trainer that is running."""
+        return {**vars(self), "_handles": [], "_fitting": None, "_clock": None}
 
     @property
     def state_key(self) -> str:
@@ -167,26 +183,28 @@ class DynamicPruning(Callback):
     @property
     def sparsity(self) -> float:
         """Share of connections pruned now, over the targets; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.sparsity
 
     @property
     def target_sparsity(self) -> float | None:
         """Share of connections to end at; None where the targets' own sparsities decide and no model is known yet."""
-        if self.pruner is not None:
-            return self.pruner.target_sparsity
+        if known := self.pruner or self._told:
+            return known.target_sparsity
         schedule = self._settings["schedule"]
         return schedule.final if isinstance(schedule, Schedule) else self._settings["sparsity"]
 
     @property
     def scheduled_sparsity(self) -> float:
         """Share of connections that the schedule asked for at the last update; 0 before training."""
-        return 0.0 if self.pruner is None else self.pruner.scheduled_sparsity
+        known = self.pruner or self._told
+        return 0.0 if known is None else known.scheduled_sparsity
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
-            return {}
+            return {} if self._told is None else dict(self._told.masks)
         masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
         return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
 
@@ -194,13 +212,14 @@ class DynamicPruning(Callback):
     def connections(self) -> dict[str, int]:
         """Connections of every target, by name, those that were slimmed away among them."""
         if self.pruner is None:
-            return {}
+            return {} if self._told is None else dict(self._told.connections)
         return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.whole, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
-        return {} if self.pruner is None else self.pruner.layer_sparsity
+        known = self.pruner or self._told
+        return {} if known is None else known.layer_sparsity
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note how long to train; let the weights of a slimmed model be loaded into one that was not slimmed."""
@@ -241,7 +260,11 @@ class DynamicPruning(Callback):
             self._load(self._loaded)
             self._loaded = None
         elif earlier is not None:
-            _carry_over(earlier, pruner, going_on=trainer.global_step > 0)
+            if [id(t.parameter) for t in earlier.targets] == [id(t.parameter) for t in pruner.targets]:
+                _carry_over(earlier.state_dict(), earlier.sparsity, pruner, going_on=trainer.global_step > 0)
+        elif self._told is not None and self._told.state["shapes"] == pruner.state_dict()["shapes"]:
+            _carry_over(self._told.state, self._told.sparsity, pruner, going_on=False)
+        self._told = None
         self._stage = "fit"
         self._watch(trainer)
         self._logged = self._masked = -1
@@ -274,7 +297,9 @@ class DynamicPruning(Callback):
             pruner.attend()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Note that a step is to follow, which a gradient scaler may skip."""
+        """Leave the gradients of what is pruned out of a norm; note that a step follows, unless a scaler skips it."""
+        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
+            self._running().mask_gradients(trainer.is_last_batch)
         self._awaits_step = self._awaits_step or optimizer is self._clock
 
     def on_train_batch_end(
@@ -282,21 +307,28 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update on the event of an epoch's end, and log what the last update did."""
         pruner = self._running()
+        if self._stepped:
+            self._tick(trainer)
         if trainer.is_last_batch:
             self._slim(pruner.end_epoch())
+        if pruner.takes_turns:
+            pruner.forget_gradients()
         self._mask_averages(trainer)
         if self._awaits_step:
             self._awaits_step = False
             self._skipped += 1
-            pl_module.log(f"{self._logs}skipped_steps", float(self._skipped), on_step=True, on_epoch=False)
-        if self._logged != pruner.updates:
+            if not trainer.barebones:
+                pl_module.log(f"{self._logs}skipped_steps", float(self._skipped), on_step=True, on_epoch=False)
+        if self._logged != pruner.updates and not trainer.barebones:
             self._log(pl_module)
             self._logged = pruner.updates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
-        if not trainer.sanity_checking and self.pruner is not None:
-            pl_module.log(f"{self._logs}val_sparsity", self.pruner.sparsity, on_step=False, on_epoch=True)
+        if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
+            # The same in all processes; where Lightning is not told to take the mean, it warns that it may differ.
+            sparsity = self.pruner.sparsity
+            pl_module.log(f"{self._logs}val_sparsity", sparsity, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the guard judge what was validated."""
@@ -337,6 +369,8 @@ class DynamicPruning(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave nothing behind but zeros; the masks stay readable on this callback."""
         self._end()
+        if stage == "fit" and self.pruner is not None and is_away(trainer) and trainer.is_global_zero:
+            send(trainer, Letter(self._address, self.state_dict(), self.pruner.target_sparsity))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind but zeros."""
@@ -346,7 +380,7 @@ class DynamicPruning(Callback):
         """Return what a checkpoint keeps of the run: tensors and plain values."""
         # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
         if self.pruner is None or self._stage == "starting":
-            return self._loaded or {}
+            return self._loaded or ({} if self._told is None else self._told.state)
         state = {**self.pruner.state_dict(), "skipped": self._skipped}
         return sealed(state if self.guard is None else {**state, "guard": self.guard.state_dict()})
 
@@ -361,10 +395,10 @@ class DynamicPruning(Callback):
             self._loaded = state_dict
 
     def _load(self, state: dict[str, Any]) -> None:
-        self._running().load_state_dict(state)
-        self._goes_on, self._skipped = True, state.get("skipped", 0)
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
+        self._running().load_state_dict(state)
+        self._goes_on, self._skipped = True, state.get("skipped", 0)
 
     def _refuse_checkpoint(self, trainer: Trainer) -> None:
         """Raise where the checkpoint that is gone on from cannot be, before any of it is trained on."""
@@ -401,27 +435,40 @@ class DynamicPruning(Callback):
                 "give targets that are trained"
             )
         self._let_go()
+        self._stepped = False
         self._clock = ours[0]
         self._handles = [optimizer.register_step_post_hook(partial(self._on_stepped, trainer)) for optimizer in ours]
 
         def clipping(optimizer: Optimizer) -> None:
-            """Leave the gradients of pruned connections out of the norm that they are clipped by."""
-            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it comes in Lightning's own
+            """Do the same where a module clips by itself, which by hand comes before any event."""
+            bare = getattr(optimizer, "optimizer", optimizer)  # by hand it is wrapped by Lightning
             if any(bare is one for one in ours):
                 pruner.mask_gradients(trainer.is_last_batch, bare)
 
-        self._handles.append(before_clipping(trainer.precision_plugin, clipping))
+        if not trainer.gradient_clip_val:
+            self._handles.append(before_clipping(trainer.precision_plugin, clipping))
 
     def _on_stepped(self, trainer: Trainer, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         pruner = self._running()
         self._awaits_step = self._awaits_step and optimizer is not self._clock
         # While a finder tries settings out, Lightning sets the callbacks aside: such steps are no training.
-        if optimizer is self._clock and any(callback is self for callback in _callbacks(trainer)):
-            self._slim(pruner.tick())
-            pruner.ignore()
-            self._mask_averages(trainer)
-        else:
+        if not any(callback is self for callback in _callbacks(trainer)):
             pruner.apply()
+            return
+        if optimizer is self._clock and self._stepped:
+            self._tick(trainer)
+        if optimizer is not self._clock or pruner.takes_turns:
+            self._stepped = self._stepped or optimizer is self._clock
+            pruner.apply()
+        else:
+            self._tick(trainer)
+
+    def _tick(self, trainer: Trainer) -> None:
+        pruner = self._running()
+        self._stepped = False
+        self._slim(pruner.tick())
+        pruner.ignore()
+        self._mask_averages(trainer)
 
     def _mask_averages(self, trainer: Trainer) -> None:
         """After an update, set what is pruned to zero in the averages that other callbacks keep."""
@@ -588,6 +635,12 @@ def _horizon(trainer: Trainer, max_epochs: int | None) -> tuple[int | None, int 
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
     epochs = max_epochs if max_epochs is not None and max_epochs >= 0 else None
+    if (accumulates := accumulation(_callbacks(trainer))) is not None and per_epoch is not None:
+        # Lightning counts as if all epochs accumulated as the first one does.
+        counts = [math.ceil(batches / accumulates(epoch)) for epoch in range(max(epochs or 1, 1))]
+        per_epoch = counts[0] if epochs is not None and len(set(counts)) == 1 else None
+        if epochs is not None:
+            steps = sum(counts) if trainer.max_steps < 0 else min(sum(counts), trainer.max_steps)
     # -1 stands for max_steps without a limit, which is all Lightning says of a loader without a length.
     known = math.isfinite(steps) and steps >= 0
     return (int(steps) if known else None), per_epoch, epochs
@@ -610,14 +663,10 @@ def _validations_left(trainer: Trainer) -> int | None:
     return max((min(ends) - done) // (trainer.check_val_every_n_epoch or 1), 0) if ends else None
 
 
-def _carry_over(earlier: Pruner, pruner: Pruner, going_on: bool) -> None:
+def _carry_over(state: dict[str, Any], sparsity: float, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
-    state = earlier.state_dict()
-    # Tensors are compared entry by entry, so it is their identity that tells another model.
-    if [id(t.parameter) for t in earlier.targets] != [id(t.parameter) for t in pruner.targets]:
-        return
     if not going_on:
         fresh = pruner.state_dict()
         state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state = sealed({**state, "carried": earlier.sparsity})
+        state = sealed({**state, "carried": sparsity})
     pruner.load_state_dict(state)

@@ -20,8 +20,8 @@ class Handle(Protocol):
 class Clipping:
     """Stands for the ``clip_gradients`` of a precision plugin, and calls what waits for it first.
 
-    All of Lightning's clipping comes by there: the Trainer's setting, a module's own ``configure_gradient_clipping``,
-    and ``self.clip_gradients`` in manual optimization, which comes before any hook of a callback.
+    All of Lightning's clipping comes by there, also ``self.clip_gradients`` in manual optimization, which comes before
+    any event that a callback is told of.
 
     Args:
         plugin: of a Trainer; its own method is back in place once nothing waits.

@@ -41,6 +41,26 @@ def floors(masks: MaskSet, pattern: Pattern, units: GroupMasks | None) -> list[F
     return found
 
 
+def refuse_out_of_reach(masks: MaskSet, pattern: Pattern, sparsity: float) -> None:
+    """Raise where what targets must keep leaves less to prune than is asked for.
+
+    Args:
+        masks: all kept, of targets that are pruned one by one.
+        pattern: their units.
+        sparsity: the share of all connections to end at.
+
+    Raises:
+        ValueError: naming ``min_kept``, and the share that would be within reach.
+    """
+    least = sum(floor.least for floor in floors(masks, pattern, None))
+    if masks.total - least + pattern.size < sparsity * masks.total:
+        largest = max(target.min_kept for target in masks.targets)
+        raise ValueError(
+            f"sparsity={sparsity!r} is not within reach: with min_kept={largest} (the largest of the targets') "
+            f"{1 - least / masks.total:.6g} at most is pruned here; lower one of them"
+        )
+
+
 def name_reached(before: Sequence[Floor], after: Sequence[Floor], named: set[str], stacklevel: int) -> None:
     """Say once, by name, who came down to what must stay.
 

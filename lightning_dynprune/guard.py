@@ -11,6 +11,7 @@ from lightning_dynprune.checks import check_count, check_real
 from lightning_dynprune.pruner import Pruner
 
 MODES = ("max", "min")
+STATES = ("watching", "recovering", "holding")
 
 
 @dataclass
@@ -120,7 +121,13 @@ class AccuracyGuard:
         return {"best": self._best, "good": list(self._good), "waited": self._waited, "state": self._state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Go on from a :meth:`state_dict`.
+
+        Raises:
+            ValueError: the state is damaged.
+        """
+        if not _is_state(state):
+            raise ValueError("checkpoint: the state of the guard is not what it writes; the file is damaged")
         self._best, self._good = state["best"], list(state["good"])
         self._waited, self._state = state["waited"], state["state"]
 
@@ -174,6 +181,20 @@ class AccuracyGuard:
 
     def _better(self, a: float, b: float) -> float:
         return max(a, b) if self.mode == "max" else min(a, b)
+
+
+def _is_state(state: Any) -> bool:
+    """Return whether a value is what ``state_dict`` of a guard returns."""
+    if not isinstance(state, Mapping) or set(state) != {"best", "good", "waited", "state"}:
+        return False
+    best, good, name = state["best"], state["good"], state["state"]
+    counts = [*good, state["waited"]] if isinstance(good, (list, tuple)) else [None]
+    return (
+        (best is None or isinstance(best, (int, float)))
+        and all(isinstance(count, int) and count >= 0 for count in counts)
+        and isinstance(name, str)
+        and name in STATES
+    )
 
 
 def _last_update(pruner: Pruner) -> int:

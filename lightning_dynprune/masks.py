@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -68,15 +70,20 @@ class MaskSet:
         """The processes that hold the targets in parts; None where every process holds them whole."""
         return self.ranks if any(target.shard is not None for target in self.targets) else None
 
-    def count(self, position: int, *flags: Tensor) -> list[int]:
-        """Return how many entries are True in bool tensors shaped like the mask here, over the whole target."""
-        return self._added(position, torch.stack([count_true(flag.reshape(-1)) for flag in flags]))
+    def count(self, flags: Iterable[Tensor]) -> list[int]:
+        """Return how many entries are True in bool tensors, one a target, each shaped like its mask here."""
+        counts = [count_true(flag.reshape(-1)).view(1) for flag in flags]
+        return [count for (count,) in self._added(range(len(self.targets)), counts)]
 
-    def _added(self, position: int, counts: Tensor) -> list[int]:
-        shard = self.targets[position].shard
-        if shard is not None:
-            counts = self.ranks.add(counts if shard.counts else torch.zeros_like(counts))
-        return [int(count) for count in counts.tolist()]
+    def _added(self, positions: Iterable[int], counts: Sequence[Tensor]) -> list[list[int]]:
+        """Return counts of what is here over the whole targets: one message and one host sync for all of them."""
+        here = torch.stack([count.to(self.ranks.device) for count in counts])
+        shards = [self.targets[position].shard for position in positions]
+        if all(shard is None for shard in shards):
+            return here.tolist()
+        speaks = torch.tensor([shard is not None and shard.counts for shard in shards], device=here.device)
+        summed = self.ranks.add(here * speaks.unsqueeze(1)).tolist()
+        return [own if shard is None else row for own, row, shard in zip(here.tolist(), summed, shards, strict=True)]
 
     def write(
         self, position: int, pieces: Iterable[Tensor], kept: int | None = None, growing: bool = False
@@ -92,6 +99,37 @@ class MaskSet:
         Returns:
             How many connections were dropped and how many grown.
         """
+        (changes,) = self.write_each([(position, pieces, kept)], growing)
+        return changes
+
+    def write_each(
+        self, writings: Iterable[tuple[int, Iterable[Tensor], int | None]], growing: bool = False
+    ) -> list[tuple[int, int]]:
+        """Replace the masks of several targets, as :meth:`write` does; the counts of all go in one message.
+
+        Args:
+            writings: position, pieces and how many will be True, of one target each; the next is asked for when the
+                last is written.
+            growing: what lives stays, and the pieces are added to it.
+
+        Returns:
+            How many connections of each were dropped and how many grown.
+        """
+        given: dict[int, int | None] = {}
+        counts = []
+        for position, pieces, kept in writings:
+            counts.append(self._write_here(position, pieces, kept is None, growing))
+            given[position] = kept
+        changes = []
+        for position, (stays, counted) in zip(given, self._added(given, counts), strict=True):
+            known = given[position]
+            kept = counted if known is None else known
+            changes.append((self.kept[position] - stays, kept - stays))
+            self.kept[position] = kept
+        return changes
+
+    def _write_here(self, position: int, pieces: Iterable[Tensor], counting: bool, growing: bool) -> Tensor:
+        """Write what is here of one mask; return how many entries stayed True, and how many are where that is asked."""
         mask = self.tensors[position]
         # A layout that is not row-major has no flat view to write into, so its pieces are put together first.
         flat = mask.view(-1) if mask.is_contiguous() else mask.reshape(-1)
@@ -103,17 +141,13 @@ class MaskSet:
             lived = old.view(torch.uint8).bitwise_and_(1).view(torch.bool)
             keep = keep | lived if growing else keep
             stayed += count_true(lived & keep)
-            if kept is None:
+            if counting:
                 counted += count_true(keep)
             old.copy_(keep)
             start += keep.numel()
         if not mask.is_contiguous():
             mask.copy_(flat.view(mask.shape))
-        stays, counts = self._added(position, torch.stack([stayed, counted]))
-        kept = counts if kept is None else kept
-        changes = self.kept[position] - stays, kept - stays
-        self.kept[position] = kept
-        return changes
+        return torch.stack([stayed, counted])
 
     def draft(self, position: int) -> Tensor | None:
         """Return the memory of a mask, a flat byte a connection, whose bit 1 an update may use until it writes.
@@ -170,7 +204,7 @@ class MaskSet:
 
     def pack(self) -> dict[str, Tensor]:
         """Return the whole masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
-        return {t.name: pack_bits(t.whole(mask)) for t, mask in zip(self.targets, self.tensors, strict=True)}
+        return {t.name: _packed(t, mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
 
     def unpacked(self, packed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the masks of :meth:`pack`, shaped like the masks here; none is taken over yet.
@@ -182,8 +216,8 @@ class MaskSet:
 
     def replace(self, masks: Sequence[Tensor]) -> None:
         """Take over masks from :meth:`unpacked`."""
-        for position, mask in enumerate(masks):
-            self.write(position, [mask.reshape(-1).to(self.tensors[position].device)])
+        flat = (mask.reshape(-1).to(own.device) for mask, own in zip(masks, self.tensors, strict=True))
+        self.write_each((position, [mask], None) for position, mask in enumerate(flat))
 
 
 def undrafted(mask: Tensor) -> Tensor:
@@ -216,13 +250,28 @@ def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """Return a bool tensor as bytes, eight entries each, the first in the lowest bit."""
+    """Return a bool tensor as bytes, eight entries each, the first in the lowest bit; on the CPU."""
+    return _bits(mask).cpu()
+
+
+def _packed(target: Target, mask: Tensor) -> Tensor:
+    """Return the whole mask of a target, of which a part is here, as bits."""
+    shard = target.shard
+    if shard is None or not shard.is_by_rows or math.prod(shard.shape[1:]) % 8:
+        return pack_bits(target.whole(mask))
+    # Rows end where bytes do, so that bits can be sent: an eighth of the message.
+    width = math.prod(shard.shape[1:]) // 8
+    rows = replace(shard, shape=(shard.shape[0], width))
+    return rows.whole(_bits(mask).view(-1, width)).reshape(-1).cpu()
+
+
+def _bits(mask: Tensor) -> Tensor:
     packed = []
     for piece in torch.split(mask.reshape(-1), PIECE):
         if piece.numel() % 8 or piece.storage_offset() % 8:
             piece = torch.nn.functional.pad(piece.view(torch.uint8), (0, -piece.numel() % 8))
         packed.append((piece.view(torch.int64) * _GATHER >> 56).to(torch.uint8))
-    return torch.cat(packed).cpu()
+    return torch.cat(packed)
 
 
 def unpack_bits(packed: Tensor, numel: int, name: str) -> Tensor:

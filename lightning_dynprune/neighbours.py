@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from torch import nn
 
@@ -39,16 +39,14 @@ def refuse_neighbours(callbacks: Sequence[Any], own: Any, targets: Iterable[tupl
     """Raise where another callback changes what pruning relies on.
 
     Args:
-        callbacks: of the Trainer, in order.
+        callbacks: of the Trainer.
         own: the one that prunes.
         targets: name and parameter of what it prunes.
 
     Raises:
-        ValueError: another one prunes the same parameters, averages what this one slims, or will change the length of
-            an epoch.
+        ValueError: another one prunes the same parameters, or averages what this one slims.
     """
     names = {parameter: name for name, parameter in targets}
-    behind = callbacks[[callback is own for callback in callbacks].index(True) :]
     for callback in callbacks:
         kind = type(callback).__name__
         if is_a(callback, "ModelPruning"):
@@ -63,8 +61,11 @@ def refuse_neighbours(callbacks: Sequence[Any], own: Any, targets: Iterable[tupl
                 f"slim={own.slim!r} does not go with {kind}, which averages tensors of one shape; leave slim out, and "
                 "make the averaged model smaller after training, by lightning_dynprune.deploy.slim"
             )
-        if is_a(callback, "BatchSizeFinder") and any(callback is other for other in behind):
-            raise ValueError(
-                f"{kind} changes how many steps an epoch has, after the schedule has been counted in them; give it "
-                "before DynamicPruning in the Trainer's callbacks"
-            )
+
+
+def accumulation(callbacks: Iterable[Any]) -> Callable[[int], int] | None:
+    """Return what says over how many batches an epoch accumulates, where a callback changes that between epochs."""
+    for callback in callbacks:
+        if is_a(callback, "GradientAccumulationScheduler"):
+            return cast("Callable[[int], int]", callback.get_accumulate_grad_batches)
+    return None

@@ -52,10 +52,10 @@ def refuse(name: str, parameter: nn.Parameter, owners: Iterable[tuple[nn.Module,
             "initialise them), or exclude it from targets"
         )
     if parameter.dtype not in DTYPES or parameter.layout != torch.strided:
+        accepted = ", ".join(map(str, DTYPES))
         raise ValueError(
-            f"{name} is of {parameter.dtype}, {parameter.layout}, which has no connections to set to zero one by one; "
-            f"{', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)} and torch.strided are accepted. "
-            "Exclude it from targets"
+            f"{name} is of {parameter.dtype}, {parameter.layout}, and connections are entries of {accepted}, "
+            f"{torch.strided}; exclude it from targets"
         )
     for module, local in owners:
         if isinstance(module, ParametrizationList):

@@ -15,7 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from lightning_dynprune import checkpoint
 from lightning_dynprune.calibration import Calibration
 from lightning_dynprune.checks import check_flag, check_share, check_whole
-from lightning_dynprune.floors import floors, name_reached
+from lightning_dynprune.floors import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
@@ -91,6 +91,8 @@ class Pruner:
         carried: what an earlier training had pruned; the schedule is followed from there on.
         last_update: the last update, or None before the first.
         journal: the record of all updates; None where it is off.
+        takes_turns: whether an update reads the gradients of the last step of each of several optimizers; in a plain
+            loop it follows the first :meth:`tick` by which all have stepped.
         units: the units that reach over several targets; None where the pattern has none, or before :meth:`couple`.
 
     Example:
@@ -166,6 +168,8 @@ class Pruner:
         for target, counts in zip(self.targets, speaks, strict=True):
             target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
         self.masks = MaskSet(self.targets, self.ranks)
+        if self.threshold.exact and not self.pattern.coupled:
+            refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
         self.journal = _journal(self.masks, journal)
         remembers = self.journal is not None and self.journal.remember_values
         refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
@@ -184,18 +188,21 @@ class Pruner:
         self._rewind = None if rewind is None else self._new_rewind(rewind)
         self._dense_gradients: dict[int, Tensor] = {}
         self._masked_gradients = False
-        self._overflow: Tensor | None = None
+        self._overflows: dict[int, Tensor | None] = {}
+        self._turns: set[int] = set()
         self._started = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
+        # By hand each steps with gradients of its own, which the next one's backward pass may add to or zero.
+        self.takes_turns = self._reads_last_gradients and len(watched) > 1
         curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
         if curved and self.strategy.latent:
             raise ValueError(
-                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by the "
-                "curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a strategy "
-                "with hard masks"
+                f"strategy={type(self.strategy).__name__} keeps latent weights, which LBFGS cannot train: it goes by "
+                "the curvature between gradients taken at w * m, and moves w by it; give another optimizer, or a "
+                "strategy with hard masks"
             )
         self._stepping = None
         if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
@@ -296,8 +303,9 @@ class Pruner:
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
 
-        A fused optimizer skips a step whose gradients overflowed by itself. Where an update is due that would read
-        them, the step is not counted, and the update follows the next.
+        Where an update is due that reads the gradients of the step, and they overflowed in a fused optimizer, which
+        skips the step by itself, or one of several optimizers has not stepped, the step is not counted: the update
+        waits for the next.
 
         Returns:
             The update, or None where none was due.
@@ -307,9 +315,11 @@ class Pruner:
         """
         if not self.optimizers:
             self.start()
-        if self._skips_update():
+        if self._waits():
             self.apply()
             return None
+        if self.takes_turns:
+            self.start()
         self.clock.step += 1
         self.lag.step += self.paused
         if self._rewind is not None:
@@ -362,8 +372,8 @@ class Pruner:
         """Set the gradients of pruned connections to zero, so that a norm taken of them is that of what trains.
 
         For loops that clip by norm: call it after the backward pass and before ``clip_grad_norm_``; the callback does
-        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent weights all train, so
-        theirs are left.
+        so by itself where Lightning clips. An update that follows the step still reads the dense gradients. Latent
+        weights all train, so theirs are left.
 
         Args:
             ending_epoch: the running step is the last of its epoch.
@@ -386,6 +396,12 @@ class Pruner:
                 self.masks.mask(position, grad)
         if self.units is not None:
             self.units.mask_gradients()
+
+    def forget_gradients(self) -> None:
+        """Let go of the gradients that were kept for an update, so that one of another batch reads none of them."""
+        self._dense_gradients.clear()
+        self._turns.clear()
+        self._overflows.clear()
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -480,7 +496,7 @@ class Pruner:
         if self._rewind is not None:
             self._rewind.back(self.optimizers)
             self.apply()
-        self._dense_gradients.clear()
+        self.forget_gradients()
         self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
@@ -602,14 +618,17 @@ class Pruner:
             ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
-        checkpoint.refuse_damage(state)
+        checkpoint.refuse_damaged(state)
+        checkpoint.refuse_other_checksum(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
-        kept = {t.name: {k: self._whole_shape(t, v) for k, v in t.state.items()} for t in self.targets}
+        kept = {t.name: {k: self._whole_like(t, v) for k, v in t.state.items()} for t in self.targets}
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
-        memory = {t.name: {key: value.shape for key, value in t.memory.items()} for t in self.targets}
+        memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
         masks = self.masks.unpacked(state["masks"])
+        if self.latent is not None:
+            checkpoint.refuse_overlap(self.targets, masks, state["state"])
         if self.units is not None and state["units"] is not None:
             self.units.refuse_others(state["units"])
         if self._rewind is not None and state["rewind"] is not None:
@@ -648,17 +667,39 @@ class Pruner:
         number = self.optimizers.index(optimizer)
         self._join(self._trained_by[number])
         self._observation.before_step(number)
-        self._overflow = getattr(optimizer, "found_inf", None)
-        if not self._skips_update() and self.start() is not None:
+        self._overflows[number] = getattr(optimizer, "found_inf", None)
+        if self.takes_turns:
+            self._take_turn(number)
+        if not self._waits() and self.start() is not None:
             self._join(self._trained_by[number])
         # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
         if isinstance(optimizer, LBFGS) and not self._masked_gradients:
             self.mask_gradients(ending_epoch=True, optimizer=optimizer)
 
-    def _skips_update(self) -> bool:
-        """Return whether the update of this step would read gradients that overflowed; a host sync only then."""
-        reads_them = self.strategy.needs_gradients and not self.strategy.accumulates
-        return self._overflow is not None and reads_them and self.updates_next() and bool(self._overflow)
+    @property
+    def _reads_last_gradients(self) -> bool:
+        """Whether an update reads the gradients of the step that it follows, and nothing of those before."""
+        return self.strategy.needs_gradients and not self.strategy.accumulates
+
+    def _take_turn(self, number: int) -> None:
+        """Keep the gradients that one of several optimizers steps by, for an update that reads them."""
+        if not self.updates_next(ending_epoch=True):
+            return
+        self._turns.add(number)
+        for position in self._trained_by[number] if not self._masked_gradients else ():
+            grad = self.targets[position].parameter.grad
+            if grad is not None:
+                self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
+
+    def _waits(self) -> bool:
+        """Return whether an update is due that has to wait for gradients; a host sync only where they may overflow."""
+        if not self._reads_last_gradients or not self.updates_next():
+            return False
+        overflows = [overflow for overflow in self._overflows.values() if overflow is not None]
+        missing = self.takes_turns and any(
+            positions and number not in self._turns for number, positions in enumerate(self._trained_by)
+        )
+        return missing or any(bool(overflow) for overflow in overflows)
 
     def _after_step(self, optimizer: Optimizer) -> None:
         self._masked_gradients = False
@@ -712,8 +753,10 @@ class Pruner:
         return target.whole(value) if value.shape == target.values.shape else value
 
     @staticmethod
-    def _whole_shape(target: Target, value: Tensor) -> Sequence[int]:
-        return target.parameter.shape if value.shape == target.values.shape else value.shape
+    def _whole_like(target: Target, value: Tensor) -> Tensor:
+        """Return a tensor without content, of the shape and type that a value has in a checkpoint."""
+        shape = target.parameter.shape if value.shape == target.values.shape else value.shape
+        return torch.empty(shape, dtype=value.dtype, device="meta")
 
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
@@ -726,8 +769,10 @@ class Pruner:
     def _view(self, position: int) -> TargetView:
         seed, run_seed = self._seeds_of(position)
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
-        if position in self._dense_gradients:
-            view.grad = self._dense_gradients[position]
+        if position in self._dense_gradients or self._turns:
+            view.grad = self._dense_gradients.get(position)
+        elif view.grad is not None and view.grad.layout != torch.strided:
+            view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
@@ -776,6 +821,7 @@ def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
         return Journal(masks) if given else None
     if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap", "longest"}:
         raise ValueError(
-            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and 'longest'"
+            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and "
+            "'longest'"
         )
     return Journal(masks, **given)

@@ -68,12 +68,21 @@ class Ranks:
 
     def join(self, tensor: Tensor) -> Tensor:
         """Return the flat tensors of all processes one behind the other, in the order of their ranks."""
+        return self.join_each([tensor])[0]
+
+    def join_each(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return what :meth:`join` makes of each of several tensors; two messages for all of them."""
         if self.size == 1:
-            return tensor
-        lengths = [int(length) for length in self.gather(torch.tensor(tensor.numel()))]
-        padded = tensor.new_zeros(max(lengths))
-        padded[: tensor.numel()] = tensor
-        return torch.cat([other[:length] for other, length in zip(self.gather(padded), lengths, strict=True)])
+            return list(tensors)
+        lengths = torch.stack(self.gather(torch.tensor([tensor.numel() for tensor in tensors])))
+        sent = torch.cat([*tensors])
+        padded = sent.new_zeros(int(lengths.sum(1).max()))
+        padded[: sent.numel()] = sent
+        received = [
+            torch.split(other, [*own, padded.numel() - sum(own)])
+            for own, other in zip(lengths.tolist(), self.gather(padded), strict=True)
+        ]
+        return [torch.cat(parts).to(tensor.dtype) for tensor, *parts in zip(tensors, *received, strict=False)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -90,8 +99,8 @@ class Ranks:
             yield
         except Exception as raised:
             error = raised
-        failed = self.gather(torch.tensor([error is not None], dtype=torch.uint8))
-        if not any(bool(flag) for flag in failed):
+        # A sum takes fewer hops than a gather, and mostly there is nothing to say.
+        if not self.add(torch.tensor([error is not None], dtype=torch.int64)):
             return
         said = "" if error is None else f"{type(error).__name__}: {error}"
         told = torch.zeros(_MESSAGE, dtype=torch.uint8)
@@ -100,7 +109,7 @@ class Ranks:
         messages = self.gather(told)
         if error is not None:
             raise error
-        first = next(rank for rank, flag in enumerate(failed) if flag)
+        first = next(rank for rank, message in enumerate(messages) if message.any())
         quoted = bytes(messages[first].tolist()).rstrip(b"\0").decode(errors="replace")
         raise RankError(f"rank {first} failed: {quoted}")
 
@@ -118,16 +127,22 @@ class Ranks:
         if self.size == 1:
             return
         own = torch.tensor([list(checksums), [0] * len(names) if places is None else list(places)])
-        everyone = [table.tolist() for table in self.gather(own)]
-        for position, name in enumerate(names):
-            first: dict[int, tuple[int, int]] = {}
-            for rank, (sums, parts) in enumerate(everyone):
-                there, known = first.setdefault(parts[position], (rank, sums[position]))
-                if known != sums[position]:
-                    raise RankError(
-                        f"rank {rank} has another {name} than rank {there}: the processes no longer train one "
-                        "model. Look for a seed, a metric or weights that depend on the rank"
-                    )
+        everyone = torch.stack(self.gather(own))
+        # Ranks x names are too many to look at one by one where all is well: equal parts are sorted side by side.
+        parts, order = everyone[:, 1].sort(dim=0, stable=True)
+        sums = everyone[:, 0].gather(0, order)
+        differs = ((parts[1:] == parts[:-1]) & (sums[1:] != sums[:-1])).any(0)
+        if not differs.any():
+            return
+        position = int(differs.nonzero()[0])
+        first: dict[int, tuple[int, int]] = {}
+        for rank, (own_sum, part) in enumerate(everyone[:, :, position].tolist()):
+            there, known = first.setdefault(part, (rank, own_sum))
+            if known != own_sum:
+                raise RankError(
+                    f"rank {rank} has another {names[position]} than rank {there}: the processes no longer train one "
+                    "model. Look for a seed, a metric or weights that depend on the rank"
+                )
 
 
 def checksum(mask: Tensor) -> int:

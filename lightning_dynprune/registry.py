@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING
 from typing import Any, Generic, TypeVar, cast
 
 Part = TypeVar("Part")
@@ -59,7 +60,7 @@ class Registry(Generic[Part]):
             **defaults: settings used where ``spec`` is no instance and does not give them.
 
         Raises:
-            ValueError: unknown name or setting.
+            ValueError: unknown name or setting, or one that is needed is not given.
             TypeError: ``spec`` is none of the three.
         """
         if isinstance(spec, self.base):
@@ -74,10 +75,14 @@ class Registry(Generic[Part]):
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
         name = settings.pop("name")
         cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
-        known = {name for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
+        fields = {name: field for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
+        known = set(fields)
         if unknown := sorted(set(settings) - known, key=str):
             raise ValueError(
                 f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known)) or 'none'}"
             )
+        needed = [name for name, f in fields.items() if f.default is MISSING and f.default_factory is MISSING]
+        if missing := [name for name in needed if name not in settings]:
+            raise ValueError(f"{self.kind} {spec['name']!r} needs the setting {', '.join(map(repr, missing))}; give it")
         return cls(**settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from lightning_dynprune.thresholds import Threshold
 from lightning_dynprune.thresholds.base import units_kept
 
 Written = Callable[[int, "Tensor | None"], None]
+Writing = tuple[int, Iterable[Tensor], "int | None"]
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,15 @@ def revise(
         raise
     if room:
         return _exchange(masks, views, strategy, threshold, pattern, scores, cuts, room, written)
-    dropped, grown = [], []
-    for i in range(len(views)):
-        before = undrafted(masks.tensors[i]) if remember else None
-        kept = cuts[i].kept if pattern.elementwise else None
-        lost, won = masks.write(i, _keeps(masks, i, pattern, cuts[i], scores[i]), kept)
-        dropped.append(lost)
-        grown.append(won)
-        written(i, before)
-    return Changes([c.value for c in cuts], dropped, grown)
+
+    def writings() -> Iterator[Writing]:
+        for i in range(len(views)):
+            before = undrafted(masks.tensors[i]) if remember else None
+            yield i, _keeps(masks, i, pattern, cuts[i], scores[i]), cuts[i].kept if pattern.elementwise else None
+            written(i, before)
+
+    changes = masks.write_each(writings())
+    return Changes([c.value for c in cuts], [lost for lost, _ in changes], [won for _, won in changes])
 
 
 def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchange: float) -> tuple[list[Cut], int]:
@@ -117,26 +118,21 @@ def _exchange(
     """Write what stays, then what returns beside it."""
     every = range(len(views))
     kept_before = list(masks.kept)
-    before = []
-    for i in every:
-        before.append(undrafted(masks.tensors[i]))
-        masks.write(i, _keeps(masks, i, pattern, cuts[i], scores[i]))
+    before = [undrafted(mask) for mask in masks.tensors]
+    masks.write_each((i, _keeps(masks, i, pattern, cuts[i], scores[i]), None) for i in every)
     try:
         worth = [_worth(masks, views[i], i, strategy, pattern) for i in every]
         grown_cuts = threshold.share_out(room, worth, [c.kept for c in cuts])
-        for i in every:
-            masks.write(i, _keeps(masks, i, pattern, grown_cuts[i], worth[i]), growing=True)
+        masks.write_each(((i, _keeps(masks, i, pattern, grown_cuts[i], worth[i]), None) for i in every), growing=True)
     except BaseException:
         masks.discard_drafts()
-        for i in every:
-            masks.write(i, [before[i].reshape(-1)], kept_before[i])
+        masks.write_each((i, [before[i].reshape(-1)], kept_before[i]) for i in every)
         raise
-    dropped, grown = [], []
+    stayed = masks.count(old & new for old, new in zip(before, masks.tensors, strict=True))
     for i in every:
-        (stayed,) = masks.count(i, before[i] & masks.tensors[i])
-        dropped.append(kept_before[i] - stayed)
-        grown.append(masks.kept[i] - stayed)
         written(i, before[i])
+    dropped = [kept - count for kept, count in zip(kept_before, stayed, strict=True)]
+    grown = [kept - count for kept, count in zip(masks.kept, stayed, strict=True)]
     return Changes([c.value for c in cuts], dropped, grown)
 
 

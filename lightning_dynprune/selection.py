@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice, pairwise
 
 import torch
 from torch import Tensor
 
 from lightning_dynprune.flags import compared, count_true, true_positions
-from lightning_dynprune.radix import kth_best, kth_smallest
+from lightning_dynprune.radix import kth_best_each, kth_smallest_each
 from lightning_dynprune.ranks import Ranks
 from lightning_dynprune.scores import Scores, widened
+from lightning_dynprune.shards import Shard
 
 _SIGMAS = 6.0  # a bracket this wide misses about twice in a billion cuts; a miss costs one more pass
 _COLLECTED = 0.12  # at most about this share of all units is collected inside a bracket
 _FEW = 2**16  # so few units are simply all collected
+_SENT = 2**22  # scores in the samples of all groups together, at most, where processes send them one another
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,32 @@ def cut(keep: int, scores: Sequence[Scores]) -> list[Cut]:
     while True:
         free = [i for i in range(len(scores)) if i not in cuts]
         left = max(keep - sum(c.kept for c in cuts.values()), 0)
-        found = dict(zip(free, _cut_freely(left, [scores[i] for i in free]), strict=True))
+        found = dict(zip(free, _cut_freely([left], [[scores[i] for i in free]])[0], strict=True))
         poor = [i for i in free if found[i].kept < scores[i].floor]
         if not poor:
             return [(cuts | found)[i] for i in range(len(scores))]
-        cuts |= {i: _cut_freely(scores[i].floor, [scores[i]])[0] for i in poor}
+        cuts |= dict(zip(poor, cut_each([0] * len(poor), [scores[i] for i in poor]), strict=True))
+
+
+def cut_each(keeps: Sequence[int], scores: Sequence[Scores]) -> list[Cut]:
+    """Return the cuts that keep so many of the best units of each target by itself, as :func:`cut` makes them.
+
+    Processes that hold parts of the targets send as many messages as for one target.
+
+    Args:
+        keeps: units to keep, one a target; never less than its ``min_kept`` are.
+        scores: one entry a target.
+
+    Raises:
+        NonFiniteError: a score is not finite.
+
+    Example:
+        >>> a, b = Scores.of("a", torch.tensor([0.1, 0.9])), Scores.of("b", torch.tensor([0.5, 0.7, 0.7]))
+        >>> [c.kept for c in cut_each([1, 2], [a, b])]
+        [1, 2]
+    """
+    most = [max(keep, s.floor) for keep, s in zip(keeps, scores, strict=True)]
+    return [found for (found,) in _cut_freely(most, [[s] for s in scores])]
 
 
 def cut_above(value: float, scores: Scores) -> Cut:
@@ -123,7 +146,7 @@ def cut_above(value: float, scores: Scores) -> Cut:
             count = count + count_true(above if candidates is None else above & candidates).to(count.device)
     kept = int(ranks.add(count if scores.speaks else torch.zeros_like(count))) + scores.guarded
     if kept < scores.floor:
-        return _cut_freely(scores.floor, [scores])[0]
+        return cut_each([0], [scores])[0]
     return Cut(value, 0, kept)
 
 
@@ -150,42 +173,110 @@ class _Found:
         return [] if self.pieces is None else [piece.values for piece in self.pieces]
 
 
-def _cut_freely(keep: int, scores: Sequence[Scores]) -> list[Cut]:
-    """Cut without regard to ``min_kept``."""
-    keep = max(keep - sum(s.guarded for s in scores), 0)
-    total = sum(s.candidates for s in scores)
-    ranks = next((s.ranks for s in scores if s.ranks is not None), Ranks.alone())
-    if keep == 0 or keep >= total:
-        with ranks.together():
-            for s in scores:
+@dataclass
+class _Search:
+    """The search for one cut over a group of targets, and what it knows so far.
+
+    Attributes:
+        keep: candidates to keep.
+        scores: one entry a target.
+        sample: scores drawn by all processes.
+        low: the cut lies at or above this.
+        high: the cut lies at or below this.
+        bottom: where the last bracket began.
+        top: where it ended.
+        found: what the last pass found against it.
+    """
+
+    keep: int
+    scores: Sequence[Scores]
+    sample: Tensor
+    low: float = -math.inf
+    high: float = math.inf
+    bottom: float = -math.inf
+    top: float = math.inf
+    found: Sequence[_Found] = ()
+
+    @property
+    def rank(self) -> int:
+        """The cut is the so-manieth best of what lies inside the bracket."""
+        return self.keep - sum(f.above for f in self.found)
+
+    @property
+    def inside(self) -> int:
+        """Candidates inside the bracket."""
+        return sum(f.inside for f in self.found)
+
+    @property
+    def has_collected(self) -> bool:
+        """Whether scores inside the bracket were collected."""
+        return any(f.pieces is not None for f in self.found)
+
+    @property
+    def spoken(self) -> list[Sequence[Tensor]]:
+        """The scores collected of each target, where this process speaks for them."""
+        return [f.values if s.speaks else [] for f, s in zip(self.found, self.scores, strict=True)]
+
+    def look(self) -> None:
+        """Count and collect in one pass over the scores here."""
+        units, total = sum(s.units for s in self.scores), sum(s.candidates for s in self.scores)
+        most = _COLLECTED * units / total if units > _FEW else 2
+        self.bottom, self.top = _bracket(self.sample, self.keep / total, self.low, self.high, most)
+        self.found = [_scan(s, self.bottom, self.top, self.sample.dtype) for s in self.scores]
+
+    def goes_on(self) -> bool:
+        """Return whether the cut lies beside the bracket; the next one begins where this one ended."""
+        if self.rank <= 0:
+            self.low = _next(self.top, math.inf, self.sample.dtype)
+        elif self.rank > self.inside:
+            self.high = _next(self.bottom, -math.inf, self.sample.dtype)
+        else:
+            return False
+        return True
+
+
+def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> list[list[Cut]]:
+    """Cut groups of targets, each by itself, without regard to ``min_kept``; the messages of all groups go together."""
+    ranks = next((s.ranks for group in groups for s in group if s.ranks is not None), Ranks.alone())
+    cuts: dict[int, list[Cut]] = {}
+    searched: dict[int, int] = {}
+    for number, (keep, group) in enumerate(zip(keeps, groups, strict=True)):
+        keep = max(keep - sum(s.guarded for s in group), 0)
+        if 0 < keep < sum(s.candidates for s in group):
+            searched[number] = keep
+        else:
+            cuts[number] = [Cut(-math.inf, 0, s.most) if keep else Cut(math.inf, 0, s.guarded) for s in group]
+    with ranks.together():
+        for number in cuts:
+            for s in groups[number]:
                 for _ in s.checked():
                     pass
-        return [Cut(math.inf, 0, s.guarded) if keep == 0 else Cut(-math.inf, 0, s.most) for s in scores]
-    units = sum(s.units for s in scores)
-    with ranks.together():
-        sample = _draw(scores, units)
-    sample = ranks.join(sample)
-    low, high = -math.inf, math.inf
-    while True:
-        bottom, top = _bracket(sample, keep / total, low, high, _COLLECTED * units / total if units > _FEW else 2)
-        with ranks.together():
-            found = [_scan(s, bottom, top, sample.dtype) for s in scores]
-        found = _added(found, scores, ranks)
-        above = sum(f.above for f in found)
-        if keep <= above:
-            low = _next(top, math.inf, sample.dtype)
-        elif keep > above + sum(f.inside for f in found):
-            high = _next(bottom, -math.inf, sample.dtype)
-        else:
-            return _settle(keep - above, found, bottom, scores, ranks, sample.dtype)
+        most = max(_SENT // max(len(searched), 1), 2**12) if ranks.size > 1 else 2**18
+        drawn = [_draw(groups[number], most) for number in searched]
+    if searched:
+        samples = ranks.join_each(drawn)
+        searches = [_Search(searched[n], groups[n], sample) for n, sample in zip(searched, samples, strict=True)]
+        going = searches
+        while going:
+            with ranks.together():
+                for search in going:
+                    search.look()
+            _add(going, ranks)
+            going = [search for search in going if search.goes_on()]
+        cuts |= dict(zip(searched, _settle(searches, ranks), strict=True))
+    return [cuts[number] for number in range(len(groups))]
 
 
-def _draw(scores: Sequence[Scores], units: int) -> Tensor:
+def _draw(scores: Sequence[Scores], most: int) -> Tensor:
     """Return the scores of a seeded sample of candidates, on the CPU: one drawn from each of equally long stretches.
+
+    There are ``most`` at most, over all processes.
 
     Where several processes hold the scores, each draws from its own, in proportion.
     """
+    units = sum(s.units for s in scores)
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
+    size = min(size, most)
     own = [s.here if s.speaks else 0 for s in scores]
     size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
@@ -261,70 +352,108 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     return _Found(int(above_count), int(inside_count), None)
 
 
-def _added(found: Sequence[_Found], scores: Sequence[Scores], ranks: Ranks) -> list[_Found]:
-    """Return what all processes found together; which it was stays with each."""
-    counts = torch.tensor([(f.above, f.inside) if s.speaks else (0, 0) for f, s in zip(found, scores, strict=True)])
-    summed = ranks.add(counts).tolist()
-    return [_Found(above, inside, f.pieces) for (above, inside), f in zip(summed, found, strict=True)]
+def _add(searches: Sequence[_Search], ranks: Ranks) -> None:
+    """Let searches know what all processes found together; which it was stays with each."""
+    counts = [
+        (f.above, f.inside) if s.speaks else (0, 0)
+        for search in searches
+        for f, s in zip(search.found, search.scores, strict=True)
+    ]
+    summed = iter(ranks.add(torch.tensor(counts)).tolist())
+    for search in searches:
+        of_each = zip(search.found, islice(summed, len(search.found)), strict=True)
+        search.found = [_Found(above, inside, f.pieces) for f, (above, inside) in of_each]
 
 
-def _settle(
-    rank: int, found: Sequence[_Found], bottom: float, scores: Sequence[Scores], ranks: Ranks, dtype: torch.dtype
-) -> list[Cut]:
-    """Return the cuts, given that the cut is the ``rank``-th best of what lies inside the bracket."""
-    if any(f.pieces is not None for f in found):
-        spoken = [f.values if s.speaks else [] for f, s in zip(found, scores, strict=True)]
-        value = _best_inside(rank, [v for values in spoken for v in values], sum(f.inside for f in found), ranks, dtype)
-        counts = [
-            [sum(int(count_true(test(v, value))) for v in own) for test in (torch.gt, torch.eq)] for own in spoken
-        ]
-        better, equal = ranks.add(torch.tensor(counts)).T.tolist()
-    else:
-        value, better, equal = bottom, [0] * len(found), [f.inside for f in found]
-    ties = rank - sum(better)
-    cuts = []
-    for f, s, more, same in zip(found, scores, better, equal, strict=True):
-        taken = min(ties, same)
-        ties -= taken
-        kept = f.above + more + taken + s.guarded
-        # Among parts of a target the first ties are told by their places in the whole.
-        here = _ties_here(taken, value, f, s, ranks, dtype) if s.shard is not None and 0 < taken < same else taken
-        cuts.append(Cut(value, here, kept, f.pieces, dtype))
+def _settle(searches: Sequence[_Search], ranks: Ranks) -> list[list[Cut]]:
+    """Return the cuts of each search, whose bracket holds its cut."""
+    collecting = [search for search in searches if search.has_collected]
+    values = dict(zip(map(id, collecting), _best_inside(collecting, ranks), strict=True))
+    counts = [
+        [sum(int(count_true(test(v, values[id(search)]))) for v in own) for test in (torch.gt, torch.eq)]
+        for search in collecting
+        for own in search.spoken
+    ]
+    summed = iter(ranks.add(torch.tensor(counts)).tolist() if counts else [])
+    cuts: list[list[Cut]] = []
+    split: list[_Split] = []
+    for search in searches:
+        value = values.get(id(search), search.bottom)
+        counted = [next(summed) if search.has_collected else (0, f.inside) for f in search.found]
+        ties = search.rank - sum(better for better, _ in counted)
+        cuts.append([])
+        for f, s, (better, equal) in zip(search.found, search.scores, counted, strict=True):
+            taken = min(ties, equal)
+            ties -= taken
+            if s.shard is not None and 0 < taken < equal:
+                split.append(_Split(len(cuts) - 1, len(cuts[-1]), s, f, s.shard))
+            kept = f.above + better + taken + s.guarded
+            cuts[-1].append(Cut(value, taken, kept, f.pieces, search.sample.dtype))
+    for one, here in zip(split, _ties_here(split, cuts, ranks), strict=True):
+        cuts[one.search][one.target] = replace(cuts[one.search][one.target], ties=here)
     return cuts
 
 
-def _best_inside(rank: int, values: Sequence[Tensor], total: int, ranks: Ranks, dtype: torch.dtype) -> float:
-    """Return the ``rank``-th best of the scores collected."""
-    if ranks.size > 1:
-        return kth_best(rank, values, total, ranks, dtype)
-    pool = torch.cat([v.to(values[0].device) for v in values])
-    return float(pool.kthvalue(pool.numel() - rank + 1).values)
+def _best_inside(searches: Sequence[_Search], ranks: Ranks) -> list[float]:
+    """Return of each search the score at its rank among those collected."""
+    values = [[v for own in search.spoken for v in own] for search in searches]
+    if ranks.size == 1:
+        pools = [torch.cat([v.to(lot[0].device) for v in lot]) for lot in values]
+        return [
+            float(pool.kthvalue(pool.numel() - search.rank + 1).values)
+            for search, pool in zip(searches, pools, strict=True)
+        ]
+    best: dict[int, float] = {}
+    for dtype in (torch.float32, torch.float64):
+        own = [number for number, search in enumerate(searches) if search.sample.dtype == dtype]
+        if own:
+            at, totals = [searches[n].rank for n in own], [searches[n].inside for n in own]
+            best |= dict(zip(own, kth_best_each(at, [values[n] for n in own], totals, ranks, dtype), strict=True))
+    return [best[number] for number in range(len(searches))]
 
 
-def _ties_here(taken: int, value: float, found: _Found, scores: Scores, ranks: Ranks, dtype: torch.dtype) -> int:
-    """Return how many of the first ``taken`` ties, by their flat index in the whole target, this process holds."""
-    shard = scores.shard
-    assert shard is not None
+@dataclass(frozen=True)
+class _Split:
+    """A target held in parts of which only the first ties stay: those are told by their places in the whole."""
 
-    def places() -> Iterator[Tensor]:
-        start = 0
-        for units, tied in _tied(value, found, scores, dtype):
-            yield shard.positions(tied + start)
-            start += units
-
-    bits = max(scores.units - 1, 1).bit_length()
-    last = kth_smallest(taken, places if scores.speaks else lambda: [], bits, ranks)
-    return sum(int(count_true(at <= last)) for at in places())
+    search: int
+    target: int
+    scores: Scores
+    found: _Found
+    shard: Shard
 
 
-def _tied(value: float, found: _Found, scores: Scores, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """Yield, piece by piece, its number of units and the positions in it of those that score ``value``."""
+def _ties_here(split: Sequence[_Split], cuts: Sequence[Sequence[Cut]], ranks: Ranks) -> list[int]:
+    """Return how many of the ties that stay, the first by their flat index in the whole target, this process holds."""
+    if not split:
+        return []
+
+    def places_of(one: _Split) -> Callable[[], Iterator[Tensor]]:
+        found = cuts[one.search][one.target]
+
+        def places() -> Iterator[Tensor]:
+            start = 0
+            for units, tied in _tied(found, one.found, one.scores):
+                yield one.shard.positions(tied + start)
+                start += units
+
+        return places
+
+    places = [places_of(one) for one in split]
+    spoken = [at if one.scores.speaks else list for one, at in zip(split, places, strict=True)]
+    bits = max(max(one.scores.units - 1, 1).bit_length() for one in split)
+    last = kth_smallest_each([cuts[one.search][one.target].ties for one in split], spoken, bits, ranks)
+    return [sum(int(count_true(at <= end)) for at in own()) for own, end in zip(places, last, strict=True)]
+
+
+def _tied(at: Cut, found: _Found, scores: Scores) -> Iterator[tuple[int, Tensor]]:
+    """Yield, piece by piece, its number of units and the positions in it of those that score just as the cut does."""
     if found.pieces is not None:
         for inside in found.pieces:
-            yield inside.units, inside.positions[inside.values == value].long()
+            yield inside.units, inside.positions[inside.values == at.value].long()
         return
     for piece, candidates in scores.pieces():
-        tied = compared(widened(piece).to(dtype), value, torch.eq)
+        tied = compared(widened(piece).to(at.dtype), at.value, torch.eq)
         yield piece.numel(), (tied if candidates is None else tied & candidates).nonzero().view(-1)
 
 

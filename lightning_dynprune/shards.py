@@ -74,6 +74,11 @@ class Shard:
         text = repr((self.offset, self.size)).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
 
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether every process holds whole rows, or all of the tensor: the first dimension alone is cut."""
+        return all(placement.is_replicate() or placement.is_shard(0) for placement in self.placements)
+
     def positions(self, flat: Tensor) -> Tensor:
         """Return the flat indices in the whole of flat indices in the box; int64."""
         whole = torch.zeros_like(flat)

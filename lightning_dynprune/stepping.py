@@ -28,6 +28,10 @@ class Stepping:
         self._handles = [optimizer.register_step_pre_hook(self._on_stepping) for optimizer in optimizers]
         self._handles += [optimizer.register_step_post_hook(lambda o, *_: after(o)) for optimizer in optimizers]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: it watches no optimizer, for copies of optimizers have no hooks."""
+        return {**vars(self), "_handles": []}
+
     def close(self) -> None:
         """Watch no longer."""
         for handle in self._handles:

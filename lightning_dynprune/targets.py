@@ -79,7 +79,10 @@ class Target:
 
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like its values here."""
-        return TargetView(self.name, self.values, self.grad, mask, self.state, seed, run_seed, step, shard=self.shard)
+        grad = self.grad
+        if grad is not None and grad.layout != torch.strided:
+            grad = None  # an embedding's sparse gradient has no entry for each connection
+        return TargetView(self.name, self.values, grad, mask, self.state, seed, run_seed, step, shard=self.shard)
 
 
 @dataclass

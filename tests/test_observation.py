@@ -134,7 +134,7 @@ def test_a_module_of_sparse_gradients_is_refused_at_once():
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     for strategy in ("taylor", "rigl"):
         with pytest.raises(ValueError, match=SPARSE):
-            Pruner(net, sgd, sparsity=0.5, strategy=strategy, targets="weight", schedule=LATER)
+            Pruner(net, sgd, sparsity=0.5, strategy=strategy, targets="weight", schedule=LATER, total_steps=200)
     Pruner(net, sgd, sparsity=0.5, strategy="magnitude", targets="weight", schedule=LATER)
 
 

@@ -45,3 +45,12 @@ print(net.weight.tolist())
 """
     (tmp_path / "mine.py").write_text(block)
     assert run("import mine\n" + use, tmp_path).strip() == "[[0.0, 0.0, 3.0, 4.0], [0.0, 0.0, 300.0, 400.0]]"
+
+
+def test_every_row_of_the_matrix_names_a_test_that_there_is():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", README.read_text(encoding="utf-8"))
+    assert len(named) > 60
+    folders = [Path(__file__).parent / folder for folder in ("compatibility", "processes")]
+    for file, name in named:
+        (path,) = [folder / file for folder in folders if (folder / file).exists()]
+        assert f"\ndef {name}(" in path.read_text(encoding="utf-8"), f"{file} has no {name}"

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.phase import train_phase
+from lightning_dynprune.app.records import read_control
 from lightning_dynprune.app.run_folder import RunFolder
 from lightning_dynprune.atomic import write_json
 from lightning_dynprune.deploy.compact import write_dense
@@ -35,7 +36,7 @@ def dense_control(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop
     key = control_key(folder.config)
     shared = None if folder.sweep is None else folder.sweep / "dense" / f"{key}.json"
     for record in (folder.dense_record, shared):
-        if record is not None and (found := _read(record, key)) is not None:
+        if record is not None and record.exists() and (found := _read(record, key)) is not None:
             write_json(folder.dense_record, found)
             return found
     phase = train_phase("dense", cfg, data, folder, stop)
@@ -67,7 +68,6 @@ def _read(record: Path, key: str) -> dict[str, Any] | None:
     if not record.exists():
         return None
     try:
-        figures = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{record} cannot be read ({error}); remove it, and the control is trained anew") from None
-    return figures if isinstance(figures, dict) and figures.get("key") == key else None
+        return read_control(record, key)
+    except ValueError as error:
+        raise ValueError(f"{record.parent}: {error}; move it away to have the dense control trained again") from error

@@ -19,6 +19,7 @@ from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_c
 from lightning_dynprune.app.run_folder import PHASES, RunFolder
 from lightning_dynprune.app.trained import expand_checkpoint
 from lightning_dynprune.atomic import write_json
+from lightning_dynprune.report.text import shown
 
 INTERRUPTED = 130
 
@@ -67,7 +68,7 @@ def main(cfg: DictConfig) -> float:
         what = f"{type(error).__name__}: {error}"
         record = {"error": what, "overrides": folder.overrides, "traceback": traceback.format_exc()}
         number = HydraConfig.get().job.num
-        Console(stderr=True, soft_wrap=True).print(f"Job {number} failed: {what}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(shown(f"Job {number} failed: {what}"), markup=False)
         # On a full disk there is no room for it; the sweep then says that the job ended without results.
         with suppress(OSError):
             write_json(folder.error, record)

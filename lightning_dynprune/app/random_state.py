@@ -29,10 +29,17 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set every global generator to a state that ``random_state`` returned."""
-    random.setstate(state["python"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"].cpu())
+    """Set every global generator to a state that ``random_state`` returned.
+
+    Raises:
+        ValueError: the state is damaged.
+    """
+    try:
+        random.setstate(state["python"])
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(state["torch"].cpu())
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint: the random state is damaged: {error}") from error
     if state["cuda"]:
         torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])

@@ -8,20 +8,23 @@ could name code are refused.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
+from lightning_dynprune.app.checkpoint_file import read_checkpoint
 from lightning_dynprune.damage import DamagedError, refuse_damaged_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 FOLDERS = ("data_dir", "data.data_dir")
+# Where other tasks write to.
+WRITTEN = ("output",)
 # Differences in these say where things lie or how they are shown, not what is computed.
 NOT_COMPARED = ("resume", *FOLDERS, "progress", "objective")
 
@@ -99,16 +102,21 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         ResumeRefused: the file is damaged, or is no checkpoint of this program.
     """
     try:
+        content = read_checkpoint(checkpoint)
         refuse_damaged_file(checkpoint, "resume")
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        if isinstance(error, DamagedError):
-            raise ResumeRefused(str(error)) from None
-        reason = str(error).splitlines()[0]
-        raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {reason}") from None
-    run = content.get("callbacks", {}).get("LastCheckpoint") if isinstance(content, dict) else None
+    except DamagedError as error:
+        raise ResumeRefused(str(error)) from None
+    except ValueError as error:
+        raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
+    callbacks = content.get("callbacks")
+    run = callbacks.get("LastCheckpoint") if isinstance(callbacks, dict) else None
     if not isinstance(run, dict) or not {"overrides", "config_dirs", "config"} <= run.keys():
         raise ResumeRefused(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
+    for key in ("overrides", "config_dirs"):
+        if not isinstance(run[key], list) or not all(isinstance(text, str) for text in run[key]):
+            raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
+    if not isinstance(run["config"], str):
+        raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
     return run
 
 
@@ -120,8 +128,9 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
         given: arguments that the user typed now; an override that is among them is trusted.
 
     Raises:
-        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation, which could build
-            one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file).
+        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation or an escape, which
+            could build one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file) or of
+            the run (``logger.version=/x`` has it written there).
 
     Example:
         >>> safe_overrides(["sparsity=0.8", "hydra.run.dir=x", "resume=y"])
@@ -130,18 +139,46 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
     safe = []
     for text in overrides:
         key = re.split(r"[=.@/:]", text.lstrip("+~"))[0]
-        if key in ("hydra", "resume"):
+        if key in ("hydra", "resume") or text.partition("=")[0] in WRITTEN:
             continue
-        climbs = ".." in text and text.partition("=")[0] not in FOLDERS
-        names_code = climbs or "_target_" in text or "${" in text
-        well_formed = re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text)
-        if text not in given and (names_code or not well_formed):
+        if text not in given and not _is_harmless(text):
             raise ResumeRefused(
-                f"the checkpoint holds the override {text!r}, which may run code; if you wrote it and trust it, "
-                f"type it again: dynprune resume=PATH {shlex.quote(text)}"
+                f"the checkpoint holds the override {text!r}, which may run code or write elsewhere; if you wrote it "
+                f"and trust it, type it again: dynprune resume=PATH {shlex.quote(text)}"
             )
         safe.append(text)
     return safe
+
+
+def _is_harmless(text: str) -> bool:
+    """Return whether an override names no code, and no place but where data are read."""
+    if not re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text):
+        return False
+    if re.match(r"\+{0,2}task=(?!train$)", text):
+        return False
+    # Behind a backslash Hydra's parser sees no brace, and the setting that comes of it is an interpolation.
+    if "_target_" in text or "${" in text or "\\" in text:
+        return False
+    try:
+        value = OverridesParser.create().parse_override(text).value()
+    except (HydraException, RecursionError):
+        return False
+    return text.partition("=")[0] in FOLDERS or (".." not in text and not any(map(_is_absolute, _texts(value))))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Return every text in an override's value."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _texts(entry)
+    else:
+        yield str(value)
+
+
+def _is_absolute(text: str) -> bool:
+    return text.startswith("~") or PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
 def refuse_changes(stored: str, current: str) -> None:
@@ -154,7 +191,10 @@ def refuse_changes(stored: str, current: str) -> None:
     Raises:
         ResumeRefused: they differ; the message names each key with both values.
     """
-    before, now = flatten(json.loads(stored)), flatten(json.loads(current))
+    try:
+        before, now = flatten(json.loads(stored)), flatten(json.loads(current))
+    except (ValueError, RecursionError) as error:
+        raise ResumeRefused(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
     changed = [
         f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
         for key in sorted(before.keys() | now.keys())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from lightning_dynprune.app.records import read_failure, read_results
 from lightning_dynprune.report.figures import draw_pareto
-from lightning_dynprune.report.sweep_table import FIGURES, SweepRow, sweep_table, write_summary
+from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
 
 
 class SweepReport(Callback):
@@ -54,36 +53,18 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[SweepRow]:
     # Hydra writes this file when a job starts, so a job that was killed is found as well.
     started = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= since - 1]
     rows = [_row(path.parent.parent, folder) for path in started]
-    return sorted(rows, key=lambda row: (not row.job.isdigit(), int(row.job) if row.job.isdigit() else 0, row.job))
+    return sorted(rows, key=lambda row: (not row.job.isdecimal(), int(row.job) if row.job.isdecimal() else 0, row.job))
 
 
 def _row(job: Path, sweep: Path) -> SweepRow:
     name = str(job.relative_to(sweep))
     try:
         if (job / "error.json").exists():
-            failure = _read(job / "error.json", ("overrides", "error"))
-            return SweepRow(name, failure["overrides"], error=str(failure["error"]))
+            failure = read_failure(job / "error.json")
+            return SweepRow(name, failure["overrides"], error=failure["error"])
         if not (job / "results.json").exists():
             return SweepRow(name, [], error="ended without results")
-        results = _read(job / "results.json", ("overrides", *FIGURES))
-    except ValueError as error:
+        results = read_results(job / "results.json")
+    except (ValueError, OSError) as error:
         return SweepRow(name, [], error=str(error))
     return SweepRow(name, results["overrides"], results=results)
-
-
-def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Return the content of a job's JSON file.
-
-    Raises:
-        ValueError: it is damaged, or of something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from None
-    missing = [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
-    if missing:
-        raise ValueError(f"{path.name} has no {', '.join(missing)}; it is not of dynprune, or of another version")
-    if not isinstance(content["overrides"], list):
-        raise ValueError(f"{path.name}: overrides is no list; it is damaged")
-    return dict(content)

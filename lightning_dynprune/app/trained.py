@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lightning_dynprune.app.checkpoint_file import read_checkpoint
+from lightning_dynprune.app.records import read_record
 from lightning_dynprune.app.resume import CONFIG_DIR_FLAGS, ResumeRefused, read_run, safe_overrides
 
 TASK = "task=deploy"
@@ -83,8 +84,8 @@ def dense_file(folder: Path) -> Path | None:
     if (own := folder / "dense.safetensors").is_file():
         return own
     try:
-        key = json.loads((folder / "dense.json").read_text(encoding="utf-8")).get("key", "")
-    except (OSError, ValueError, AttributeError):
+        key = read_record(folder / "dense.json").get("key", "")
+    except (OSError, ValueError):
         return None
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         return None
@@ -110,7 +111,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
         if file.suffix != ".ckpt" and _format(file) == FORMAT:
             load(network, file)
             return
-        weights = _of_checkpoint(file) if file.suffix == ".ckpt" else _of_safetensors(file)
+        most = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+        weights = _of_checkpoint(file) if file.suffix == ".ckpt" else _of_safetensors(file, most)
         fit_to(network, weights)
         network.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:
@@ -133,20 +135,27 @@ def _format(file: Path) -> str | None:
         raise ValueError(f"it is no whole safetensors file: {error}") from error
 
 
-def _of_safetensors(file: Path) -> dict[str, Tensor]:
+def _of_safetensors(file: Path, most: int) -> dict[str, Tensor]:
+    """Return the weights of a file, refused before they take more than ``most`` bytes."""
     from safetensors.torch import load_file
 
     from lightning_dynprune.deploy.compact import load_compact
     from lightning_dynprune.deploy.compact_contents import FORMAT
 
-    return load_compact(file) if _format(file) == FORMAT else load_file(file)
+    return load_compact(file, limit=max(most, 1)) if _format(file) == FORMAT else load_file(file)
 
 
 def _of_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Return the network's weights; :func:`~lightning_dynprune.app.resume.read_run` has checked the file."""
+    """Return the network's weights.
+
+    Raises:
+        ValueError: the file is no checkpoint of the program, or damaged.
+    """
     read_run(file)
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    prefix = "network."
-    return {
-        name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)
-    }
+    weights, prefix = read_checkpoint(file).get("state_dict"), "network."
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in weights.items()
+    ):
+        raise ValueError("the checkpoint is damaged: state_dict is no mapping from names to dense tensors")
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

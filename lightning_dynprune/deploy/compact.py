@@ -93,7 +93,8 @@ def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Ten
     """Return the state dict that :func:`save_compact` was given, on the CPU.
 
     What the file says of itself is compared with what is there before a tensor is allocated, so a damaged file is
-    refused and none takes more memory than it says. Give a ``limit`` for a file that you do not trust to say little.
+    refused, and none takes more memory than it says and its bytes can hold. Whole layers of zeros take next to none:
+    give a ``limit`` for a file that you do not trust to say little.
 
     Args:
         path: the file.

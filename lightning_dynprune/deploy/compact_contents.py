@@ -26,6 +26,9 @@ DTYPES = {
 }
 WHOLE, KEPT, VALUES = "whole", "kept", "values"
 PLAIN, ZSTD = "plain", "zstd"
+_MOST_DIMS, _MOST_ENTRIES = 64, 2**62
+# A frame cannot say more with fewer bytes: a block of 128 KiB of one value takes four.
+_MOST_EXPANSION = 2**15
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class Entry:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is unknown; known: {', '.join(DTYPES)}")
         if not isinstance(self.shape, (list, tuple)) or not all(_is_size(size) for size in self.shape):
-            raise ValueError(f"{self.shape!r} is no shape")
+            raise ValueError(f"{str(self.shape)[:200]} is no shape")
+        # Sizes beside a zero make no entries, but no tensor can have them either.
+        if len(self.shape) > _MOST_DIMS or prod(size for size in self.shape if size) > _MOST_ENTRIES:
+            raise ValueError(f"a shape of {len(self.shape)} dimensions has more entries than a tensor can have")
         names = (WHOLE,) if self.count is None else (KEPT, VALUES)
         if not isinstance(self.parts, dict) or tuple(self.parts) != names:
             raise ValueError(f"parts {self.parts!r} are not {' and '.join(names)}")
@@ -132,6 +138,10 @@ def refuse_wrong_lengths(contents: Mapping[str, Entry | str], found: Mapping[str
             expected[key] = length
             if key not in found:
                 raise ValueError(f"tensor {name!r}: its part {part!r} is missing")
+            if codec == ZSTD and found[key] * _MOST_EXPANSION < length:
+                raise ValueError(
+                    f"tensor {name!r}: its part {part!r} has {found[key]} bytes, which cannot hold {length} compressed"
+                )
             if found[key] >= length if codec == ZSTD else found[key] != length:
                 raise ValueError(
                     f"tensor {name!r}: its part {part!r} has {found[key]} bytes; "
@@ -175,7 +185,7 @@ def _what(entry: Entry) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ENTRIES
 
 
 def _checksum(text: str) -> str:

@@ -106,13 +106,14 @@ def _figures(update: Update) -> dict[str, Any]:
 def _refuse_other_state(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"journal: a {type(state).__name__} is no record of updates; give a state_dict of a journal")
-    if state.get("version") != _VERSION:
+    if type(state.get("version")) is not int or state["version"] != _VERSION:
         raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
     there, here = state["targets"], {target.name: target.numel for target in targets}
-    if not isinstance(there, Mapping) or list(there.items()) != list(here.items()):
-        there = there if isinstance(there, Mapping) else {}
+    counts = isinstance(there, Mapping) and all(type(count) is int for count in there.values())
+    if not counts or list(there.items()) != list(here.items()):
+        there = there if counts else {}
         name = next((n for n in [*here, *there] if there.get(n) != here.get(n)), "their order")
         raise ValueError(
             f"journal: it was recorded from other targets: {name} differs ({there.get(name)} connections there, "
@@ -177,7 +178,8 @@ def _refuse_other_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) ->
 
 def _is_plain(tensor: Any) -> bool:
     # A sparse or expanded tensor may announce far more entries than its file holds.
-    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
+    return plain and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _described(tensor: Any) -> str:

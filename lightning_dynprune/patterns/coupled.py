@@ -64,6 +64,11 @@ class CoupledPattern(Pattern, ABC):
                 f"pattern {self.label} does not go with schedule={type(schedule).__name__}, in whose dense phases "
                 "pruned units would have to return; use one that only rises, such as cubic"
             )
+        if any(threshold.init_memory(target) for target in targets):
+            raise ValueError(
+                f"pattern {self.label} does not go with threshold={threshold!r}, which remembers each target's cut; "
+                "use one that does not, such as topk, or hysteresis without c"
+            )
         scope = getattr(threshold, "scope", "global")
         if scope not in SCOPES:
             raise ValueError(

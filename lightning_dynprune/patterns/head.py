@@ -47,7 +47,9 @@ class Head(CoupledPattern):
 
     def __post_init__(self) -> None:
         if self.heads is not None and not isinstance(self.heads, Mapping):
-            raise TypeError(f"pattern head: heads={self.heads!r} is not accepted; give a mapping glob -> number of heads")
+            raise TypeError(
+                f"pattern head: heads={self.heads!r} is not accepted; give a mapping glob -> number of heads"
+            )
         check_count("pattern head: round_to", self.round_to)
         check_flag("pattern head: relative", self.relative)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_dynprune.deploy.measured import NOT_MEASURED, reasons
-from lightning_dynprune.report.text import file_size, percent
+from lightning_dynprune.report.text import file_size, percent, shown
 
 _CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
 
@@ -24,8 +24,8 @@ def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> Rendera
         report: the content of ``deploy.json``.
         path: that file, named under the tables.
     """
-    notes = [Text(f"  {line}", style="dim") for line in reasons(_why_not(report))]
-    where = [] if path is None else [Text(f"  layer by layer, and all figures: {path}", style="dim")]
+    notes = [Text(shown(f"  {line}"), style="dim") for line in reasons(_why_not(report))]
+    where = [] if path is None else [Text(shown(f"  layer by layer, and all figures: {path}"), style="dim")]
     speeds = [_speed(report, str(batch)) for batch in report["batches"]]
     return Group(*speeds, _files(report), _work(report), *notes, *where)
 
@@ -43,9 +43,9 @@ def preflight_table(outlook: Mapping[str, Any], path: Path | None = None) -> Ren
     for batch, sparsity in columns:
         table.add_column(f"batch {batch}\n{100 * sparsity:.0f} %", justify="right")
     for pattern in outlook["verdicts"]:
-        table.add_row(pattern, *(_outcome(cells[pattern, batch, sparsity]) for batch, sparsity in columns))
-    verdicts = [Text(f"  {pattern}: {words}") for pattern, words in outlook["verdicts"].items()]
-    where = [] if path is None else [Text(f"  all figures: {path}", style="dim")]
+        table.add_row(Text(shown(pattern)), *(_outcome(cells[pattern, batch, sparsity]) for batch, sparsity in columns))
+    verdicts = [Text(shown(f"  {pattern}: {words}")) for pattern, words in outlook["verdicts"].items()]
+    where = [] if path is None else [Text(shown(f"  all figures: {path}"), style="dim")]
     return Group(table, *verdicts, Text(f"  measured in {outlook['seconds']:.0f} s", style="dim"), *where)
 
 
@@ -56,7 +56,7 @@ def _speed(report: Mapping[str, Any], batch: str) -> Table:
     for row in report["rows"]:
         took, ratio = row["latency"].get(batch), row["ratio"].get(batch)
         table.add_row(
-            row["name"],
+            Text(shown(row["name"])),
             NOT_MEASURED if took is None else _spread(took, 1e3, 3),
             NOT_MEASURED if ratio is None else _spread(ratio, 1, 2),
             _bytes(row["memory"].get(batch)),
@@ -69,7 +69,9 @@ def _files(report: Mapping[str, Any]) -> Table:
     for heading in ("as it is", "compact", "compact, zstd"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["rows"]:
-        table.add_row(row["name"], *(_bytes(row["files"].get(kind)) for kind in ("plain", "compact", "compact zstd")))
+        table.add_row(
+            Text(shown(row["name"])), *(_bytes(row["files"].get(kind)) for kind in ("plain", "compact", "compact zstd"))
+        )
     return table
 
 
@@ -80,7 +82,7 @@ def _work(report: Mapping[str, Any]) -> Table:
     for row in report["rows"]:
         counts = [_count(row[figure]) for figure in ("macs", "parameters", "nonzero")]
         accuracy = NOT_MEASURED if row["accuracy"] is None else percent(row["accuracy"])
-        table.add_row(row["name"], *counts, accuracy)
+        table.add_row(Text(shown(row["name"])), *counts, accuracy)
     return table
 
 
@@ -100,7 +102,7 @@ def _machine(content: Mapping[str, Any]) -> str:
 
 
 def _table(title: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=Text(shown(title)), title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("", no_wrap=True)
     return table
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lightning_dynprune.atomic import write_atomically
 from lightning_dynprune.report.sweep_table import SweepRow
+from lightning_dynprune.report.text import shown
 
 ACCURACY, SPARSITY, DENSE, GRID = "#0b6e99", "#c8553d", "#6b7280", "#e5e7eb"
 SERIES = ("#0b6e99", "#c8553d", "#5b8c5a", "#8a5fa8", "#c99a2e", "#4c5b8f", "#a8576b", "#3d8f8f")
@@ -87,7 +88,8 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel("sparsity reached")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", frameon=False, fontsize=9)
+        for text in axes.legend(loc="lower left", frameon=False, fontsize=9).get_texts():
+            text.set_parse_math(False)
     else:
         axes.text(0.5, 0.5, "no job of this sweep has results", ha="center", transform=axes.transAxes, color=DENSE)
     axes.set_title("Accuracy over sparsity", fontsize=12)
@@ -98,8 +100,9 @@ def _series(rows: Sequence[SweepRow]) -> dict[str, list[Mapping[str, Any]]]:
     series: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row.results is not None:
-            others = [text for text in row.overrides if not text.startswith("sparsity=")]
-            series.setdefault(", ".join(others) or "pruned", []).append(row.results)
+            others = [shown(text) for text in row.overrides if not text.startswith("sparsity=")]
+            # A label that begins with an underscore is left out of the legend.
+            series.setdefault(", ".join(others).lstrip("_") or "pruned", []).append(row.results)
     return series
 
 

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_dynprune.report.text import duration, file_size, percent
+from lightning_dynprune.report.text import duration, file_size, percent, shown
 
 
 def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
@@ -22,8 +22,8 @@ def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
         folder: the run's folder, named under the table.
     """
     journal = results.get("journal")
-    notes = [] if journal is None else [Text(f"  {note}") for note in journal["notes"]]
-    return Group(_comparison(results), _layers(results), *notes, Text(f"  {folder}", style="dim"))
+    notes = [] if journal is None else [Text(shown(f"  {note}")) for note in journal["notes"]]
+    return Group(_comparison(results), _layers(results), *notes, Text(shown(f"  {folder}"), style="dim"))
 
 
 def run_line(results: Mapping[str, Any], folder: Path) -> RenderableType:
@@ -35,7 +35,8 @@ def run_line(results: Mapping[str, Any], folder: Path) -> RenderableType:
     """
     return Text(
         f"  {percent(results['sparsity'])} pruned, {results['compression']:.1f}x, "
-        f"test accuracy {percent(results['accuracy'])} (dense {percent(results['dense_accuracy'])}), {folder}",
+        f"test accuracy {percent(results['accuracy'])} (dense {percent(results['dense_accuracy'])}), "
+        f"{shown(str(folder))}",
         style="dim",
     )
 
@@ -71,5 +72,5 @@ def _layers(results: Mapping[str, Any]) -> Table:
     table.add_column("sparsity", justify="right")
     for name, sparsity in results["layers"].items():
         count = results["connections"][name]
-        table.add_row(name, f"{count:,}", f"{count - round(count * sparsity):,}", percent(sparsity))
+        table.add_row(Text(shown(name)), f"{count:,}", f"{count - round(count * sparsity):,}", percent(sparsity))
     return table

@@ -10,12 +10,11 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from lightning_dynprune.atomic import write_atomically
-from lightning_dynprune.report.text import percent
+from lightning_dynprune.report.text import percent, shown
 
 FIGURES = (
     "accuracy",
@@ -56,7 +55,7 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     """
     shared = [text for text in rows[0].overrides if all(text in row.overrides for row in rows)] if rows else []
     title = " ".join(["Sweep", *shared]) if len(rows) > 1 else "Sweep"
-    table = Table(box=SIMPLE_HEAD, title=escape(title), title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=Text(shown(title)), title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("job", justify="right")
     table.add_column("settings", overflow="fold", min_width=20)
     for heading in ("asked", "sparsity", "accuracy", "dense", "factor"):
@@ -64,20 +63,20 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     for row in rows:
         settings = [text for text in row.overrides if len(rows) == 1 or text not in shared]
         if row.results is None:
-            failure = f"[red]failed: {escape(row.error or '')}[/red]"
-            table.add_row(row.job, "\n".join([*map(escape, settings), failure]), *["-"] * 5)
+            failure = Text(shown(f"failed: {row.error or ''}"), style="red")
+            table.add_row(Text(shown(row.job)), Text("\n").join([*map(_text, settings), failure]), *["-"] * 5)
             continue
         found = row.results
         table.add_row(
-            row.job,
-            escape("\n".join(settings)),
+            Text(shown(row.job)),
+            Text("\n").join(map(_text, settings)),
             percent(found["target_sparsity"]),
             percent(found["sparsity"]),
             percent(found["accuracy"]),
             percent(found["dense_accuracy"]),
             f"{found['compression']:.1f}x",
         )
-    return Group(table, Text(f"  {folder}", style="dim"))
+    return Group(table, Text(shown(f"  {folder}"), style="dim"))
 
 
 def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
@@ -90,6 +89,16 @@ def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
             for row in rows:
                 figures = row.results or {}
                 values = [figures.get(name) for name in FIGURES]
-                writer.writerow([row.job, " ".join(row.overrides), *values, row.error])
+                texts = [_inert(text) for text in (row.job, " ".join(row.overrides), row.error or "")]
+                writer.writerow([*texts[:2], *values, texts[2]])
 
     write_atomically(path, write)
+
+
+def _text(setting: str) -> Text:
+    return Text(shown(setting))
+
+
+def _inert(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

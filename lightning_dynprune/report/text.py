@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 
+def shown(text: str) -> str:
+    r"""Return a text as it is safe to print: what a terminal would act on is written out.
+
+    Example:
+        >>> shown("a\x1b[31mb\u202e")
+        'a\\x1b[31mb\\u202e'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 def percent(share: float | None, digits: int = 2) -> str:
     """Return a share in percent; a dash where there is none.
 

@@ -36,4 +36,4 @@ class Fixed(ValueThreshold):
     def value(self, scores: Scores) -> float:
         """Return theta."""
         assert not isinstance(self.theta, Schedule)
-        return self.theta
+        return float(self.theta)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_dynprune.scores import Scores
-from lightning_dynprune.selection import Cut, cut
+from lightning_dynprune.selection import Cut, cut, cut_each
 from lightning_dynprune.targets import Target
 from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, units_kept
 
@@ -60,7 +60,7 @@ class TopK(Threshold):
             return cut(keep, scores)
         floors, caps = [s.floor for s in scores], [s.most for s in scores]
         counts = allocate(keep, self._wanted(scores, keep), floors, caps)
-        return [cut(count, [s])[0] for count, s in zip(counts, scores, strict=True)]
+        return cut_each(counts, scores)
 
     def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return which pruned units fill ``room``, shared out so that all that live then are as the scope has it."""
@@ -69,7 +69,7 @@ class TopK(Threshold):
         keep = sum(kept) + room
         caps = [k + s.candidates for k, s in zip(kept, worth, strict=True)]
         counts = allocate(keep, self._wanted(worth, keep), kept, caps)
-        return [cut(count - k, [s])[0] for count, k, s in zip(counts, kept, worth, strict=True)]
+        return cut_each([count - k for count, k in zip(counts, kept, strict=True)], worth)
 
     def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at; in the scope ``layer``, what the targets' own amount to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.batches import TensorBatches
+from lightning_dynprune.masks import unpack_bits
 from tests.conformance.loop import same
 from tests.training import trainer
 
@@ -45,9 +46,12 @@ class Module(L.LightningModule):
         self.net = network() if net is None else net
         self.batches = data()
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
     def loss(self, batch: Any) -> Tensor:
         x, y = batch
-        return nn.functional.cross_entropy(self.net(x).float(), y)
+        return nn.functional.cross_entropy(self(x).float(), y)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
@@ -92,17 +96,34 @@ class Watch(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         self.batches += 1
-        parameters = dict(pl_module.named_parameters())
-        for name, mask in self.pruning.masks.items():
-            pruned = parameters[name].detach()[~mask]
-            assert torch.equal(pruned, torch.zeros_like(pruned)), f"{name} is not zero where it is pruned"
-            assert not torch.signbit(pruned).any(), f"{name} holds -0.0"
+        assert_zeros(pl_module.state_dict(), self.pruning.masks)
         assert self.pruning.pruner is not None
         for target in self.pruning.pruner.targets:
             latent = target.state.get("latent", torch.zeros_like(target.parameter))
             assert not latent[self.pruning.masks[target.name]].any(), f"{target.name} lives in two places"
             assert torch.isfinite(latent).all(), f"latent weights of {target.name} are not finite"
             assert torch.isfinite(target.parameter).all(), f"{target.name} is not finite"
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if trainer.state.fn == "fit":
+            assert_zeros(pl_module.state_dict(), self.pruning.masks)
+
+
+def assert_zeros(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Assert that what is pruned is +0.0."""
+    for name, mask in masks.items():
+        pruned = weights[name].detach()[~mask]
+        assert torch.equal(pruned, torch.zeros_like(pruned)), f"{name} is not zero where it is pruned"
+        assert not torch.signbit(pruned).any(), f"{name} holds -0.0"
+
+
+def saved_sparsity(path: Path) -> float:
+    """Return how sparse a checkpoint's masks are, and assert that its weights have the zeros in place."""
+    saved = torch.load(path, weights_only=True)
+    weights, packed = saved["state_dict"], saved["callbacks"]["DynamicPruning"]["masks"]
+    masks = {n: unpack_bits(bits, weights[n].numel(), n).view_as(weights[n]) for n, bits in packed.items()}
+    assert_zeros(weights, masks)
+    return 1 - sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
 
 
 def pruning(strategy: str, **settings: Any) -> DynamicPruning:
@@ -116,9 +137,10 @@ def fit(
     make: Callable[[], L.LightningModule] = Module,
     *,
     callbacks: Callable[[], Sequence[L.Callback]] = tuple,
+    callbacks_first: bool = False,
     settings: dict[str, Any] | None = None,
     resume: Path | None = None,
-    save_at: int | None = None,
+    save_at: int | Mapping[str, Any] | None = None,
     **trainer_settings: Any,
 ) -> tuple[L.LightningModule, DynamicPruning, L.Trainer]:
     """Train once, from the beginning or from a checkpoint, and hold the run to its promises."""
@@ -126,17 +148,20 @@ def fit(
     watch = Watch(ours)
     # What belongs to one Trainer, such as a plugin, is given by a function that makes it.
     trainer_settings = {k: value() if callable(value) else value for k, value in trainer_settings.items()}
-    saver = ModelCheckpoint(folder, filename="middle-{step}", every_n_train_steps=save_at, save_top_k=-1)
-    others = [*callbacks(), *([saver] if save_at else [])]
-    run = trainer([ours, watch, *others], folder, max_epochs=EPOCHS, **trainer_settings)
+    saving = save_at if isinstance(save_at, Mapping) else {"every_n_train_steps": save_at}
+    saver = ModelCheckpoint(folder, filename="middle-{step}", save_top_k=-1, **saving)
+    both = [[ours, watch], list(callbacks())]
+    order = [callback for some in (reversed(both) if callbacks_first else both) for callback in some]
+    run = trainer([*order, *([saver] if save_at else [])], folder, **{"max_epochs": EPOCHS, **trainer_settings})
     torch.manual_seed(7)
     run.fit(module, ckpt_path=resume)
     assert watch.batches, "nothing was trained"
+    assert_zeros(module.state_dict(), ours.masks)
     return module, ours, run
 
 
 def holds(
-    folder: Path, strategy: str, make: Callable[[], L.LightningModule] = Module, *, save_at: int = 10, **settings: Any
+    folder: Path, strategy: str, make: Callable[[], L.LightningModule] = Module, *, save_at: Any = 10, **settings: Any
 ) -> tuple[L.LightningModule, DynamicPruning, L.Trainer]:
     """Train; train again from a checkpoint in the middle; assert that both are the same to the bit, and exact.
 
@@ -144,7 +169,7 @@ def holds(
         folder: where checkpoints go.
         strategy: of the pruning.
         make: returns the module anew, always with the same weights.
-        save_at: optimizer steps between checkpoints; the run goes on from the first of them.
+        save_at: optimizer steps between checkpoints, or settings of ModelCheckpoint; the run goes on from the first.
         settings: as :func:`fit` takes them.
 
     Returns:
@@ -152,6 +177,7 @@ def holds(
     """
     module, ours, run = fit(folder, strategy, make, save_at=save_at, **settings)
     checkpoints = sorted(folder.glob("middle-*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
+    assert all(saved_sparsity(path) <= SPARSITY for path in checkpoints)
     resumed, theirs, _ = fit(folder / "resumed", strategy, make, resume=checkpoints[0], **settings)
     assert same(resumed.state_dict(), module.state_dict()), "the resumed run has other weights"
     assert same(theirs.state_dict(), ours.state_dict()), "the resumed run has another pruning state"

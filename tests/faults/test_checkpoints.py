@@ -149,6 +149,7 @@ def test_a_file_without_checksums_is_left_to_who_loads_it(tmp_path):
     refuse_damaged_file(tmp_path / "nowhere.ckpt", "ckpt_path")
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_checkpoint_of_a_training_without_pruning_is_refused_and_says_how_to_prune_its_network(tmp_path):
     dense = fitted(tmp_path / "dense")
     with pytest.raises(ValueError, match=r"holds no pruning state under 'DynamicPruning'.* fit without ckpt_path"):

@@ -22,7 +22,10 @@ def settings_of(name: str, **settings: st.SearchStrategy[Any]) -> st.SearchStrat
 
 
 moments = st.one_of(
-    st.integers(0, 8), st.floats(0, 1), st.integers(0, 8).map("{} steps".format), st.integers(0, 2).map("{} epochs".format)
+    st.integers(0, 8),
+    st.floats(0, 1),
+    st.integers(0, 8).map("{} steps".format),
+    st.integers(0, 2).map("{} epochs".format),
 )
 spans = {"begin": moments, "end": moments, "every": moments, "initial": shares}
 schedules = st.one_of(
@@ -65,7 +68,7 @@ targets = st.one_of(
     st.none(), st.sampled_from(["*weight", "*", "*.bias", ["0.*", "2.*"]]), st.dictionaries(st.just("*"), shares | own)
 )
 good = st.fixed_dictionaries(
-    {"sparsity": st.one_of(shares, shares, shares, st.none()), "strategy": strategies},
+    {"sparsity": st.integers(0, 8).flatmap(lambda number: shares if number else st.none()), "strategy": strategies},
     optional={
         "threshold": thresholds,
         "schedule": schedules,
@@ -93,7 +96,10 @@ def spoilt(draw: st.DrawFn) -> tuple[dict[str, Any], str]:
     if inner is None:
         return {**settings, setting: value}, setting
     part, *names = inner.split(".")
-    return {**settings, setting: {"name": part, **dict.fromkeys(names, value)}}, names[0]
+    return {**settings, setting: {"name": part, **NEEDED.get(part, {}), names[0]: value}}, names[0]
+
+
+NEEDED = {"block": {"rows": 4}}
 
 
 PLACES: list[tuple[str, str | None]] = [
@@ -106,5 +112,6 @@ PLACES: list[tuple[str, str | None]] = [
     *(("schedule", f"cubic.{name}") for name in ("final", "initial", "begin", "end", "every", "power")),
     *(("schedule", part) for part in ("one_shot.begin", "exponential.initial", "acdc.every", "linear.span")),
     *(("pattern", f"block.{name}") for name in ("rows", "columns", "pad")),
-    *(("pattern", part) for part in ("n_m.n", "n_m.m", "n_m.pad", "channel.round_to", "channel.relative", "head.heads")),
+    *(("pattern", f"n_m.{name}") for name in ("n", "m", "pad")),
+    *(("pattern", part) for part in ("channel.round_to", "channel.relative", "head.heads")),
 ]  # fmt: skip

@@ -11,7 +11,6 @@ import os
 import warnings
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

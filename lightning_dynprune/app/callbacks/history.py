@@ -8,6 +8,9 @@ from typing import Any
 
 import lightning.pytorch as L
 
+from lightning_dynprune.app.records import is_curve
+from lightning_dynprune.checks import is_number
+
 
 class History(L.Callback):
     """Record sparsity and validation accuracy over the optimizer steps, and the seconds of training.
@@ -43,7 +46,14 @@ class History(L.Callback):
         return {**self.curves, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from them."""
+        """Continue from them.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        curves = (state_dict.get("sparsity"), state_dict.get("val_accuracy"))
+        if not all(map(is_curve, curves)) or not is_number(state_dict.get("seconds")):
+            raise ValueError("checkpoint: the history is not what the program writes; the file is damaged")
         self.sparsity_points = list(state_dict["sparsity"])
         self.accuracy_points = list(state_dict["val_accuracy"])
         self._seconds_before = state_dict["seconds"]

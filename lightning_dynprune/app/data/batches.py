@@ -96,5 +96,12 @@ class TensorBatches:
         return {"batch": self._served % len(self)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Make the next pass start behind the batches that had been handed out."""
+        """Make the next pass start behind the batches that had been handed out.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        batch = state_dict.get("batch")
+        if not isinstance(batch, int) or not 0 <= batch < len(self):
+            raise ValueError(f"checkpoint: batch {batch!r} of {len(self)} in an epoch; the file is damaged")
         self._start = self._served = state_dict["batch"]

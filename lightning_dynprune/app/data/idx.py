@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 UNSIGNED_BYTE = 8
+# The largest file of the sets takes 47 MB unzipped.
+LARGEST = 2**26
+MOST_AXES = 8
 
 
 def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
@@ -30,7 +34,8 @@ def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
     """
     remedy = "delete it and copy it again, or unset data_dir and DYNPRUNE_DATA to have it downloaded"
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing (unzipped MD5 {md5}); copy it there, point data_dir or DYNPRUNE_DATA at the folder "
@@ -38,6 +43,8 @@ def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read ({error}; expected unzipped MD5 {md5}); {remedy}") from error
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} holds more than {LARGEST} bytes (expected unzipped MD5 {md5}); {remedy}")
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(f"{path} is corrupt: unzipped MD5 {found}, expected {md5}; {remedy}")
@@ -54,11 +61,14 @@ def parse_idx(content: bytes) -> npt.NDArray[np.uint8]:
         >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])).tolist()
         [7, 8, 9]
     """
-    if content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+    if len(content) < 4 or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
         raise ValueError(f"not an idx file of unsigned bytes: it starts with {content[:4].hex(' ')}")
     axes = content[3]
-    shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4).astype(np.int64)
+    size = len(content) - 4 - 4 * axes
+    if axes > MOST_AXES or size < 0:
+        raise ValueError(f"an idx file of {axes} axes has {len(content)} bytes; there are at most {MOST_AXES} axes")
+    shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4).tolist()
+    if size != math.prod(shape):
+        raise ValueError(f"an idx file of shape {shape} holds {size} values")
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes)
-    if values.size != shape.prod():
-        raise ValueError(f"an idx file of shape {shape.tolist()} holds {values.size} values")
     return values.reshape(shape)

@@ -130,6 +130,6 @@ def check_height(height: int) -> int:
     Raises:
         ValueError: it is none of ``HEIGHTS``.
     """
-    if isinstance(height, bool) or height not in HEIGHTS:
+    if type(height) is not int or height not in HEIGHTS:
         raise ValueError(f"height={height!r} is not accepted; give one of {', '.join(map(str, HEIGHTS))}")
     return height

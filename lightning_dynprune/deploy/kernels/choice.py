@@ -131,10 +131,11 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        repeated = next(key for key in content if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"{repeated!r} is given twice")
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"{key[:200]!r} is given twice")
+        content[key] = value
     return content
 
 
@@ -168,7 +169,7 @@ def _row(layer: nn.Linear, row: object) -> tuple[type[Kernel] | None, dict[str, 
         raise ValueError("expected kernel, settings and shape, nothing else")
     shape = [layer.out_features, layer.in_features]
     if row["shape"] != shape or any(type(size) is not int for size in row["shape"]):
-        raise ValueError(f"it was chosen for the shape {str(row['shape'])[:100]}, and has {shape} here")
+        raise ValueError(f"it was chosen for the shape {_told(row['shape'])}, and has {shape} here")
     name, settings = row["kernel"], row["settings"]
     if not isinstance(name, str):
         raise ValueError(f"kernel is a {type(name).__name__}; expected a name")
@@ -176,4 +177,16 @@ def _row(layer: nn.Linear, row: object) -> tuple[type[Kernel] | None, dict[str, 
     known = () if kind is None else kind.setting_names
     if not isinstance(settings, Mapping) or set(settings) != set(known):
         raise ValueError(f"kernel {name!r} has the settings: {', '.join(known) or 'none'}; other ones are given")
+    if any(map(_is_nested, settings.values())):
+        raise ValueError(f"kernel {name!r} takes numbers for {', '.join(known)}; something nested is given")
     return kind, dict(cast("Mapping[str, int]", settings))
+
+
+def _told(value: object) -> str:
+    """Return a value of a file as a message names it."""
+    return f"of a {type(value).__name__}" if _is_nested(value) else str(value)[:100]
+
+
+def _is_nested(value: object) -> bool:
+    """Return whether a value of a file may be too deep to be printed."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(v, (list, dict)) for v in value))
