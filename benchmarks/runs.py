@@ -7,6 +7,7 @@ A benchmark lists its runs; this file trains those whose results are not in its 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -260,6 +261,9 @@ def _train(run: Run, folder: Path) -> Record:
         except Exception:
             traceback.print_exc()
             raise
+        finally:
+            # A Trainer and its module refer to each other, and Python looks for such circles too seldom here.
+            gc.collect()
 
 
 def _shown(record: Record) -> str:

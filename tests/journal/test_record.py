@@ -209,7 +209,9 @@ def test_the_longest_record_lets_go_of_whole_updates_and_goes_on_counting_them()
     assert journal.reach == 7
     for step in (7, 8, 9, 10):
         assert torch.equal(journal.mask_at(step)["a"], history[step][0])
-    with pytest.raises(ValueError, match=r"step 6: .*longest=3 updates.* give step=7 or later"):
+    with pytest.raises(
+        ValueError, match=r"step 6: .*longest=3 updates.* give step=7 or later, or raise cap or longest"
+    ):
         journal.mask_at(6)
     assert journal.summary().startswith("10 updates, the last 3 recorded")
 

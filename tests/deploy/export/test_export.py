@@ -232,7 +232,7 @@ def test_a_pickle_in_a_pt2_file_is_refused_and_not_run(path, tmp_path):
     whole = path.read_bytes()
 
     rewritten(path, lambda parts: parts | {name: trap for name in parts if "sample_inputs" in name})
-    with pytest.raises(ExportError, match=r"has the part model/data/sample_inputs/model.pt, which may be a pickle"):
+    with pytest.raises(ExportError, match=r"has the part archive/data/sample_inputs/model.pt, which may be a pickle"):
         file.runner()
 
     path.write_bytes(whole)
