@@ -86,6 +86,9 @@ class DynamicPruning(Callback):
         >>> DynamicPruning(sparsity=0.9).target_sparsity
         0.9
 
+    After a fit by ``ddp_spawn`` or ``ddp_fork`` the process that started the workers knows their masks and sparsities;
+    ``pruner``, which lived in them, is None there.
+
     Logs after every update ``dynprune/sparsity`` beside ``dynprune/target_sparsity`` (what the schedule asks for),
     ``dynprune/churn``, ``dynprune/compression`` (all parameters over those that are not zero) and
     ``dynprune/layer/<name>``; at each validation ``dynprune/val_sparsity``, the sparsity that the validated metrics

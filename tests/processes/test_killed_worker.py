@@ -12,7 +12,7 @@ from tests.processes.launching import ends, launch
 
 def test_a_killed_worker_ends_the_others_and_the_resumed_run_is_the_unbroken_one_to_the_bit(tmp_path):
     code, printed = launch("killed", tmp_path)
-    # A second as measured; gloo gives up after half an hour, and Lightning looks after its children every five seconds.
+
     assert time.time() - float((tmp_path / "killed_at").read_text()) < 60
     assert code != 0
     assert re.search("Connection (closed|reset) by peer|terminated with code", printed)
