@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2**20  # bytes read at once
+_ODD = (RuntimeError, ValueError, LookupError, OverflowError)  # what zipfile raises on an odd directory
 
 
 class DamagedError(ValueError):
@@ -63,7 +65,7 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
                 return
             for part in parts:
                 _read_through(archive, part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, *_ODD) as error:
         raise DamagedError(
             f"{what} is damaged or cut off ({error}); go on from an older checkpoint, or begin anew"
         ) from None
