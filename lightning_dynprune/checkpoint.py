@@ -49,7 +49,7 @@ def refuse_other_checksum(state: Mapping[str, Any]) -> None:
     """
     try:
         whole = state.get(CHECKSUM) == sealed(state)[CHECKSUM]
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise DamagedError(f"checkpoint: the pruning state is damaged: {error}") from None
     if not whole:
         raise DamagedError(

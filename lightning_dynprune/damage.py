@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2**20  # bytes read at once
+_ODD = (RuntimeError, ValueError, LookupError, OverflowError)  # what zipfile raises on an odd directory
 
 
 class DamagedError(ValueError):
@@ -63,7 +65,7 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
                 return
             for part in parts:
                 _read_through(archive, part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, *_ODD) as error:
         raise DamagedError(
             f"{what} is damaged or cut off ({error}); go on from an older checkpoint, or begin anew"
         ) from None
@@ -77,6 +79,8 @@ def _read_through(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
 
 def _added(crc: int, state: Any) -> int:
     if isinstance(state, Mapping):
+        if odd := [key for key in state if not isinstance(key, (str, int))]:
+            raise TypeError(f"a state has a {type(odd[0]).__name__} for a key; texts and whole numbers are expected")
         crc = _text(crc, f"mapping {len(state)}")
         for key in sorted(state, key=lambda key: (type(key).__name__, key)):
             crc = _added(_added(crc, key), state[key])
@@ -87,12 +91,19 @@ def _added(crc: int, state: Any) -> int:
             crc = _added(crc, entry)
         return crc
     if isinstance(state, Tensor):
+        # Others may announce far more entries than their file holds.
+        if state.layout != torch.strided or state.is_meta or state.is_quantized or _is_expanded(state):
+            raise TypeError(f"a state holds a tensor of {tuple(state.shape)} entries that are not all there")
         crc = _text(crc, f"{state.dtype} {tuple(state.shape)}")
         # Row by row, whatever the layout: strides and devices may be others where it is loaded.
         return zlib.crc32(state.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
     if state is None or isinstance(state, (bool, int, float, str)):
         return _text(crc, f"{type(state).__name__} {state!r}")
     raise TypeError(f"a state holds a {type(state).__name__}; tensors, plain values and nestings of them are expected")
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _text(crc: int, text: str) -> int:

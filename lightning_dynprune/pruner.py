@@ -614,8 +614,8 @@ class Pruner:
             ValueError: the state is damaged, of another version, of other targets or shapes, or of another strategy.
         """
         checkpoint.refuse_other_version(state)
-        checkpoint.refuse_damaged(state)
         checkpoint.refuse_other_checksum(state)
+        checkpoint.refuse_damaged(state)
         checkpoint.refuse_other_pattern(self.pattern, state)
         checkpoint.refuse_other_targets(self.targets, state)
         kept = {t.name: {k: self._whole_like(t, v) for k, v in t.state.items()} for t in self.targets}

@@ -52,7 +52,7 @@ def _refuse_unfolding(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+            if entry.compress_type != zipfile.ZIP_STORED or max(entry.file_size, entry.compress_size) > size:
                 raise ValueError(f"its entry {entry.filename[:100]!r} is compressed, or larger than the file")
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("its entries are larger together than the file")

@@ -102,8 +102,8 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         ResumeRefused: the file is damaged, or is no checkpoint of this program.
     """
     try:
-        content = read_checkpoint(checkpoint)
         refuse_damaged_file(checkpoint, "resume")
+        content = read_checkpoint(checkpoint)
     except DamagedError as error:
         raise ResumeRefused(str(error)) from None
     except ValueError as error:

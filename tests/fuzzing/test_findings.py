@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
@@ -14,6 +15,7 @@ from lightning_dynprune import DynamicPruning, Pruner
 from lightning_dynprune.app.data.idx import parse_idx
 from lightning_dynprune.app.dense import _read
 from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.deploy.compact import load_compact
 from lightning_dynprune.deploy.compact_contents import Entry, refuse_wrong_lengths
 from lightning_dynprune.deploy.kernels.choice import apply_choice
@@ -82,6 +84,13 @@ def test_a_run_whose_threshold_is_a_whole_number_can_be_resumed():
 STATE = started("straight_through").state_dict()
 
 
+def with_right_checksum(state: dict) -> dict:
+    """Return a state that only what stands in it gives away, unless it has what no checksum is made of."""
+    with contextlib.suppress(TypeError):
+        return sealed(state)
+    return state
+
+
 def replaced(state: dict, path: str, value: object) -> dict:
     changed = copy.deepcopy(state)
     *holders, key = path.split("/")
@@ -110,12 +119,12 @@ def replaced(state: dict, path: str, value: object) -> dict:
         (
             "state/0.weight/latent",
             torch.zeros(6, 8).to_sparse(),
-            "state of 0.weight in the pruning state holds more than",
+            "entries that are not all there",
         ),
         (
             "state/0.weight/latent",
             torch.zeros(6, 8, device="meta"),
-            "state of 0.weight in the pruning state holds more",
+            "entries that are not all there",
         ),
         ("state/0.weight/latent", torch.zeros(6, 8, dtype=torch.int64), r"latent \(6, 8\) whole"),
         ("state/0.weight/latent", torch.full((6, 8), 0.5), "latent values of 0.weight lie where its connections live"),
@@ -126,7 +135,13 @@ def replaced(state: dict, path: str, value: object) -> dict:
         ("journal", [1], "'journal' of the pruning state is not a record"),
         ("journal/version", torch.zeros(2), "a record of version tensor"),
         ("journal/targets/0.weight", torch.zeros(2), "recorded from other targets"),
-        ("journal/recorded", torch.zeros(2, 4, dtype=torch.int64, device="meta"), "'recorded' is torch.int64"),
+        (
+            "journal/recorded",
+            torch.zeros(2, 4, dtype=torch.int64, device="meta"),
+            "the pruning state is damaged: .* entries that are not all there",
+        ),
+        ("journal/positions", torch.zeros(1).expand(2**40), "entries that are not all there"),
+        ("journal/notes", {torch.zeros(2): 1, torch.ones(2): 2}, "a Tensor for a key"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -134,7 +149,7 @@ def test_a_damaged_state_is_refused_by_the_entrys_name_and_nothing_changes(path,
     pruner = started("straight_through", steps=2)
     before = str(pruner.state_dict())
     with pytest.raises(ValueError, match=message):
-        pruner.load_state_dict(replaced(STATE, path, value))
+        pruner.load_state_dict(with_right_checksum(replaced(STATE, path, value)))
     assert str(pruner.state_dict()) == before
 
 
