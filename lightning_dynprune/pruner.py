@@ -276,8 +276,9 @@ class Pruner:
         units = GroupMasks(self.model, self.pattern.groups(self.model, example_input), self.masks, self.pattern)
         if self.masks.sparsity == 0.0 and self.target_sparsity > units.most:
             raise ValueError(
-                f"sparsity={self.target_sparsity!r} is not within reach of pattern {self.pattern.label}: with min_kept "
-                f"and the connections that belong to no unit {units.most:.6g} at most is pruned here"
+                f"sparsity={self.target_sparsity!r} is not within reach of pattern {self.pattern.label}: with min_kept, "
+                f"round_to={self.pattern.round_to} and the connections that belong to no unit {units.most:.6g} at most "
+                "is pruned here"
             )
         self.units = units
         if self._coupled_state is not None:
