@@ -190,7 +190,7 @@ class Pruner:
         self._masked_gradients = False
         self._overflow: Tensor | None = None
         self._turns: set[int] = set()
-        self._started = False
+        self._started = self._starting = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
@@ -276,9 +276,9 @@ class Pruner:
         units = GroupMasks(self.model, self.pattern.groups(self.model, example_input), self.masks, self.pattern)
         if self.masks.sparsity == 0.0 and self.target_sparsity > units.most:
             raise ValueError(
-                f"sparsity={self.target_sparsity!r} is not within reach of pattern {self.pattern.label}: with min_kept, "
-                f"round_to={self.pattern.round_to} and the connections that belong to no unit {units.most:.6g} at most "
-                "is pruned here"
+                f"sparsity={self.target_sparsity!r} is not within reach of pattern {self.pattern.label}: with "
+                f"min_kept, round_to={self.pattern.round_to} and the connections that belong to no unit "
+                f"{units.most:.6g} at most is pruned here"
             )
         self.units = units
         if self._coupled_state is not None:
@@ -299,7 +299,11 @@ class Pruner:
         if self._started or not self.schedule.starts(self.clock):
             return None
         self._started = True
-        return self.update()
+        self._starting = True
+        try:
+            return self.update()
+        finally:
+            self._starting = False
 
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if that is due, and set pruned entries to zero.
@@ -493,7 +497,9 @@ class Pruner:
             self.apply()
         self._dense_gradients.clear()
         self._turns.clear()
-        self._calibration.forget()
+        # An update that follows this very step reads the same inputs.
+        if not (self._starting and self.updates_next()):
+            self._calibration.forget()
         name_reached(floors_before, floors(self.masks, self.pattern, self.units), self._at_floor, stacklevel=3)
         return self._record(asked, changes, deltas)
 

@@ -46,7 +46,7 @@ class Movement(Strategy):
     latent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_real("strategy movement: penalty", self.penalty, 0)
+        check_real("strategy movement: penalty", self.penalty, 0, 1e30)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return ``movement``: float32 zeros."""
