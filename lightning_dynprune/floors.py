@@ -53,7 +53,8 @@ def refuse_out_of_reach(masks: MaskSet, pattern: Pattern, sparsity: float) -> No
         ValueError: naming ``min_kept``, and the share that would be within reach.
     """
     least = sum(floor.least for floor in floors(masks, pattern, None))
-    if masks.total - least + pattern.size < sparsity * masks.total:
+    asked = int(sparsity * masks.total / pattern.size + 0.5) * pattern.size  # as a cut rounds it
+    if masks.total - least + pattern.size < asked:
         largest = max(target.min_kept for target in masks.targets)
         raise ValueError(
             f"sparsity={sparsity!r} is not within reach: with min_kept={largest} (the largest of the targets') "
