@@ -96,7 +96,7 @@ class Watch(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         self.batches += 1
-        assert_zeros(pl_module.state_dict(), self.pruning.masks)
+        assert_zeros(dict(pl_module.named_parameters()), self.pruning.masks)
         assert self.pruning.pruner is not None
         for target in self.pruning.pruner.targets:
             latent = target.state.get("latent", torch.zeros_like(target.parameter))
@@ -106,7 +106,7 @@ class Watch(L.Callback):
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if trainer.state.fn == "fit":
-            assert_zeros(pl_module.state_dict(), self.pruning.masks)
+            assert_zeros(dict(pl_module.named_parameters()), self.pruning.masks)
 
 
 def assert_zeros(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:

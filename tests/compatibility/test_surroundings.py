@@ -102,7 +102,7 @@ class OtherModule(pl.LightningModule):
         super().__init__()
         self.net, self.batches = network(), data()
 
-    loss = Module.loss
+    loss, forward = Module.loss, Module.forward
     training_step, validation_step = Module.training_step, Module.validation_step
     train_dataloader, val_dataloader = Module.train_dataloader, Module.val_dataloader
     configure_optimizers = Module.configure_optimizers

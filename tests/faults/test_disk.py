@@ -150,7 +150,7 @@ def test_a_job_of_a_sweep_whose_files_are_damaged_is_named_in_the_table(tmp_path
         (tmp_path / name / ".hydra" / "overrides.yaml").write_text("[]")
         (tmp_path / name / "results.json").write_text(text)
     errors = [row.error for row in read_jobs(tmp_path)]
-    assert errors[0].startswith("results.json cannot be read: ")
+    assert errors[0].startswith("results.json is damaged: ")
     assert errors[1].startswith("results.json has no overrides, accuracy")
     assert errors[2].startswith("results.json has no accuracy")
 
@@ -160,6 +160,6 @@ def test_a_damaged_record_of_the_dense_control_is_named_and_kept(tmp_path):
     (tmp_path / "run" / "dense.json").write_text('{"key": ')
     refused = dynprune(*SETTINGS, "hydra.run.dir=run", folder=tmp_path)
     assert refused.returncode == 1
-    assert "dense.json cannot be read" in words(refused.stderr)
+    assert "dense.json is damaged" in words(refused.stderr)
     assert "remove it, and the control is trained anew" in words(refused.stderr)
     assert (tmp_path / "run" / "dense.json").read_text() == '{"key": '
