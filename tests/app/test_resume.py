@@ -131,7 +131,9 @@ def test_what_is_no_checkpoint_is_refused_in_words(tmp_path):
     ],
 )
 def test_an_override_that_could_name_code_is_refused_unless_typed_again(override):
-    with pytest.raises(ResumeRefused, match="which may run code or write elsewhere; if you wrote it and trust it, type it again"):
+    with pytest.raises(
+        ResumeRefused, match="which may run code or write elsewhere; if you wrote it and trust it, type it again"
+    ):
         safe_overrides([override])
     assert safe_overrides([override], given=[override]) == [override]
 

@@ -151,8 +151,8 @@ def test_a_job_of_a_sweep_whose_files_are_damaged_is_named_in_the_table(tmp_path
         (tmp_path / name / "results.json").write_text(text)
     errors = [row.error for row in read_jobs(tmp_path)]
     assert errors[0].startswith("results.json is damaged: ")
-    assert errors[1].startswith("results.json has no overrides, accuracy")
-    assert errors[2].startswith("results.json has no accuracy")
+    assert errors[1].startswith("results.json is damaged: it holds a list")
+    assert errors[2].startswith("results.json is damaged: ")
 
 
 def test_a_damaged_record_of_the_dense_control_is_named_and_kept(tmp_path):
@@ -161,5 +161,5 @@ def test_a_damaged_record_of_the_dense_control_is_named_and_kept(tmp_path):
     refused = dynprune(*SETTINGS, "hydra.run.dir=run", folder=tmp_path)
     assert refused.returncode == 1
     assert "dense.json is damaged" in words(refused.stderr)
-    assert "remove it, and the control is trained anew" in words(refused.stderr)
+    assert "move it away to have the dense control trained again" in words(refused.stderr)
     assert (tmp_path / "run" / "dense.json").read_text() == '{"key": '
