@@ -106,7 +106,7 @@ def refuse_overlap(
     for target, mask in zip(targets, masks, strict=True):
         hidden = target.part(state[target.name][LATENT].detach()).contiguous()
         # By the bytes of an entry, not by their number: a part may be empty.
-        entries = hidden.view(torch.uint8).reshape(-1, hidden.element_size())
+        entries = hidden.reshape(-1).view(torch.uint8).reshape(-1, hidden.element_size())
         if entries[mask.reshape(-1).to(hidden.device)].any():
             raise ValueError(
                 f"checkpoint: latent values of {target.name} lie where its connections live; the file is damaged"
