@@ -382,8 +382,8 @@ class DynamicPruning(Callback):
         # A checkpoint may be written before this fit has begun, as a learning rate finder does to come back to it.
         if self.pruner is None or self._stage == "starting":
             return self._loaded or ({} if self._told is None else self._told.state)
-        state = {**self.pruner.state_dict(), "skipped": self._skipped}
-        return sealed(state if self.guard is None else {**state, "guard": self.guard.state_dict()})
+        guarded = {} if self.guard is None else {"guard": self.guard.state_dict()}
+        return self.pruner.state_dict({"skipped": self._skipped, **guarded})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is checked against the model as soon as there is one."""

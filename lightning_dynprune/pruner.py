@@ -548,10 +548,15 @@ class Pruner:
             step: optimizer steps done at the moment to return to.
 
         Raises:
-            ValueError: there is no journal, or it does not reach back so far.
+            ValueError: there is no journal, it does not reach back so far, or several processes hold parts of targets.
         """
         if self.journal is None:
             raise ValueError("journal=False: nothing was recorded to restore; give journal=True")
+        if self.masks.shared is not None:
+            raise ValueError(
+                "restore: several processes hold parts of the targets, so that no positions were recorded to go back "
+                "to; train by DDP to restore masks"
+            )
         wanted = self.journal.mask_at(step)
         remembers = self.latent is None and self.journal.remember_values
         values = self.journal.values_at(step) if remembers else {}
@@ -584,11 +589,14 @@ class Pruner:
         self.apply()
         disown(self)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return all there is to resume from: tensors and plain values; masks as bits.
 
         Where processes hold targets in parts the state is of whole targets, so that it can be resumed with any number
         of processes; all of them call this together.
+
+        Args:
+            beside: further entries to keep under the same checksum, tensors and plain values.
         """
         state = {
             "version": checkpoint.VERSION,
@@ -612,7 +620,7 @@ class Pruner:
             "at_floor": sorted(self._at_floor),
             "turns": self._turns_state(),
         }
-        return checkpoint.sealed(state)
+        return checkpoint.sealed({**state, **(beside or {})})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`state_dict`; everything is checked before anything is changed.
@@ -691,7 +699,7 @@ class Pruner:
             return
         self._turns.add(number)
         for position in self._trained_by[number] if not self._masked_gradients else ():
-            grad = self.targets[position].parameter.grad
+            grad = self.targets[position].grad
             if grad is not None:
                 self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
 
@@ -699,13 +707,14 @@ class Pruner:
         """Return the gradients that wait for the turns of other optimizers; None where there are none."""
         if not self._turns:
             return None
-        gradients = {self.targets[position].name: grad for position, grad in self._dense_gradients.items()}
+        waiting = ((self.targets[position], grad) for position, grad in sorted(self._dense_gradients.items()))
+        gradients = {target.name: self._whole(target, grad) for target, grad in waiting}
         return {"optimizers": sorted(self._turns), "gradients": gradients}
 
     def _load_turns(self, state: Mapping[str, Any] | None) -> None:
         self._turns = set(state["optimizers"]) if state else set()
         self._dense_gradients = {
-            position: state["gradients"][target.name].to(target.parameter.device)
+            position: target.part(state["gradients"][target.name]).to(target.values.device)
             for position, target in enumerate(self.targets)
             if state and target.name in state["gradients"]
         }

@@ -24,10 +24,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-@torch.no_grad()
 def here(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this process holds, sharing its memory; all of it where it is not sharded."""
-    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_sharded(tensor):
+        return tensor
+    with torch.no_grad():  # with gradients it would be a copy's view
+        part: Tensor = tensor.to_local()  # type: ignore[attr-defined]
     return part
 
 

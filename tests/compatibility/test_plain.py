@@ -1,8 +1,10 @@
 import pytest
 
-from tests.compatibility.runs import STRATEGIES, holds
+from tests.compatibility.runs import BATCHES, EPOCHS, STRATEGIES, holds
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_plain_run_is_exact_and_resumes_to_the_bit(strategy, tmp_path):
-    holds(tmp_path, strategy)
+    _, ours, run = holds(tmp_path, strategy)
+    assert ours.pruner is not None
+    assert ours.pruner.clock.step == run.global_step == EPOCHS * BATCHES

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from lightning_dynprune.schedules import Cosine
 from tests.conformance.parts import PATTERNS, STRATEGIES
 
+EXAMPLES = int(os.environ.get("DYNPRUNE_FUZZ", "0"))
 NUMBERS = (math.nan, math.inf, -math.inf, -1, -0.5, 1.5, 10**400, -(2**70), 1e308, True, 0)
 JUNK = (*NUMBERS, None, "", "a", "9" * 400, b"x", [], ["a", 1], {}, {"a": 1}, {1: 2, "b": 3}, {"name": None}, object())
 junk = st.sampled_from(JUNK)
@@ -115,3 +118,14 @@ PLACES: list[tuple[str, str | None]] = [
     *(("pattern", f"n_m.{name}") for name in ("n", "m", "pad")),
     *(("pattern", part) for part in ("channel.round_to", "channel.relative", "head.heads")),
 ]  # fmt: skip
+
+
+def examples(few: int) -> settings:
+    """Return how many examples a test draws: the same few each time, or as many new ones as DYNPRUNE_FUZZ says."""
+    return settings(
+        max_examples=EXAMPLES or few,
+        derandomize=not EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )

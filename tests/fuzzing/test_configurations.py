@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,17 +14,16 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_dynprune import DynamicPruning, Pruner
 from lightning_dynprune.coupling import CouplingError
-from tests.fuzzing.settings import good, spoilt
+from tests.fuzzing.settings import examples, good, spoilt
 from tests.training import trainer
 
-EXAMPLES = int(os.environ.get("DYNPRUNE_FUZZ", "0"))
 TOTAL = 8
 WORDS = (
     "sparsity",
@@ -39,16 +37,6 @@ WORDS = (
     "reconstruct",
     "heads",
 )
-
-
-def examples(few: int) -> settings:
-    return settings(
-        max_examples=EXAMPLES or few,
-        derandomize=not EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 class Attention(nn.Module):

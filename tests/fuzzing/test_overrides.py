@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,8 +16,8 @@ from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.main import conf_dir
 from lightning_dynprune.app.pruning import new_pruning
 from lightning_dynprune.app.resume import ResumeRefused, safe_overrides
+from tests.fuzzing.settings import examples
 
-EXAMPLES = int(os.environ.get("DYNPRUNE_FUZZ", "0"))
 GROUPS = {path.name: sorted(file.stem for file in path.iterdir()) for path in conf_dir().iterdir() if path.is_dir()}
 VALUES = (
     "0", "0.5", "0.9", "1.2", "-1", "1e400", "nan", "inf", "null", "true", "''", "abc", "[]", "[1,a]", "{a:1}", "1_0",
@@ -34,20 +33,7 @@ KEYS = (
 groups = st.sampled_from(sorted(GROUPS)).flatmap(lambda g: st.sampled_from(GROUPS[g]).map(f"{g}={{}}".format))
 sets = st.builds("{}={}".format, st.sampled_from(KEYS), st.sampled_from(VALUES))
 odd = st.sampled_from(["+logger", "=", "a", "+x={_target_:os.mkdir,path:/x}"])
-overrides = st.lists(
-    groups | sets | st.sampled_from(["+logger", "=", "a", "+x={_target_:os.mkdir,path:/x}"]), max_size=3
-)
-
-
-def examples(few: int) -> settings:
-    return settings(
-        max_examples=EXAMPLES or few,
-        derandomize=not EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
+overrides = st.lists(groups | sets | odd, max_size=3)
 
 SECRET = "what only the environment knows"
 

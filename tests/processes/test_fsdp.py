@@ -20,7 +20,7 @@ from lightning_dynprune.ranks import RankError, Ranks
 from lightning_dynprune.shards import Shard
 from tests.conformance import parts
 from tests.processes.group import together
-from tests.processes.training import STEPS, adam, agreement, alone, ended, network, pruner, train
+from tests.processes.training import STEPS, adam, agreement, alone, batch, ended, network, pruner, train
 
 # Wanda ranks whole rows; every other strategy scores connection by connection.
 STRATEGIES = {name: settings for name, settings in parts.STRATEGIES.items() if name != "wanda"}
@@ -195,6 +195,47 @@ def test_faults_of_one_process_are_told_by_all(tmp_path):
     assert first[1].startswith("rank 1 failed: NonFiniteError: weights of 0.weight")
     assert second[1].startswith("weights of 0.weight are not finite")
     assert first[2] == second[2] == "0.0"
+
+
+def _by_two_optimizers(rank: int, layout: str | None) -> dict[str, Any]:
+    """Train by two optimizers stepped by hand, and leave the run between their turns."""
+    net, share = (network(), (0, 1)) if layout is None else _sharded(layout)
+    optimizers = [adam(net[0]), adam(net[2:])]
+    ours = pruner(net, optimizers, strategy={"name": "rigl", "exchange": 0.3})
+    waiting: dict[str, Any] | None = None
+    for step in range(STEPS):
+        x, y = batch(step, *share)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            waiting = ours.state_dict()["turns"] or waiting
+        ours.tick()
+    assert waiting is not None
+    return {**ended(ours), "gradients": waiting["gradients"]}
+
+
+@pytest.mark.filterwarnings("ignore:.*is down to min_kept")
+def test_gradients_in_parts_wait_for_another_optimizers_turn_and_are_saved_whole(tmp_path):
+    single = _by_two_optimizers(0, None)
+    first, second = together(2, _by_two_optimizers, tmp_path, "data")
+    assert agreement(first, single) > 0.9
+    for name, gradient in single["gradients"].items():
+        assert first["gradients"][name].shape == gradient.shape
+        assert torch.equal(first["gradients"][name], second["gradients"][name])
+
+
+def _restoring(rank: int) -> str:
+    net, _ = _sharded("data")
+    ours = pruner(net, adam(net), strategy="magnitude")
+    ours.update(0.5)
+    with pytest.raises(ValueError, match="restore: several processes") as caught:
+        ours.restore(0)
+    return str(caught.value)
+
+
+def test_masks_in_parts_are_not_restored_and_say_so(tmp_path):
+    assert "no positions were recorded" in together(2, _restoring, tmp_path)[0]
 
 
 def _places(rank: int) -> list[Tensor]:
