@@ -21,6 +21,7 @@ from lightning_dynprune.averages import averages_of, mask_average
 from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.checks import check_share
 from lightning_dynprune.clipping import Handle, before_clipping
+from lightning_dynprune.counted import masks_to_count, parameters_to_count
 from lightning_dynprune.damage import refuse_damaged_file
 from lightning_dynprune.guard import AccuracyGuard
 from lightning_dynprune.homecoming import Letter, Told, address, is_away, send
@@ -33,7 +34,6 @@ from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.pruner import Pruner
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
-from lightning_dynprune.shards import here, speaking
 from lightning_dynprune.slimming import fit_to
 from lightning_dynprune.strategies import STRATEGIES, Strategy
 from lightning_dynprune.strategies.partners import with_partner
@@ -503,35 +503,19 @@ class DynamicPruning(Callback):
             handle.remove()
         self._handles.clear()
 
-    def _counted(self) -> list[dict[str, Tensor]]:
-        """Return masks that together count as those of this run.
-
-        Views of a single bool stand for what was slimmed away, and for masks that several processes hold in parts.
-        """
-        pruner = self._running()
-        targets, whole, kept = pruner.targets, pruner.masks.whole, pruner.masks.kept
-        if pruner.masks.shared is not None:
-            return [
-                {t.name: torch.ones(1, dtype=torch.bool).expand(n) for t, n in zip(targets, kept, strict=True)},
-                {t.name: _zeros(n - k) for t, n, k in zip(targets, whole, kept, strict=True)},
-            ]
-        gone = {t.name: _zeros(n - t.numel) for t, n in zip(targets, whole, strict=True)}
-        return [self.masks, gone] if any(zeros.numel() for zeros in gone.values()) else [self.masks]
-
     def _log(self, pl_module: LightningModule) -> None:
         """Log sparsities; Lightning repeats a logged value until the epoch ends, so once an update is enough."""
         pruner = self._running()
-        counted = self._counted()
+        counted = masks_to_count(pruner, self.masks)
         for metric in (self._metric, self._layer_metric):
             metric.reset()
             for masks in counted:
-                if any(mask.numel() for mask in masks.values()):
-                    metric.update(masks)
+                metric.update(masks)
         wanted = torch.tensor(pruner.scheduled_sparsity)
         shown = {"sparsity": self._metric.compute().float(), "target_sparsity": wanted}
         others = {f"layer/{name}": value.float() for name, value in self._layer_metric.compute().items()}
         self._compression_metric.reset()
-        self._compression_metric.update(_parameters(pl_module, pruner))
+        self._compression_metric.update(parameters_to_count(pl_module, pruner))
         if taken := sum(self._before.values()) - sum(p.numel() for p in pl_module.parameters()) if self._before else 0:
             self._compression_metric.update([torch.zeros(1).expand(taken)])
         others["compression"] = self._compression_metric.compute().float()
@@ -550,25 +534,6 @@ def _refuse_partitioned(trainer: Trainer) -> None:
             f"Trainer(strategy={strategy}) lays parameters end to end and cuts them anywhere, so that no target is "
             "left to prune; use ModelParallelStrategy with fully_shard in configure_model (FSDP2), or DDPStrategy"
         )
-
-
-def _parameters(module: nn.Module, pruner: Pruner) -> list[Tensor]:
-    """Return tensors with as many entries, and as many of them zero, as a module's parameters have."""
-    if pruner.masks.shared is None:
-        return list(module.parameters())
-    counts = torch.zeros(2, dtype=torch.int64)
-    parameters = list(module.parameters())
-    for parameter, speaks in zip(parameters, speaking(parameters, pruner.ranks), strict=True):
-        if speaks:
-            part = here(parameter)
-            nonzero = int(torch.count_nonzero(part))
-            counts += torch.tensor([nonzero, part.numel() - nonzero])
-    nonzero, zero = pruner.ranks.add(counts).tolist()
-    return [torch.ones(1).expand(nonzero), torch.zeros(1).expand(zero)]
-
-
-def _zeros(count: int) -> Tensor:
-    return torch.zeros(1, dtype=torch.bool).expand(count)
 
 
 def _checked_slim(slim: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> str | None:

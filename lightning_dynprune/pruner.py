@@ -19,6 +19,7 @@ from lightning_dynprune.floors import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.group_masks import GroupMasks
 from lightning_dynprune.group_revision import revise_groups
 from lightning_dynprune.journal import Delta, Journal, Update
+from lightning_dynprune.last_gradients import LastGradients
 from lightning_dynprune.latent import LatentWeights
 from lightning_dynprune.masks import MaskSet, select, undrafted
 from lightning_dynprune.observation import Observation
@@ -186,13 +187,12 @@ class Pruner:
         check_flag("reconstruct", reconstruct)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
         self._rewind = None if rewind is None else self._new_rewind(rewind)
-        self._dense_gradients: dict[int, Tensor] = {}
         self._masked_gradients = False
         self._overflow: Tensor | None = None
-        self._turns: set[int] = set()
         self._started = self._starting = False
         self._at_floor: set[str] = set()
         self._trained_by = [self._positions(optimizer) for optimizer in self.optimizers]
+        self._last_gradients = LastGradients(self.targets, self._trained_by)
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
         # By hand each steps with gradients of its own, which the next one's backward pass may add to or zero.
@@ -392,11 +392,11 @@ class Pruner:
         for position in everything if optimizer is None else self._trained_by[self.optimizers.index(optimizer)]:
             target = self.targets[position]
             grad = target.grad
-            self._dense_gradients.pop(position, None)  # of a step that a gradient scaler skipped
+            self._last_gradients.drop(position)
             if grad is None:
                 continue
             if reads_them:  # of every target, so that all are compared as they were before the clipping
-                self._dense_gradients[position] = grad.clone()
+                self._last_gradients.keep(position)
             if self.masks.kept[position] < target.numel:
                 self.masks.mask(position, grad)
         if self.units is not None:
@@ -495,8 +495,7 @@ class Pruner:
         if self._rewind is not None:
             self._rewind.back(self.optimizers)
             self.apply()
-        self._dense_gradients.clear()
-        self._turns.clear()
+        self._last_gradients.clear()
         # An update that follows this very step reads the same inputs.
         if not (self._starting and self.updates_next()):
             self._calibration.forget()
@@ -618,7 +617,7 @@ class Pruner:
             "rewind": None if self._rewind is None else self._rewind.state_dict(),
             "units": self._coupled_state if self.units is None else self.units.state_dict(),
             "at_floor": sorted(self._at_floor),
-            "turns": self._turns_state(),
+            "turns": self._last_gradients.state_dict(),
         }
         return checkpoint.sealed({**state, **(beside or {})})
 
@@ -663,7 +662,7 @@ class Pruner:
         self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
         self._started = self.last_update is not None
         self._at_floor = set(state["at_floor"])
-        self._load_turns(state.get("turns"))
+        self._last_gradients.load_state_dict(state.get("turns"))
         if self.latent is not None:
             self.latent.apart()
         self._observation.resume()
@@ -680,8 +679,8 @@ class Pruner:
         self._join(self._trained_by[number])
         self._observation.before_step(number)
         self._overflow = getattr(optimizer, "found_inf", None)
-        if self.takes_turns:
-            self._take_turn(number)
+        if self.takes_turns and self.updates_next(ending_epoch=True) and not self._overflows():
+            self._last_gradients.take_turn(number, keep=not self._masked_gradients)
         if not self._waits() and self.start() is not None:
             self._join(self._trained_by[number])
         # It evaluates the loss on its way, and goes by curvature: what is pruned must have no part in either.
@@ -693,39 +692,13 @@ class Pruner:
         """Whether an update reads the gradients of the step that it follows, and nothing of those before."""
         return self.strategy.needs_gradients and not self.strategy.accumulates
 
-    def _take_turn(self, number: int) -> None:
-        """Keep the gradients that one of several optimizers steps by, for an update that reads them."""
-        if not self.updates_next(ending_epoch=True) or self._overflows():
-            return
-        self._turns.add(number)
-        for position in self._trained_by[number] if not self._masked_gradients else ():
-            grad = self.targets[position].grad
-            if grad is not None:
-                self._dense_gradients[position] = grad.clone() if grad.layout == torch.strided else grad.to_dense()
-
-    def _turns_state(self) -> dict[str, Any] | None:
-        """Return the gradients that wait for the turns of other optimizers; None where there are none."""
-        if not self._turns:
-            return None
-        waiting = ((self.targets[position], grad) for position, grad in sorted(self._dense_gradients.items()))
-        gradients = {target.name: self._whole(target, grad) for target, grad in waiting}
-        return {"optimizers": sorted(self._turns), "gradients": gradients}
-
-    def _load_turns(self, state: Mapping[str, Any] | None) -> None:
-        self._turns = set(state["optimizers"]) if state else set()
-        self._dense_gradients = {
-            position: target.part(state["gradients"][target.name]).to(target.values.device)
-            for position, target in enumerate(self.targets)
-            if state and target.name in state["gradients"]
-        }
-
     def _waits(self) -> bool:
         """Return whether an update is due that has to wait for gradients."""
         if not self._reads_last_gradients or not self.updates_next():
             return False
         if not self.takes_turns:
             return self._overflows()
-        return any(positions and number not in self._turns for number, positions in enumerate(self._trained_by))
+        return not self._last_gradients.are_complete
 
     def _overflows(self) -> bool:
         """Return whether a fused optimizer skips this step, as its gradients overflowed; a host sync if it may."""
@@ -799,10 +772,10 @@ class Pruner:
     def _view(self, position: int) -> TargetView:
         seed, run_seed = self._seeds_of(position)
         view = self.targets[position].view(self.masks.tensors[position], seed, run_seed, self.clock.step)
-        if position in self._dense_gradients or self._turns:
-            view.grad = self._dense_gradients.get(position)
+        if self.strategy.needs_gradients:
+            view.grad = self._last_gradients.of(position)
         elif view.grad is not None and view.grad.layout != torch.strided:
-            view.grad = view.grad.to_dense() if self.strategy.needs_gradients else None
+            view.grad = None
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
