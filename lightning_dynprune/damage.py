@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,8 +41,8 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
     """Raise where a checkpoint is cut off, or one of its parts does not match the checksum written beside it.
 
     ``torch.save`` writes a zip archive with a CRC-32 of every part, and ``torch.load`` compares none. The file is read
-    once. What is no such archive, or was written without checksums (``torch.serialization.set_crc32_options``), is left
-    to whoever loads it; so is what is no local file.
+    once. What is no such archive, was written without checksums (``torch.serialization.set_crc32_options``) or unfolds
+    into more than the file, as none of torch's does, is left to whoever loads it; so is what is no local file.
 
     Args:
         path: the checkpoint.
@@ -61,7 +61,7 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-            if not any(part.CRC for part in parts):
+            if not any(part.CRC for part in parts) or _unfolds(parts, os.path.getsize(path)):
                 return
             for part in parts:
                 _read_through(archive, part)
@@ -69,6 +69,11 @@ def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
         raise DamagedError(
             f"{what} is damaged or cut off ({error}); go on from an older checkpoint, or begin anew"
         ) from None
+
+
+def _unfolds(parts: Sequence[zipfile.ZipInfo], size: int) -> bool:
+    compressed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+    return compressed or sum(part.file_size for part in parts) > size
 
 
 def _read_through(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,13 @@ def test_a_file_without_checksums_is_left_to_who_loads_it(tmp_path):
     (tmp_path / "other.ckpt").write_bytes(b"no archive")
     refuse_damaged_file(tmp_path / "other.ckpt", "ckpt_path")
     refuse_damaged_file(tmp_path / "nowhere.ckpt", "ckpt_path")
+
+
+def test_an_archive_that_unfolds_is_not_read_through(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.pkl", b"\0" * 2**20)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *args: pytest.fail("a part was read"))
+    refuse_damaged_file(tmp_path / "bomb.ckpt", "ckpt_path")
 
 
 @pytest.mark.filterwarnings("ignore")
