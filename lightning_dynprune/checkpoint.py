@@ -48,7 +48,8 @@ def refuse_other_checksum(state: Mapping[str, Any]) -> None:
         ValueError: it is damaged.
     """
     try:
-        whole = state.get(CHECKSUM) == sealed(state)[CHECKSUM]
+        kept = state.get(CHECKSUM)
+        whole = type(kept) is int and kept == sealed(state)[CHECKSUM]
     except (TypeError, RecursionError) as error:
         raise DamagedError(f"checkpoint: the pruning state is damaged: {error}") from None
     if not whole:
@@ -80,6 +81,11 @@ def refuse_damaged(state: Mapping[str, Any]) -> None:
     tensors = {f"mask of {name}": {"": mask} for name, mask in state["masks"].items()}
     tensors |= {f"{key} of {name}": state[key][name] for key in ("state", "memory") for name in state["shapes"]}
     tensors |= {f"'{key}'": state[key] for key in ("rewind", "units") if state[key] is not None}
+    if state["turns"] is not None:
+        tensors["'turns'"] = state["turns"]["gradients"]
+        for name, grad in state["turns"]["gradients"].items():
+            if not isinstance(grad, Tensor) or list(grad.shape) != state["shapes"].get(name):
+                raise ValueError(f"checkpoint: the gradient of {name} in 'turns' does not fit it; the file is damaged")
     for what, entries in tensors.items():
         if not isinstance(entries, Mapping) or not all(isinstance(k, str) and _is_dense(v) for k, v in entries.items()):
             raise ValueError(f"checkpoint: {what} in the pruning state holds more than dense tensors; it is damaged")
@@ -193,6 +199,16 @@ def _is_clock(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"step", "epoch"} and all(map(_is_count, value.values()))
 
 
+def _are_turns(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, Mapping)
+        and set(value) == {"optimizers", "gradients"}
+        and isinstance(value["optimizers"], list)
+        and all(map(_is_count, value["optimizers"]))
+        and isinstance(value["gradients"], Mapping)
+    )
+
+
 def _are_shapes(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and isinstance(shape, list) and all(map(_is_count, shape))
@@ -212,6 +228,7 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shapes": (_are_shapes, "a shape for each target"),
     "whole": (lambda value: isinstance(value, list) and all(map(_is_count, value)), "a list of numbers"),
     "at_floor": (lambda value: isinstance(value, list) and all(isinstance(n, str) for n in value), "a list of names"),
+    "turns": (_are_turns, "the optimizers that had their turns, and their gradients"),
     "journal": (lambda value: value is None or isinstance(value, Mapping), "a record"),
 }
 _KEYS = (*_PLAIN, "last_update", "masks", "state", "memory", "rewind", "units")

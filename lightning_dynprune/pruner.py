@@ -662,7 +662,7 @@ class Pruner:
         self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
         self._started = self.last_update is not None
         self._at_floor = set(state["at_floor"])
-        self._last_gradients.load_state_dict(state.get("turns"))
+        self._last_gradients.load_state_dict(state["turns"])
         if self.latent is not None:
             self.latent.apart()
         self._observation.resume()

@@ -132,6 +132,9 @@ def replaced(state: dict, path: str, value: object) -> dict:
         ("last_update", {"step": 1}, "last_update: expected the figures"),
         ("units", 5, "'units' in the pruning state holds more than dense tensors"),
         ("at_floor", [1], "'at_floor' of the pruning state is not a list of names"),
+        ("turns", 5, "'turns' of the pruning state is not the optimizers that had their turns"),
+        ("turns", {"optimizers": [0], "gradients": {"0.weight": torch.zeros(3)}}, "gradient of 0.weight in 'turns'"),
+        ("turns", {"optimizers": [0], "gradients": {"nobody": torch.zeros(3)}}, "gradient of nobody in 'turns'"),
         ("journal", [1], "'journal' of the pruning state is not a record"),
         ("journal/version", torch.zeros(2), "a record of version tensor"),
         ("journal/targets/0.weight", torch.zeros(2), "recorded from other targets"),
@@ -151,6 +154,12 @@ def test_a_damaged_state_is_refused_by_the_entrys_name_and_nothing_changes(path,
     with pytest.raises(ValueError, match=message):
         pruner.load_state_dict(with_right_checksum(replaced(STATE, path, value)))
     assert str(pruner.state_dict()) == before
+
+
+def test_a_checksum_that_is_no_number_is_refused():
+    pruner = started("straight_through")
+    with pytest.raises(ValueError, match="does not match its checksum"):
+        pruner.load_state_dict({**pruner.state_dict(), "checksum": torch.zeros(3)})
 
 
 @pytest.mark.parametrize(
