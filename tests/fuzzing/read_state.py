@@ -81,6 +81,11 @@ def read(data: bytes, folder: Path) -> bool:
     return True
 
 
+def _is_plain(value: Tensor) -> bool:
+    dense = value.layout == torch.strided and not (value.is_meta or value.is_quantized)
+    return dense and 0 < value.numel() < 2**20
+
+
 def change(state: dict[str, Any], where: int, what: int, how: int) -> None:
     """Put a hostile value into one place of a tree, change a tensor a little, or take the place away."""
     places = list(_places(state))
@@ -88,7 +93,7 @@ def change(state: dict[str, Any], where: int, what: int, how: int) -> None:
     value = holder[key]
     if how % 8 == 0 and isinstance(holder, dict):
         del holder[key]
-    elif how % 8 < 4 and isinstance(value, Tensor) and 0 < value.numel() < 2**20:
+    elif how % 8 < 4 and isinstance(value, Tensor) and _is_plain(value):
         changed = value.clone()
         changed.view(-1)[what % value.numel()] = (-1, 255, 2**40, 0)[what % 4] if value.dtype == torch.int64 else what
         holder[key] = changed
