@@ -34,7 +34,8 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import Pruner
 
 # What it is -> strategy and schedule; each updates after every step.
 KINDS: dict[str, tuple[dict[str, Any], str]] = {

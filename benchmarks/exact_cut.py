@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.schedules import OneShot
 
 CASES = ("random", "80 % zeros", "heavy ties")

@@ -26,9 +26,8 @@ from models import GPT, lenet_300_100
 from rich.table import Table
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.accelerate import accelerate
-from lightning_dynprune.deploy.kernels import KERNELS, RefusedError
-from lightning_dynprune.deploy.latency import take_turns
+from lightning_dynprune.deploy.kernels import KERNELS, RefusedError, accelerate
+from lightning_dynprune.deploy.timing import take_turns
 
 INPUTS, OUTPUTS = 1024, 4096
 BATCHES = (1, 32)

@@ -108,7 +108,7 @@ def known_network(settings: Mapping[str, Any], work: Path) -> nn.Module:
 
     from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.data import MNIST
-    from lightning_dynprune.atomic import write_atomically
+    from lightning_dynprune.base import write_atomically
 
     start, seed = settings["start"], settings["seed"]
     network = new_network(seed)

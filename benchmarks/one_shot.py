@@ -32,10 +32,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_dynprune import Pruner
 from lightning_dynprune.app.data import MNIST
 from lightning_dynprune.app.models import LeNet300100
-from lightning_dynprune.strategies.wanda import Wanda
+from lightning_dynprune.engine import Pruner
+from lightning_dynprune.strategies import Wanda
 
 CUTS = {
     "50 %": (0.5, "element"),

@@ -286,7 +286,7 @@ def begun(net: Net, settings: Mapping[str, Any], work: Path) -> nn.Module:
     from safetensors.torch import load_file, save_file
 
     from lightning_dynprune.app.data.batches import TensorBatches
-    from lightning_dynprune.atomic import write_atomically
+    from lightning_dynprune.base import write_atomically
 
     L.seed_everything(settings["seed"], verbose=False)
     network = net.network()
@@ -371,8 +371,7 @@ def _slimmed(
 ) -> dict[str, Any]:
     import copy
 
-    from lightning_dynprune.deploy.saved import save
-    from lightning_dynprune.deploy.slim import slim
+    from lightning_dynprune.deploy.slimming import save, slim
 
     less = copy.deepcopy(network)
     report = slim(less, samples[:2])
@@ -390,7 +389,7 @@ def _slimmed(
 
 
 def _accelerated(network: nn.Module, samples: Tensor, seconds: float) -> dict[str, Any]:
-    from lightning_dynprune.deploy.accelerate import accelerate
+    from lightning_dynprune.deploy.kernels import accelerate
 
     ratio, took, kernels = {}, {}, {}
     for batch in BATCHES:
@@ -409,7 +408,7 @@ def beside_dense(
     """Return how many times as fast as dense a network is, in the same rounds, and the CPU seconds that dense took."""
     import torch
 
-    from lightning_dynprune.deploy.latency import take_turns
+    from lightning_dynprune.deploy.timing import take_turns
 
     with torch.inference_mode():
         turns = take_turns({DENSE: lambda: dense(samples), "other": lambda: other(samples)}, seconds=seconds)
@@ -585,7 +584,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from lightning_dynprune.atomic import write_atomically
+    from lightning_dynprune.base import write_atomically
 
     measures = (*BATCHES, "bytes")
     figure = Figure(figsize=(14, 13))

@@ -144,8 +144,8 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
 
     from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.data.batches import TensorBatches
-    from lightning_dynprune.deploy.macs import count_macs
-    from lightning_dynprune.deploy.recalibrate import recalibrate
+    from lightning_dynprune.deploy.measurement.macs import count_macs
+    from lightning_dynprune.deploy.slimming import recalibrate
 
     torch.set_num_threads(1)
     side = settings["side"]
@@ -262,9 +262,8 @@ def deployed(
     import torch
 
     from lightning_dynprune.deploy.compact import save_compact, write_dense
-    from lightning_dynprune.deploy.macs import count_macs
-    from lightning_dynprune.deploy.saved import save
-    from lightning_dynprune.deploy.slim import slim
+    from lightning_dynprune.deploy.measurement.macs import count_macs
+    from lightning_dynprune.deploy.slimming import save, slim
 
     network.eval()
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -355,7 +354,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
     """Draw, as shares of the dense network, what slimming left, and beside it the accuracies."""
     from matplotlib.figure import Figure
 
-    from lightning_dynprune.atomic import write_atomically
+    from lightning_dynprune.base import write_atomically
 
     of_way = {way: [records[key] for seed in SEEDS if (key := name(way, seed)) in records] for way in WAYS}
     figure = Figure(figsize=(11, 4.2))

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 import timing
 
-from lightning_dynprune.atomic import write_atomically
+from lightning_dynprune.base import write_atomically
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lightning_dynprune.app.interrupt import StopRequest
-    from lightning_dynprune.app.run_folder import RunFolder
+    from lightning_dynprune.app.runs import RunFolder
 
 Record = dict[str, Any]
 Train = Callable[[Mapping[str, Any], Path, "StopRequest"], Record]
@@ -44,7 +44,7 @@ INTERRUPTED = 130
 
 def pruned(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
     """Train a pruned network as the program ``dynprune`` does, and return its figures."""
-    from lightning_dynprune.app.job import run_job
+    from lightning_dynprune.app.tasks import run_job
 
     cfg, place = composed(settings, folder)
     if not place.results.exists():
@@ -65,8 +65,8 @@ def dense(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
     import torch
     from hydra.utils import instantiate
 
-    from lightning_dynprune.app.dense import dense_control
-    from lightning_dynprune.app.resume import find_checkpoint, read_run, refuse_changes
+    from lightning_dynprune.app.runs import find_checkpoint, read_run, refuse_changes
+    from lightning_dynprune.app.tasks.dense_baseline import dense_control
 
     cfg, place = composed(settings, folder)
     if place.resuming:
@@ -98,7 +98,7 @@ def composed(settings: Mapping[str, Any], folder: Path) -> tuple[DictConfig, Run
     from omegaconf import OmegaConf
 
     from lightning_dynprune.app.main import conf_dir
-    from lightning_dynprune.app.run_folder import PHASES, RunFolder
+    from lightning_dynprune.app.runs import PHASES, RunFolder
 
     overrides = [f"{key}={as_text(value)}" for key, value in (QUIET | dict(settings)).items()]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -246,7 +246,7 @@ def _begin_worker() -> None:
 
 def _train(run: Run, folder: Path) -> Record:
     from lightning_dynprune.app.interrupt import stop_on_interrupt
-    from lightning_dynprune.app.quiet import silence_lightning
+    from lightning_dynprune.app.log_filters import silence_lightning
 
     silence_lightning()
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,11 +29,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from lightning_dynprune.app.models import ConvNet
-from lightning_dynprune.coupling import coupled_groups
-from lightning_dynprune.coupling.narrow import Narrowing
-from lightning_dynprune.deploy.measure import measure
-from lightning_dynprune.deploy.measured import DeployReport
-from lightning_dynprune.deploy.random_masks import masked
+from lightning_dynprune.coupling import Narrowing, coupled_groups
+from lightning_dynprune.deploy.forecast.random_masks import masked
+from lightning_dynprune.deploy.measurement import measure
+from lightning_dynprune.deploy.measurement.report import DeployReport
 from lightning_dynprune.patterns import Block, Element, Pattern
 from lightning_dynprune.targets import Targets, find_targets
 
@@ -146,8 +145,8 @@ def best(report: DeployReport, batch: int) -> str:
     """Return our fastest form at a batch size.
 
     Example:
-        >>> from lightning_dynprune.deploy.latency import Ratio
-        >>> from lightning_dynprune.deploy.measured import Row
+        >>> from lightning_dynprune.deploy.timing import Ratio
+        >>> from lightning_dynprune.deploy.measurement.report import Row
         >>> rows = [Row(name, ratio={1: Ratio(fast, fast, fast, 9)}) for name, fast in (("pruned", 1.0), ("slim", 2.0))]
         >>> best(DeployReport(rows, (1,), "cpu", 1, "cpu"), 1)
         'slim'

@@ -44,8 +44,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing import start_processes
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.shards import Shard, here
+from lightning_dynprune.distributed import Shard, here
+from lightning_dynprune.engine import Pruner
 
 SIZES, PROCESSES = (10**6, 10**7, 10**8), (1, 2, 3, 4)
 RIGL = {"name": "rigl", "exchange": 0.3}

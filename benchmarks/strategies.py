@@ -117,7 +117,7 @@ def model_pruning(settings: Mapping[str, Any], folder: Path, stop: StopRequest) 
     from torch import nn
 
     from lightning_dynprune.app.callbacks import History
-    from lightning_dynprune.app.phase import new_classifier, new_trainer
+    from lightning_dynprune.app.tasks.training_phase import new_classifier, new_trainer
 
     cfg, place = runs.composed(settings, folder)
     torch.set_num_threads(cfg.threads)
@@ -260,7 +260,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from lightning_dynprune.atomic import write_atomically
+    from lightning_dynprune.base import write_atomically
 
     figure = Figure(figsize=(13, 7.2))
     figure.subplots_adjust(left=0.055, right=0.86, bottom=0.125, top=0.855, wspace=0.42)

@@ -36,12 +36,10 @@ import torch
 from rich.table import Table
 from safetensors.torch import load_file
 
-import lightning_dynprune.app.job
-import lightning_dynprune.app.sweep  # noqa: F401 - imported once, before the forks
-from lightning_dynprune import Pruner
+from lightning_dynprune.app import run as dynprune
 from lightning_dynprune.app.callbacks import History, LastCheckpoint
-from lightning_dynprune.app.main import run as dynprune
-from lightning_dynprune.damage import refuse_damaged_file
+from lightning_dynprune.base import refuse_damaged_file
+from lightning_dynprune.engine import Pruner
 
 UPDATE, CHECKPOINT, BETWEEN = PLACES = ("in an update", "in a checkpoint write", "between the two")
 SETTINGS = (

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.engine import AccuracyGuard, Pruner
 from lightning_dynprune.journal import Journal, Update
-from lightning_dynprune.pruner import Pruner
 
 if TYPE_CHECKING:
     from lightning_dynprune.callback import DynamicPruning

@@ -1,6 +1,6 @@
 """``python -m lightning_dynprune`` is the program ``dynprune``."""
 
-from lightning_dynprune.app.main import run
+from lightning_dynprune.app import run
 
 if __name__ == "__main__":
     run()

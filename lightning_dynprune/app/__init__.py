@@ -1,1 +1,5 @@
 """The Hydra program ``dynprune``: train a dense control, prune the same network while it trains, report both."""
+
+from lightning_dynprune.app.main import run
+
+__all__ = ["run"]

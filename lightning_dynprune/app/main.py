@@ -14,12 +14,17 @@ from rich.console import Console
 
 from lightning_dynprune.app.arguments import flags_first
 from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
-from lightning_dynprune.app.quiet import silence_lightning
-from lightning_dynprune.app.resume import ResumeRefused, expand_resume, resume_command
-from lightning_dynprune.app.run_folder import PHASES, RunFolder
-from lightning_dynprune.app.trained import expand_checkpoint
-from lightning_dynprune.atomic import write_json
-from lightning_dynprune.report.text import shown
+from lightning_dynprune.app.log_filters import silence_lightning
+from lightning_dynprune.app.runs import (
+    PHASES,
+    ResumeRefused,
+    RunFolder,
+    expand_checkpoint,
+    expand_resume,
+    resume_command,
+)
+from lightning_dynprune.base import write_json
+from lightning_dynprune.report import shown
 
 INTERRUPTED = 130
 
@@ -43,15 +48,15 @@ def main(cfg: DictConfig) -> float:
     silence_lightning()
     folder = RunFolder.of_hydra(cfg)
     if cfg.get("task") == "deploy":
-        from lightning_dynprune.app.deploy import run_deploy
+        from lightning_dynprune.app.tasks import run_deploy
 
         return run_deploy(cfg)
     if cfg.get("task") == "preflight":
-        from lightning_dynprune.app.preflight import run_preflight
+        from lightning_dynprune.app.tasks import run_preflight
 
         run_preflight(cfg, folder)
         return 0.0
-    from lightning_dynprune.app.job import run_job
+    from lightning_dynprune.app.tasks import run_job
 
     try:
         with stop_on_interrupt() as stop:

@@ -9,8 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.run_folder import RunFolder
-from lightning_dynprune.app.run_lock import FolderInUse, sole_run
+from lightning_dynprune.app.runs import FolderInUse, RunFolder, sole_run
 
 
 class RefuseUnwritable(Callback):

@@ -10,9 +10,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lightning_dynprune.app.records import read_failure, read_results
-from lightning_dynprune.report.figures import draw_pareto
-from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
+from lightning_dynprune.app.runs import read_failure, read_results
+from lightning_dynprune.report import SweepRow, draw_pareto, sweep_table, write_summary
 
 
 class SweepReport(Callback):

@@ -11,10 +11,10 @@ from torch import nn
 
 from lightning_dynprune.coupling.graph import Written, written_together
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
+from lightning_dynprune.coupling.isolation import quiet
 from lightning_dynprune.coupling.layers import CARRIED, carries, column_dim, makes, row_dim
 from lightning_dynprune.coupling.probe import MIXED, OUTPUT, Arrivals, probe
-from lightning_dynprune.coupling.quiet import quiet
-from lightning_dynprune.coupling.trial import refused
+from lightning_dynprune.coupling.verify import refused
 
 
 def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Sequence[str] = ()) -> Coupling:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_dynprune.coupling.group import CouplingError
+from lightning_dynprune.coupling.isolation import call, tensors
 from lightning_dynprune.coupling.layers import carries, makes, outputs_of
-from lightning_dynprune.coupling.quiet import call, tensors
 
 
 @dataclass

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.coupling.isolation import call, tensors
 from lightning_dynprune.coupling.layers import carries, channel_dim, makes, owns
-from lightning_dynprune.coupling.quiet import call, tensors
 
 # Of units, given by their numbers, which are to change.
 Flag: TypeAlias = "Callable[[Tensor], Tensor]"

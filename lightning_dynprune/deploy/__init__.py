@@ -1,12 +1,11 @@
 """From masks to savings: smaller files, narrower networks, faster kernels, exports and what all of it measures."""
 
-from lightning_dynprune.deploy.accelerate import Accelerated, accelerate
 from lightning_dynprune.deploy.compact import load_compact, save_compact
-from lightning_dynprune.deploy.export import Exported, export
-from lightning_dynprune.deploy.kernels.choice import apply_choice, restore
-from lightning_dynprune.deploy.saved import load, save
-from lightning_dynprune.deploy.slim import SlimError, slim
-from lightning_dynprune.deploy.slimmed import Slimmed
+from lightning_dynprune.deploy.exporting import Exported, export
+from lightning_dynprune.deploy.forecast import preflight
+from lightning_dynprune.deploy.kernels import Accelerated, accelerate, apply_choice, restore
+from lightning_dynprune.deploy.measurement import measure
+from lightning_dynprune.deploy.slimming import SlimError, Slimmed, load, recalibrate, save, slim
 
 __all__ = [
     "Accelerated",
@@ -18,6 +17,9 @@ __all__ = [
     "export",
     "load",
     "load_compact",
+    "measure",
+    "preflight",
+    "recalibrate",
     "restore",
     "save",
     "save_compact",

@@ -2,6 +2,6 @@
 
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.record import Journal
-from lightning_dynprune.journal.update import Update
+from lightning_dynprune.journal.update import Update, read_update
 
-__all__ = ["Delta", "Journal", "Update"]
+__all__ = ["Delta", "Journal", "Update", "read_update"]

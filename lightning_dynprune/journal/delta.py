@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_dynprune.flags import count_true, true_positions
+from lightning_dynprune.base import count_true, true_positions
 from lightning_dynprune.masks import PIECE, pack_bits, unpack_bits
 
 ENCODINGS = GAPS, BITS = "gaps", "bits"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_dynprune.flags import count_true, true_positions
+from lightning_dynprune.base import count_true, true_positions
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.masks import MaskSet, pack_bits, unpack_bits
 

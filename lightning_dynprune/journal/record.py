@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_dynprune.atomic import write_atomically
-from lightning_dynprune.checks import check_count, check_real
+from lightning_dynprune.base import check_count, check_real, write_atomically
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.state import read_state, write_state

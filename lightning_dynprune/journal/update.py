@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_dynprune.checks import is_number
+from lightning_dynprune.base import is_number
 
 
 @dataclass(frozen=True)

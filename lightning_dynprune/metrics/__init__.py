@@ -1,11 +1,9 @@
 """How sparse a model is, as torchmetrics: of masks (sparsity, layers, churn) and of the model itself."""
 
-from __future__ import annotations
-
-from lightning_dynprune.metrics.churn import Churn, churn
 from lightning_dynprune.metrics.compression import CompressionRatio, compression_ratio
 from lightning_dynprune.metrics.layers import LayerSparsity, layer_sparsity
-from lightning_dynprune.metrics.sparsity import Sparsity, sparsity
+from lightning_dynprune.metrics.mask_churn import Churn, churn
+from lightning_dynprune.metrics.mask_sparsity import Sparsity, sparsity
 
 __all__ = [
     "Churn",

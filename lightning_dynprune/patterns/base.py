@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.registry import Registry
+from lightning_dynprune.base import Registry
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lightning_dynprune.checks import check_count, check_flag
+from lightning_dynprune.base import check_count, check_flag
 from lightning_dynprune.patterns.base import PATTERNS
 from lightning_dynprune.patterns.coupled import CoupledPattern
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dynprune.checks import check_count, check_flag
+from lightning_dynprune.base import check_count, check_flag
 from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.patterns.block import divisors
 from lightning_dynprune.targets import Target

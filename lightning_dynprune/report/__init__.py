@@ -1,1 +1,20 @@
 """Tables and figures of a run or a sweep, from plain data."""
+
+from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
+from lightning_dynprune.report.figures import draw_pareto, draw_run
+from lightning_dynprune.report.run_tables import run_line, run_table
+from lightning_dynprune.report.sweep_tables import SweepRow, sweep_table, write_summary
+from lightning_dynprune.report.text import shown
+
+__all__ = [
+    "SweepRow",
+    "deploy_table",
+    "draw_pareto",
+    "draw_run",
+    "preflight_table",
+    "run_line",
+    "run_table",
+    "shown",
+    "sweep_table",
+    "write_summary",
+]

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lightning_dynprune.atomic import write_atomically
-from lightning_dynprune.report.sweep_table import SweepRow
+from lightning_dynprune.base import write_atomically
+from lightning_dynprune.report.sweep_tables import SweepRow
 from lightning_dynprune.report.text import shown
 
 ACCURACY, SPARSITY, DENSE, GRID = "#0b6e99", "#c8553d", "#6b7280", "#e5e7eb"

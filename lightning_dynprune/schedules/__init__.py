@@ -6,6 +6,8 @@ from lightning_dynprune.schedules.constant import Constant, OneShot
 from lightning_dynprune.schedules.cosine import Cosine
 from lightning_dynprune.schedules.exponential import Exponential
 from lightning_dynprune.schedules.polynomial import Cubic, Linear
+from lightning_dynprune.schedules.settings import resolved, settled
+from lightning_dynprune.schedules.sparsity import sparsity_schedule
 
 __all__ = [
     "ACDC",
@@ -20,4 +22,7 @@ __all__ = [
     "OneShot",
     "Schedule",
     "Span",
+    "resolved",
+    "settled",
+    "sparsity_schedule",
 ]

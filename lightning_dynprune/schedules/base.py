@@ -10,8 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from lightning_dynprune.checks import check_real, is_number
-from lightning_dynprune.registry import Registry
+from lightning_dynprune.base import Registry, check_real, is_number
 
 Moment: TypeAlias = "int | float | str"
 

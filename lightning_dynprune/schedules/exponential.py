@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 
 

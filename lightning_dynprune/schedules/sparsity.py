@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 
 

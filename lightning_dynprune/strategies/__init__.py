@@ -1,9 +1,10 @@
 """Strategies: what a connection is worth, and whether a pruned one returns."""
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
+from lightning_dynprune.strategies.default_parts import with_partner
 from lightning_dynprune.strategies.magnitude import Magnitude
 from lightning_dynprune.strategies.movement import Movement
-from lightning_dynprune.strategies.random import Random
+from lightning_dynprune.strategies.random import Random, uniform
 from lightning_dynprune.strategies.rigl import RigL
 from lightning_dynprune.strategies.set import SET
 from lightning_dynprune.strategies.sigmoid import Sigmoid
@@ -29,4 +30,6 @@ __all__ = [
     "Surgery",
     "Taylor",
     "Wanda",
+    "uniform",
+    "with_partner",
 ]

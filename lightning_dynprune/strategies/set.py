@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules import Cosine, Schedule
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.strategies.random import uniform

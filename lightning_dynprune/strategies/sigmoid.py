@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_dynprune.checks import check_flag
+from lightning_dynprune.base import check_flag
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import TargetView
 

@@ -29,7 +29,7 @@ class StraightThrough(Strategy):
         The whole of the weights is scored, also what is masked:
 
         >>> import torch
-        >>> from lightning_dynprune import Pruner
+        >>> from lightning_dynprune.engine import Pruner
         >>> net = torch.nn.Linear(4, 1, bias=False)
         >>> _ = net.weight.data.copy_(torch.tensor([[1.0, -2.0, 3.0, -4.0]]))
         >>> sgd = torch.optim.SGD(net.parameters(), lr=1.0)

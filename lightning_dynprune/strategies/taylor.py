@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dynprune.checks import check_real
+from lightning_dynprune.base import check_real
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dynprune.checks import check_flag
-from lightning_dynprune.scores import require_finite
+from lightning_dynprune.base import check_flag
+from lightning_dynprune.selection import require_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
 

@@ -9,9 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.registry import Registry
-from lightning_dynprune.scores import Scores
-from lightning_dynprune.selection import Cut, cut, cut_above
+from lightning_dynprune.base import Registry
+from lightning_dynprune.selection import Cut, Scores, cut, cut_above
 from lightning_dynprune.targets import Target
 
 

@@ -10,9 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dynprune.checks import check_real
-from lightning_dynprune.scores import Scores, moments
-from lightning_dynprune.selection import Cut
+from lightning_dynprune.base import check_real
+from lightning_dynprune.selection import Cut, Scores, moments
 from lightning_dynprune.targets import Target
 from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 from lightning_dynprune.thresholds.topk import TopK

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_dynprune.checks import check_real
+from lightning_dynprune.base import check_real
 from lightning_dynprune.schedules import Schedule
-from lightning_dynprune.scores import Scores, moments
+from lightning_dynprune.selection import Scores, moments
 from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 

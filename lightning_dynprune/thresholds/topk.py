@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_dynprune.scores import Scores
-from lightning_dynprune.selection import Cut, cut, cut_each
+from lightning_dynprune.selection import Cut, Scores, cut, cut_each
 from lightning_dynprune.targets import Target
 from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, units_kept
 

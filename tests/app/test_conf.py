@@ -16,8 +16,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from lightning_dynprune.app.main import conf_dir
-from lightning_dynprune.deploy.measure import measure
-from lightning_dynprune.deploy.preflight import preflight
+from lightning_dynprune.deploy.forecast import preflight
+from lightning_dynprune.deploy.measurement import measure
 from lightning_dynprune.patterns import PATTERNS
 from lightning_dynprune.schedules import SCHEDULES
 from lightning_dynprune.strategies import STRATEGIES

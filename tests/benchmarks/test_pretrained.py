@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.batches import TensorBatches
-from lightning_dynprune.deploy.macs import count_macs
-from lightning_dynprune.deploy.slim import slim
+from lightning_dynprune.deploy.measurement.macs import count_macs
+from lightning_dynprune.deploy.slimming import slim
+from lightning_dynprune.engine import Pruner
 
 
 def record(way: str, seed: int = 0) -> dict:

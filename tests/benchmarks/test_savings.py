@@ -7,8 +7,8 @@ import savings
 import torch
 from rich.console import Console
 
-from lightning_dynprune.deploy.latency import Latency, Ratio
-from lightning_dynprune.deploy.measured import DeployReport, Row
+from lightning_dynprune.deploy.measurement.report import DeployReport, Row
+from lightning_dynprune.deploy.timing import Latency, Ratio
 
 
 def row(name: str, ratio: float, **figures) -> Row:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import SCHEDULE, SPARSITY, STRATEGIES
 from tests.conformance.loop import same
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import STRATEGIES, Module, holds
 
 SNIP = {"schedule": {"name": "one_shot", "begin": 0}}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import STRATEGIES, Module, fit, holds, network
 
 both_strategies = pytest.mark.parametrize("strategy", STRATEGIES)

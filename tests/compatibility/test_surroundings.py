@@ -12,7 +12,8 @@ from lightning.fabric import Fabric
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import EPOCHS, SCHEDULE, SPARSITY, STRATEGIES, Module, Watch, data, fit, network, pruning
 from tests.conformance.loop import same
 

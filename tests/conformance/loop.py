@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 
 STEPS = 20
 STEPS_PER_EPOCH = 5

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_dynprune.patterns import PATTERNS
 from lightning_dynprune.schedules import SCHEDULES
-from lightning_dynprune.scores import NonFiniteError
+from lightning_dynprune.selection.scores import NonFiniteError
 from lightning_dynprune.strategies import STRATEGIES
 from lightning_dynprune.thresholds import THRESHOLDS
 from tests.conformance import parts

@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dynprune import DynamicPruning
-from lightning_dynprune.app.resume import ResumeRefused, read_run
-from lightning_dynprune.checkpoint import sealed
-from lightning_dynprune.damage import DamagedError, checksum, refuse_damaged_file
+from lightning_dynprune.app.runs import ResumeRefused, read_run
+from lightning_dynprune.base import DamagedError, checksum, refuse_damaged_file
+from lightning_dynprune.engine import sealed
 from tests.compatibility.runs import EPOCHS, Module, pruning
 from tests.conformance.loop import Run, same
 from tests.training import trainer

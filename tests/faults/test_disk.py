@@ -14,16 +14,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from lightning_dynprune.atomic import remove_scratch, write_atomically, write_json
-from lightning_dynprune.deploy import save, save_compact
-from lightning_dynprune.deploy.compact import write_dense
-from lightning_dynprune.deploy.export import export
-from lightning_dynprune.deploy.export.base import ExportError
+from lightning_dynprune.base import remove_scratch, write_atomically, write_json
+from lightning_dynprune.deploy.compact import save_compact, write_dense
+from lightning_dynprune.deploy.exporting import ExportError, export
+from lightning_dynprune.deploy.slimming import save
 from lightning_dynprune.journal import Journal
-from lightning_dynprune.report.figures import draw_pareto
-from lightning_dynprune.report.sweep_table import SweepRow, write_summary
+from lightning_dynprune.report import SweepRow, draw_pareto, write_summary
 from tests.app.program import dynprune, dynprune_afresh, words
-from tests.app.test_resume import SETTINGS
+from tests.app.runs.test_resume import SETTINGS
 from tests.journal.runs import mask_set
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of a process as Linux has them")

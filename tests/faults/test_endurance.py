@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.owners import _active
+from lightning_dynprune.engine import Pruner
+from lightning_dynprune.engine.ownership import _active
 from tests.compatibility.runs import EPOCHS, Module, pruning
 from tests.training import trainer
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from lightning_dynprune.scores import NonFiniteError
+from lightning_dynprune.selection.scores import NonFiniteError
 from tests.compatibility.runs import BATCHES, EPOCHS, Module, pruning
 from tests.conformance import parts
 from tests.conformance.loop import STEPS, STEPS_PER_EPOCH, Run, batch, same

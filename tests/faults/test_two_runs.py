@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_dynprune.app.run_lock import FolderInUse, sole_run
+from lightning_dynprune.app.runs import FolderInUse, sole_run
 from tests.app.program import dynprune, environment, results, stopped, words
-from tests.app.test_resume import SETTINGS
+from tests.app.runs.test_resume import SETTINGS
 
 HOLDER = """
 import sys, time

@@ -9,8 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_dynprune.app.resume import ResumeRefused, expand_resume, read_run, refuse_changes
-from lightning_dynprune.app.trained import expand_checkpoint, load_weights
+from lightning_dynprune.app.runs import (
+    ResumeRefused,
+    expand_checkpoint,
+    expand_resume,
+    load_weights,
+    read_run,
+    refuse_changes,
+)
 
 ACCEPTED = (ValueError,)
 PICKLE = "archive/data.pkl"

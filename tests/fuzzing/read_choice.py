@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_dynprune.deploy.kernels.choice import LayerChoice, apply_choice, write_choice
+from lightning_dynprune.deploy.kernels import LayerChoice
+from lightning_dynprune.deploy.kernels.layer_choice import apply_choice, write_choice
 
 ACCEPTED = (ValueError,)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_dynprune.app.dense import _read
+from lightning_dynprune.app.runs import dense_file
 from lightning_dynprune.app.sweep import read_jobs
-from lightning_dynprune.app.trained import dense_file
-from lightning_dynprune.report.figures import draw_pareto
-from lightning_dynprune.report.sweep_table import sweep_table, write_summary
+from lightning_dynprune.app.tasks.dense_baseline import _read
+from lightning_dynprune.report import draw_pareto, sweep_table, write_summary
 
 ACCEPTED = (ValueError,)
 KEY = "0123456789abcdef"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_dynprune.deploy.saved import load, save
+from lightning_dynprune.deploy.slimming import load, save
 
 ACCEPTED = (ValueError,)
 

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.checkpoint import sealed
-from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.engine import AccuracyGuard, Pruner, sealed
 
 ACCEPTED = (ValueError,)
 KINDS = ("magnitude", "straight_through", "taylor", "wanda", "channel")

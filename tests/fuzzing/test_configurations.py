@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
 from lightning_dynprune.coupling import CouplingError
+from lightning_dynprune.engine import Pruner
 from tests.fuzzing.settings import examples, good, spoilt
 from tests.training import trainer
 

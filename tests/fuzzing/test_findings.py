@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.idx import parse_idx
-from lightning_dynprune.app.dense import _read
 from lightning_dynprune.app.sweep import read_jobs
-from lightning_dynprune.checkpoint import sealed
+from lightning_dynprune.app.tasks.dense_baseline import _read
 from lightning_dynprune.deploy.compact import load_compact
-from lightning_dynprune.deploy.compact_contents import Entry, refuse_wrong_lengths
-from lightning_dynprune.deploy.kernels.choice import apply_choice
-from lightning_dynprune.guard import AccuracyGuard
+from lightning_dynprune.deploy.compact.contents import Entry, refuse_wrong_lengths
+from lightning_dynprune.deploy.kernels.layer_choice import apply_choice
+from lightning_dynprune.engine import AccuracyGuard, Pruner, sealed
 from lightning_dynprune.schedules import Cosine
 from tests.fuzzing.bounds import bounded
 from tests.fuzzing.read_state import started

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.main import conf_dir
-from lightning_dynprune.app.pruning import new_pruning
-from lightning_dynprune.app.resume import ResumeRefused, safe_overrides
+from lightning_dynprune.app.runs import ResumeRefused
+from lightning_dynprune.app.runs.resume import safe_overrides
+from lightning_dynprune.app.tasks.pruning_settings import new_pruning
 from tests.fuzzing.settings import examples
 
 GROUPS = {path.name: sorted(file.stem for file in path.iterdir()) for path in conf_dir().iterdir() if path.is_dir()}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.patterns import Block
 from lightning_dynprune.targets import Target, find_targets
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.checkpoint import sealed
 from lightning_dynprune.coupling import CouplingError
-from lightning_dynprune.group_revision import fewest
+from lightning_dynprune.engine import Pruner, sealed
+from lightning_dynprune.engine.coupled.coupled_update import fewest
 
 NOW = {"name": "one_shot", "begin": 1}
 

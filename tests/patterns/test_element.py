@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.patterns import Element, TargetPattern
 from lightning_dynprune.targets import Target
 

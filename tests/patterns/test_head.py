@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.conformance.loop import Attending
 
 NOW = {"name": "one_shot", "begin": 1}

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_dynprune import AccuracyGuard, DynamicPruning
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import AccuracyGuard
 from tests.training import trainer
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import DynamicPruning, Pruner
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.patterns import NM
 from lightning_dynprune.targets import Target
 

@@ -22,10 +22,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
-from lightning_dynprune import AccuracyGuard, DynamicPruning
+from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.batches import TensorBatches
-from lightning_dynprune.ranks import RankError, checksum
-from lightning_dynprune.shards import here, is_sharded
+from lightning_dynprune.distributed import checksum, here, is_sharded
+from lightning_dynprune.distributed.ranks import RankError
+from lightning_dynprune.engine import AccuracyGuard
 from tests.compatibility.runs import EPOCHS, STRATEGIES, Module, pruning
 from tests.training import trainer
 

@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_dynprune.ranks import RankError, Ranks, checksum
+from lightning_dynprune.distributed import Ranks, checksum
+from lightning_dynprune.distributed.ranks import RankError
 from tests.conformance import parts
 from tests.processes.group import together
 from tests.processes.training import adam, agreement, alone, ended, network, pruner, share, train

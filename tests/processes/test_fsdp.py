@@ -14,10 +14,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.radix import kth_best, kth_smallest
-from lightning_dynprune.ranks import RankError, Ranks
-from lightning_dynprune.shards import Shard
+from lightning_dynprune.distributed import Ranks, Shard
+from lightning_dynprune.distributed.ranks import RankError
+from lightning_dynprune.engine import Pruner
+from lightning_dynprune.selection.radix import kth_best, kth_smallest
 from tests.conformance import parts
 from tests.processes.group import together
 from tests.processes.training import STEPS, adam, agreement, alone, batch, ended, network, pruner, train

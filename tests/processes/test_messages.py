@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.distributed import Ranks
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.masks import MaskSet, pack_bits
-from lightning_dynprune.radix import kth_best_each
-from lightning_dynprune.ranks import Ranks
+from lightning_dynprune.selection.radix import kth_best_each
 from lightning_dynprune.targets import find_targets
 from tests.processes.group import together
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import DynamicPruning, Pruner
-from lightning_dynprune.homecoming import Letter
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.callback.worker_results import Letter
+from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import SPARSITY, STRATEGIES
 from tests.conformance.loop import same
 from tests.processes.launching import ends, launched

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 
 STEPS, STEPS_PER_EPOCH = 12, 4
 GLOBAL_BATCH, LAST_BATCH = 24, 12  # the last batch of an epoch is smaller

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lightning_dynprune.report.figures import draw_pareto, draw_run
-from lightning_dynprune.report.sweep_table import SweepRow
+from lightning_dynprune.report import SweepRow, draw_pareto, draw_run
 from tests.report.test_tables import RESULTS
 
 HISTORY = {

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_dynprune.report.run_table import run_line, run_table
-from lightning_dynprune.report.sweep_table import SweepRow, sweep_table, write_summary
+from lightning_dynprune.report import SweepRow, run_line, run_table, sweep_table, write_summary
 
 RESULTS: dict[str, Any] = {
     "accuracy": 0.91,

@@ -6,17 +6,7 @@ import math
 
 import pytest
 
-from lightning_dynprune.schedules import (
-    Clock,
-    Constant,
-    Cosine,
-    Cubic,
-    Exponential,
-    Horizon,
-    Linear,
-    OneShot,
-    Span,
-)
+from lightning_dynprune.schedules import Clock, Constant, Cosine, Cubic, Exponential, Horizon, Linear, OneShot, Span
 
 HORIZON = Horizon(steps=1000, steps_per_epoch=100)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 
 EACH_STEP = {"name": "constant", "begin": 1, "end": 100, "every": 1}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.strategies import STRATEGIES
 
 ROWS, COLUMNS = 32, 64

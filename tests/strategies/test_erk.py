@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
-from lightning_dynprune.scores import Scores
+from lightning_dynprune.engine import Pruner
+from lightning_dynprune.selection import Scores
 from lightning_dynprune.thresholds import TopK
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.strategies.literal import EACH_STEP, Layer
 
 WEIGHT = [1.0, -2.0, 3.0, -4.0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.schedules import Cosine
 from tests.strategies.literal import Layer
 

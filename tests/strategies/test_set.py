@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.strategies.literal import Layer
 
 WEIGHT = [1.0, -2.0, 3.0, -4.0, 5.0, -6.0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from tests.strategies.literal import EACH_STEP, Layer
 
 A, B, LR = 0.9, 1.1, 0.3

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_dynprune.scores import NonFiniteError
-from lightning_dynprune.strategies.wanda import Wanda
+from lightning_dynprune.selection.scores import NonFiniteError
+from lightning_dynprune.strategies import Wanda
 from lightning_dynprune.targets import Target
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_dynprune import Pruner
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.schedules import Linear
-from lightning_dynprune.scores import Scores
+from lightning_dynprune.selection import Scores
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target
 from lightning_dynprune.thresholds import Fixed, Mean, Std, TopK

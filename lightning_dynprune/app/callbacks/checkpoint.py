@@ -9,9 +9,8 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_dynprune.app.interrupt import Stopped, StopRequest
-from lightning_dynprune.app.random_state import random_state, restore_random_state
-from lightning_dynprune.app.run_folder import RunFolder
-from lightning_dynprune.atomic import write_atomically
+from lightning_dynprune.app.runs import RunFolder, random_state, restore_random_state
+from lightning_dynprune.base import write_atomically
 
 
 class LastCheckpoint(Checkpoint):

@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from lightning_dynprune.app.records import is_curve
-from lightning_dynprune.checks import is_number
+from lightning_dynprune.app.runs import is_curve
+from lightning_dynprune.base import is_number
 
 
 class History(L.Callback):

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, SequentialLR
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_dynprune.checks import check_share
+from lightning_dynprune.base import check_share
 
 LR_SCHEDULES = ("none", "cosine")
 

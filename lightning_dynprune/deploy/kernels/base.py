@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lightning_dynprune.base import Registry
 from lightning_dynprune.masks import pack_bits, unpack_bits
-from lightning_dynprune.registry import Registry
 
 
 class RefusedError(ValueError):

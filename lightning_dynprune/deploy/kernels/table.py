@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_dynprune.deploy.kernels.choice import DENSE, LayerChoice
-from lightning_dynprune.deploy.kernels.terms import spread
-from lightning_dynprune.deploy.latency import Clock, Ratio
+from lightning_dynprune.deploy.kernels.criteria import spread
+from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice
+from lightning_dynprune.deploy.timing import Clock, Ratio
 
 _CLOCKS = {"cpu": "CPU time, one thread", "wall": "wall time"}
 
@@ -24,7 +24,7 @@ def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference:
         clock: what the microseconds were read from.
 
     Example:
-        >>> from lightning_dynprune.deploy.latency import Latency
+        >>> from lightning_dynprune.deploy.timing import Latency
         >>> seconds = {"dense": 4e-4, "block 8": 9e-5, "csr": 7.5e-5}
         >>> took = {label: Latency(median, median, median, 9) for label, median in seconds.items()}
         >>> layer = LayerChoice("head", (64, 32), "csr", {}, "5.33x dense", took, {"slim": "no input is zero"})

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune.deploy.kernels.arrivals import arrivals, difference
-from lightning_dynprune.deploy.kernels.dense import why_dense, why_not_measurable
+from lightning_dynprune.deploy.kernels import arrivals, why_dense, why_not_measurable
+from lightning_dynprune.deploy.kernels.capture_inputs import difference
 
 
 def test_plain_layers_may_be_replaced():

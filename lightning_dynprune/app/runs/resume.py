@@ -1,0 +1,227 @@
+"""``dynprune resume=PATH``: the command line of a stopped run, made again from its checkpoint.
+
+A configuration found beside a checkpoint is never loaded: Hydra calls whatever a ``_target_`` names. The checkpoint
+holds the run's overrides as plain text; they are composed again with the installed configuration, and those that
+could name code are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
+from lightning_dynprune.base import DamagedError, refuse_damaged_file
+
+CHECKPOINTS = ("last.ckpt", "dense.ckpt")
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+FOLDERS = ("data_dir", "data.data_dir")
+# Where other tasks write to.
+WRITTEN = ("output",)
+# Differences in these say where things lie or how they are shown, not what is computed.
+NOT_COMPARED = ("resume", *FOLDERS, "progress", "objective")
+
+
+class ResumeRefused(ValueError):
+    """The run cannot be continued, or not exactly."""
+
+
+def expand_resume(arguments: Sequence[str]) -> list[str]:
+    """Replace ``resume=PATH`` among the arguments by the stopped run's own overrides and folder.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The arguments to give to Hydra; the same ones where ``resume`` is not among them.
+
+    Raises:
+        ResumeRefused: there is no checkpoint, it is not one of this program's, or it holds overrides that are unsafe.
+    """
+    paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")]
+    paths = [path for path in paths if path not in ("", "null")]
+    if not paths:
+        return list(arguments)
+    if {"-m", "--multirun"} & set(arguments) or len(paths) > 1:
+        raise ResumeRefused("resume continues one run at a time; leave out -m and give one resume=PATH")
+    checkpoint = find_checkpoint(Path(paths[0]))
+    stored = read_run(checkpoint)
+    given = [argument for argument in arguments if not argument.startswith("resume=")]
+    if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in given):
+        command = resume_command(checkpoint.parent, stored["config_dirs"])
+        raise ResumeRefused(
+            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
+            f"checkpoint names; if you trust that folder, give it again: {command}"
+        )
+    overrides = [text for text in safe_overrides(stored["overrides"], given) if text not in given]
+    folder = checkpoint.parent.resolve()
+    return [*overrides, *given, f"resume={_quoted(folder)}", f"hydra.run.dir={_quoted(folder)}"]
+
+
+def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
+    """Return the shell command that continues the run in ``folder``.
+
+    Example:
+        >>> resume_command(Path("/runs/a b"))
+        "dynprune 'resume=/runs/a b'"
+    """
+    flags = [part for config_dir in config_dirs for part in ("--config-dir", config_dir)]
+    return shlex.join(["dynprune", *flags, f"resume={folder.resolve()}"])
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a run folder's path, or the checkpoint's own, stands for.
+
+    Raises:
+        ResumeRefused: there is none.
+    """
+    if path.is_file():
+        return path
+    for name in CHECKPOINTS:
+        if (path / name).is_file():
+            return path / name
+    if path.is_dir():
+        raise ResumeRefused(
+            f"resume={path}: the folder holds neither {' nor '.join(CHECKPOINTS)}, so nothing had been trained; "
+            "start the run again by its own command"
+        )
+    raise ResumeRefused(f"resume={path}: there is no such folder or file; give a run's folder or its last.ckpt")
+
+
+def read_run(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint says about its run: ``overrides``, ``config_dirs`` and ``config`` (JSON text).
+
+    Raises:
+        ResumeRefused: the file is damaged, or is no checkpoint of this program.
+    """
+    try:
+        refuse_damaged_file(checkpoint, "resume")
+        content = read_checkpoint(checkpoint)
+    except DamagedError as error:
+        raise ResumeRefused(str(error)) from None
+    except ValueError as error:
+        raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
+    callbacks = content.get("callbacks")
+    run = callbacks.get("LastCheckpoint") if isinstance(callbacks, dict) else None
+    if not isinstance(run, dict) or not {"overrides", "config_dirs", "config"} <= run.keys():
+        raise ResumeRefused(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
+    for key in ("overrides", "config_dirs"):
+        if not isinstance(run[key], list) or not all(isinstance(text, str) for text in run[key]):
+            raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
+    if not isinstance(run["config"], str):
+        raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
+    return run
+
+
+def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[str]:
+    """Return a checkpoint's overrides without those that place the run; refuse those that could name code.
+
+    Args:
+        overrides: as stored in the checkpoint, so from a source that may not be trusted.
+        given: arguments that the user typed now; an override that is among them is trusted.
+
+    Raises:
+        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation or an escape, which
+            could build one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file) or of
+            the run (``logger.version=/x`` has it written there).
+
+    Example:
+        >>> safe_overrides(["sparsity=0.8", "hydra.run.dir=x", "resume=y"])
+        ['sparsity=0.8']
+    """
+    safe = []
+    for text in overrides:
+        key = re.split(r"[=.@/:]", text.lstrip("+~"))[0]
+        if key in ("hydra", "resume") or text.partition("=")[0] in WRITTEN:
+            continue
+        if text not in given and not _is_harmless(text):
+            raise ResumeRefused(
+                f"the checkpoint holds the override {text!r}, which may run code or write elsewhere; if you wrote it "
+                f"and trust it, type it again: dynprune resume=PATH {shlex.quote(text)}"
+            )
+        safe.append(text)
+    return safe
+
+
+def _is_harmless(text: str) -> bool:
+    """Return whether an override names no code, and no place but where data are read."""
+    if not re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text):
+        return False
+    if re.match(r"\+{0,2}task=(?!train$)", text):
+        return False
+    # Behind a backslash Hydra's parser sees no brace, and the setting that comes of it is an interpolation.
+    if "_target_" in text or "${" in text or "\\" in text:
+        return False
+    try:
+        value = OverridesParser.create().parse_override(text).value()
+    except (HydraException, RecursionError):
+        return False
+    return text.partition("=")[0] in FOLDERS or (".." not in text and not any(map(_is_absolute, _texts(value))))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Return every text in an override's value."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _texts(entry)
+    else:
+        yield str(value)
+
+
+def _is_absolute(text: str) -> bool:
+    return text.startswith("~") or PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
+
+
+def refuse_changes(stored: str, current: str) -> None:
+    """Refuse to continue a run under another configuration.
+
+    Args:
+        stored: the configuration of the checkpoint, JSON text.
+        current: the configuration composed now, JSON text.
+
+    Raises:
+        ResumeRefused: they differ; the message names each key with both values.
+    """
+    try:
+        before, now = flatten(json.loads(stored)), flatten(json.loads(current))
+    except (ValueError, RecursionError) as error:
+        raise ResumeRefused(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
+    changed = [
+        f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in NOT_COMPARED and before.get(key, "absent") != now.get(key, "absent")
+    ]
+    if changed:
+        raise ResumeRefused(
+            "the run to resume had other settings, so it could not continue exactly; "
+            f"leave them as they were, or start a new run. Changed: {'; '.join(changed)}"
+        )
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key.
+
+    Example:
+        >>> flatten({"a": {"b": 1}, "c": [2]})
+        {'a.b': 1, 'c': [2]}
+    """
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    leaves: dict[str, Any] = {}
+    for key, branch in tree.items():
+        leaves |= flatten(branch, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

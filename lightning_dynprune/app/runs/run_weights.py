@@ -1,0 +1,159 @@
+"""What a finished or stopped run left behind: its settings as text, its weights, its dense control's weights."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
+from lightning_dynprune.app.runs.records import read_record
+from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeRefused, read_run, safe_overrides
+
+TASK = "task=deploy"
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
+    """Put the run's own overrides in front of the arguments of ``task=deploy checkpoint=PATH``.
+
+    As for ``resume``, a configuration found beside a checkpoint is never loaded. The overrides that the checkpoint
+    holds as plain text are composed again with the installed configuration; those that could name code are refused;
+    what is given now takes their place.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The arguments to give to Hydra; the same ones for another task, and where only weights are given.
+
+    Raises:
+        ResumeRefused: a sweep was asked for, or the checkpoint is damaged, or holds overrides that are unsafe.
+    """
+    tasks = [argument for argument in arguments if argument.startswith("task=") and argument != "task=train"]
+    if tasks and {"-m", "--multirun"} & set(arguments):
+        raise ResumeRefused(f"{tasks[0]} runs once at a time; leave out -m")
+    paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("checkpoint=")]
+    if TASK not in arguments or not paths or paths[-1] in ("", "null"):
+        return list(arguments)
+    path = Path(paths[-1])
+    checkpoint = path / "last.ckpt" if path.is_dir() else path
+    if checkpoint.suffix != ".ckpt" or not checkpoint.is_file():
+        return list(arguments)
+    try:
+        stored = read_run(checkpoint)
+        overrides = safe_overrides(stored["overrides"], arguments)
+    except ResumeRefused as refusal:
+        words = str(refusal).replace("dynprune resume=PATH", f"dynprune {TASK} checkpoint=PATH")
+        raise ResumeRefused(words.replace("resume=", "checkpoint=")) from None
+    if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in arguments):
+        flags = [part for config_dir in stored["config_dirs"] for part in ("--config-dir", config_dir)]
+        raise ResumeRefused(
+            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
+            "checkpoint names; if you trust that folder, give it again: "
+            f"{shlex.join(['dynprune', *flags, TASK, f'checkpoint={path}'])}"
+        )
+    given = {_key(argument) for argument in arguments}
+    # checkpoint.every_n_steps says how often a training is saved; here the same word names what was saved.
+    own = [text for text in overrides if _key(text) not in given and _key(text).split(".")[0] != "checkpoint"]
+    return [*own, *arguments]
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file of weights that a run's folder, or a file itself, stands for.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path.is_file():
+        return path
+    for name in ("model.safetensors", "last.ckpt"):
+        if (path / name).is_file():
+            return path / name
+    what = "the folder holds neither model.safetensors nor last.ckpt" if path.is_dir() else "there is no such path"
+    raise FileNotFoundError(f"checkpoint={path}: {what}; give a run's folder, its last.ckpt or a .safetensors file")
+
+
+def dense_file(folder: Path) -> Path | None:
+    """Return the weights of a run's dense control, in its folder or its sweep's; None where they are not there."""
+    if (own := folder / "dense.safetensors").is_file():
+        return own
+    try:
+        key = read_record(folder / "dense.json").get("key", "")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        return None
+    shared = folder.parent / "dense" / f"{key}.safetensors"
+    return shared if shared.is_file() else None
+
+
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Put the weights of a file into a network; where they are a slim network's, the network becomes slim.
+
+    Args:
+        network: as the settings describe it.
+        file: a checkpoint of the program, or safetensors: a state dict, compact, or of a slim model.
+
+    Raises:
+        ValueError: the file is damaged, or does not fit.
+    """
+    from lightning_dynprune.deploy.slimming import FORMAT, load
+    from lightning_dynprune.engine import fit_to
+
+    try:
+        if file.suffix != ".ckpt" and _format(file) == FORMAT:
+            load(network, file)
+            return
+        most = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+        weights = _of_checkpoint(file) if file.suffix == ".ckpt" else _of_safetensors(file, most)
+        fit_to(network, weights)
+        network.load_state_dict(weights)
+    except (RuntimeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ValueError(
+            f"checkpoint={file} does not fit {type(network).__name__}: {' '.join(lines)[:500]}; give the settings that "
+            "the run had (model=..., data=...)"
+        ) from error
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _format(file: Path) -> str | None:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format")
+    except SafetensorError as error:
+        raise ValueError(f"it is no whole safetensors file: {error}") from error
+
+
+def _of_safetensors(file: Path, most: int) -> dict[str, Tensor]:
+    """Return the weights of a file, refused before they take more than ``most`` bytes."""
+    from safetensors.torch import load_file
+
+    from lightning_dynprune.deploy.compact import FORMAT, load_compact
+
+    return load_compact(file, limit=max(most, 1)) if _format(file) == FORMAT else load_file(file)
+
+
+def _of_checkpoint(file: Path) -> dict[str, Tensor]:
+    """Return the network's weights.
+
+    Raises:
+        ValueError: the file is no checkpoint of the program, or damaged.
+    """
+    read_run(file)
+    weights, prefix = read_checkpoint(file).get("state_dict"), "network."
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in weights.items()
+    ):
+        raise ValueError("the checkpoint is damaged: state_dict is no mapping from names to dense tensors")
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

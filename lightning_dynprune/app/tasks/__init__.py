@@ -1,0 +1,10 @@
+"""The tasks of the program: train, deploy, preflight.
+
+May import every room.
+"""
+
+from lightning_dynprune.app.tasks.deploy import run_deploy
+from lightning_dynprune.app.tasks.preflight import run_preflight
+from lightning_dynprune.app.tasks.train import run_job
+
+__all__ = ["run_deploy", "run_job", "run_preflight"]

@@ -1,0 +1,72 @@
+"""The dense control: the same network, data, seed and code without pruning, trained once and reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.interrupt import StopRequest
+from lightning_dynprune.app.runs import RunFolder, read_control
+from lightning_dynprune.app.tasks.training_phase import train_phase
+from lightning_dynprune.base import write_json
+from lightning_dynprune.deploy.compact import write_dense
+
+# All that a dense training depends on; where the data lie is not among it.
+DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "lr_hold", "trainer", "seed", "threads")
+
+
+def dense_control(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    """Return the figures of the dense control, trained now unless this run or its sweep has them already.
+
+    Args:
+        cfg: the run's settings.
+        data: the image set.
+        folder: the run's folder; the sweep's, where there is one, keeps one control for all jobs that share it.
+        stop: whether the user wants to stop.
+
+    Returns:
+        ``accuracy``, ``val_accuracy``, ``seconds``, ``val_curve`` and ``bytes`` of its weights on disk.
+    """
+    key = control_key(folder.config)
+    shared = None if folder.sweep is None else folder.sweep / "dense" / f"{key}.json"
+    for record in (folder.dense_record, shared):
+        if record is not None and record.exists() and (found := _read(record, key)) is not None:
+            write_json(folder.dense_record, found)
+            return found
+    phase = train_phase("dense", cfg, data, folder, stop)
+    weights = (folder.dense_record if shared is None else shared).with_suffix(".safetensors")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "key": key,
+        "accuracy": phase.accuracy,
+        "val_accuracy": phase.val_accuracy,
+        "seconds": phase.seconds,
+        "test_seconds": phase.test_seconds,
+        "val_curve": phase.curves["val_accuracy"],
+        "bytes": write_dense(phase.weights, weights),
+    }
+    if shared is not None:
+        write_json(shared, figures)
+    write_json(folder.dense_record, figures)
+    return figures
+
+
+def control_key(config: dict[str, Any]) -> str:
+    """Return a short name that two runs share exactly if their dense controls would be equal."""
+    relevant = {name: config[name] for name in DEPENDS_ON}
+    relevant["data"] = {name: value for name, value in config["data"].items() if name != "data_dir"}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(record: Path, key: str) -> dict[str, Any] | None:
+    if not record.exists():
+        return None
+    try:
+        return read_control(record, key)
+    except ValueError as error:
+        raise ValueError(f"{record.parent}: {error}; move it away to have the dense control trained again") from error

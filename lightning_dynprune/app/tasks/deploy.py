@@ -1,0 +1,117 @@
+"""``dynprune task=deploy``: what a trained run costs in every form it can be run in."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import Tensor, nn
+
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.runs import dense_file, load_weights, weights_file
+from lightning_dynprune.base import check_count, write_json
+from lightning_dynprune.deploy.measurement import measure
+from lightning_dynprune.report import deploy_table
+
+# Their loggers tell of each step, and of each optional package that is missing.
+EXPORTERS = ("onnxscript", "onnx_ir", "torch.onnx", "torchao")
+
+
+def run_deploy(cfg: DictConfig) -> float:
+    """Measure a trained run, print the table and write it as JSON beside the checkpoint.
+
+    Args:
+        cfg: the settings, those of ``conf/task/deploy.yaml`` among them.
+
+    Returns:
+        The test accuracy of the pruned network.
+
+    Raises:
+        ValueError: a setting cannot work, or the weights do not fit.
+        FileNotFoundError: there is no checkpoint.
+        FileExistsError: the report is there already.
+    """
+    if cfg.checkpoint is None:
+        raise ValueError(
+            "task=deploy needs a trained run: give checkpoint=FOLDER, its last.ckpt or a .safetensors file"
+        )
+    file = weights_file(Path(cfg.checkpoint))
+    output = Path(cfg.output) if cfg.output is not None else file.parent / "deploy.json"
+    if output.exists():
+        raise FileExistsError(f"{output} exists; give output=FILE, or move it away")
+    check_count("calibration", cfg.calibration)
+    torch.set_num_threads(cfg.threads)
+    for name in EXPORTERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    network = new_network(cfg)
+    load_weights(network, file)
+    dense = new_network(cfg)
+    if (found := dense_file(file.parent)) is not None:
+        load_weights(dense, found)
+    data: InMemoryImages = instantiate(cfg.data)
+    data.setup()
+    batches = list(cfg.batches)
+    report = measure(
+        network,
+        data.test.images[: max(batches, default=1)],
+        dense=dense,
+        dense_is_trained=found is not None,
+        batches=batches,
+        formats=list(cfg.formats),
+        rivals=cfg.rivals,
+        evaluate=accuracy_of(data, max(batches, default=1)),
+        calibration=[images for images, _ in islice(data.train_dataloader(), cfg.calibration)],
+        seconds=cfg.seconds,
+        tolerance=cfg.tolerance,
+        exports=file.parent / "exports" if cfg.formats else None,
+    )
+    content: dict[str, Any] = {
+        **report.plain(),
+        "checkpoint": file.name,
+        "overrides": list(HydraConfig.get().overrides.task),
+        "versions": {"python": platform.python_version(), "torch": version("torch")},
+    }
+    write_json(output, content)
+    Console().print(deploy_table(content, output))
+    reached = report["pruned"].accuracy
+    assert reached is not None
+    return reached
+
+
+def new_network(cfg: DictConfig) -> nn.Module:
+    """Return the untrained network that the settings describe."""
+    L.seed_everything(cfg.seed, verbose=False)
+    network: nn.Module = instantiate(cfg.model)
+    return network.eval()
+
+
+def accuracy_of(data: InMemoryImages, batch: int) -> Callable[[Callable[..., Any]], float]:
+    """Return what measures the test accuracy of a model or function.
+
+    Args:
+        data: the image set.
+        batch: images of each call; the last call is filled up, for some files take one size alone.
+    """
+    images, labels = data.test.images, data.test.labels
+
+    @torch.no_grad()
+    def evaluate(run: Callable[..., Any]) -> float:
+        right = 0
+        for start in range(0, len(labels), batch):
+            some, wanted = images[start : start + batch], labels[start : start + batch]
+            scores: Tensor = run(some[torch.arange(batch) % len(some)])
+            right += int((scores[: len(wanted)].argmax(1) == wanted).sum())
+        return right / len(labels)
+
+    return evaluate

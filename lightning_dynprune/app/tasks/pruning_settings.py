@@ -1,0 +1,84 @@
+"""From the configuration to the pruning callback, checked before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.tasks.training_phase import new_classifier
+from lightning_dynprune.base import check_share
+from lightning_dynprune.engine import Pruner
+
+
+def new_pruning(cfg: DictConfig) -> DynamicPruning:
+    """Return the callback that the settings describe.
+
+    Raises:
+        ValueError: a setting cannot work; the message names it.
+        TypeError: a setting is of a wrong kind.
+    """
+    return DynamicPruning(**_settings(cfg))
+
+
+def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
+    """Set the pruning up on a network of its own, so that it is refused before the dense control is trained.
+
+    Raises:
+        ValueError: a glob matches nothing, the schedule ends after the training, ...
+    """
+    module = new_classifier(cfg)
+    steps = -(-len(data.train_dataloader()) // cfg.trainer.get("accumulate_grad_batches", 1))
+    epochs = cfg.trainer.max_epochs
+    settings = _settings(cfg)
+    del settings["guard"], settings["slim"]
+    trial = Pruner(
+        module,
+        module.optimizer(module.network.parameters()),
+        **settings,
+        example_input=data.train_dataloader().images[:2],
+        total_steps=steps * epochs,
+        steps_per_epoch=steps,
+        epochs=epochs,
+    )
+    trial.close()
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    if cfg.sparsity is not None:
+        check_share("sparsity", cfg.sparsity)
+    targets = instantiate(cfg.targets, _convert_="all")
+    return {
+        "sparsity": cfg.sparsity,
+        "strategy": instantiate(cfg.strategy),
+        "threshold": _own_or(cfg.threshold),
+        "schedule": _schedule(cfg),
+        "pattern": instantiate(cfg.pattern),
+        "targets": targets["include"],
+        "exclude": tuple(targets["exclude"]),
+        "min_kept": targets["min_kept"],
+        "reconstruct": cfg.reconstruct,
+        "rewind": cfg.rewind,
+        "journal": OmegaConf.to_container(cfg.journal, resolve=True),
+        "guard": instantiate(cfg.guard) or None,
+        "slim": cfg.slim,
+        "seed": cfg.seed,
+    }
+
+
+def _own_or(part: DictConfig) -> Any:
+    """Return the part that was chosen, or what to change of the strategy's own."""
+    if "_target_" in part:
+        return instantiate(part)
+    return OmegaConf.to_container(part, resolve=True)
+
+
+def _schedule(cfg: DictConfig) -> Any:
+    """Return the schedule; without a sparsity, what is needed to make it once the targets' own are known."""
+    if cfg.schedule.final is not None:
+        return _own_or(cfg.schedule)
+    settings = {str(key): value for key, value in cfg.schedule.items() if key not in ("_target_", "final")}
+    return {"name": get_class(cfg.schedule._target_), **settings} if "_target_" in cfg.schedule else settings

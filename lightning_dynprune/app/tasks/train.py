@@ -1,0 +1,146 @@
+"""One run of the program: data, dense control, pruned training, files and table."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.interrupt import StopRequest
+from lightning_dynprune.app.runs import RunFolder, find_checkpoint, read_run, refuse_changes, sole_run
+from lightning_dynprune.app.tasks.dense_baseline import dense_control
+from lightning_dynprune.app.tasks.pruning_settings import new_pruning, refuse_unworkable
+from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
+from lightning_dynprune.base import write_json
+from lightning_dynprune.deploy.compact import save_compact, write_dense
+from lightning_dynprune.report import draw_run, run_line, run_table
+
+PACKAGES = ("lightning-dynprune", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
+OBJECTIVES = ("accuracy", "val_accuracy")
+NETWORK = "network."
+
+
+def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+    """Run what the settings describe and return the figure that a sweeper optimises.
+
+    Args:
+        cfg: the settings.
+        folder: the run's folder.
+        stop: whether the user wants to stop.
+
+    Raises:
+        ValueError: a setting cannot work; nothing has been trained then.
+        FolderInUse: another run writes to the folder.
+    """
+    if cfg.objective not in OBJECTIVES:
+        raise ValueError(f"objective={cfg.objective!r} is unknown; known: {', '.join(OBJECTIVES)}")
+    if cfg.trainer.get("max_steps", -1) != -1:
+        raise ValueError(
+            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, for such a run could not be resumed "
+            "exactly; give trainer.max_epochs"
+        )
+    with sole_run(folder.path):
+        return _run_alone(cfg, folder, stop)
+
+
+def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+    """Run the job in a folder that no other run writes to."""
+    folder.refuse_occupied()
+    if folder.resuming:
+        refuse_changes(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
+    torch.set_num_threads(cfg.threads)
+    pruning = new_pruning(cfg)
+
+    began = time.perf_counter()
+    data: InMemoryImages = instantiate(cfg.data)
+    data.setup()
+    seconds = {"data": time.perf_counter() - began}
+    refuse_unworkable(cfg, data)
+
+    dense = dense_control(cfg, data, folder, stop) if cfg.dense else None
+    if dense is not None:
+        compare_with_dense(pruning, dense)
+    pruned = train_phase("pruned", cfg, data, folder, stop, pruning)
+    if dense is not None:
+        seconds["dense"] = dense["seconds"]
+    seconds["pruned"] = pruned.seconds
+    seconds["test"] = pruned.test_seconds
+
+    results = {
+        **figures_of(pruned, pruning),
+        "dense_accuracy": None if dense is None else dense["accuracy"],
+        "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
+        "seconds": seconds,
+        "bytes": write_weights(pruned, folder),
+        "history": {**pruned.curves, "dense_val_accuracy": [] if dense is None else dense["val_curve"]},
+        "seed": cfg.seed,
+        "overrides": folder.overrides,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "config": folder.config,
+    }
+    draw_run(results, folder.path / "sparsity.png")
+    if pruning.pruner is not None and pruning.pruner.journal is not None:
+        pruning.pruner.journal.plot(folder.path / "journal.png")
+    write_json(folder.results, results)
+    # Its place is taken by last.ckpt and dense.json; what an earlier attempt failed of is over.
+    folder.checkpoint("dense").unlink(missing_ok=True)
+    folder.error.unlink(missing_ok=True)
+    in_sweep = folder.sweep is not None
+    Console().print(run_line(results, folder.path) if in_sweep else run_table(results, folder.path))
+    objective: float = results[cfg.objective]
+    return objective
+
+
+def compare_with_dense(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
+    """Let the guard compare with the dense control, where it has no reference of its own."""
+    guard = pruning.guard
+    if guard is not None and guard.reference is None and guard.monitor == "val_acc":
+        pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
+
+
+def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
+    """Return the figures of a pruned training; the counts are taken from its weights."""
+    nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in phase.parameters.values())
+    return {
+        "accuracy": phase.accuracy,
+        "val_accuracy": phase.val_accuracy,
+        "sparsity": pruning.sparsity,
+        "target_sparsity": pruning.target_sparsity,
+        "nonzero": nonzero,
+        "parameters": phase.size,
+        "compression": phase.size / nonzero,
+        "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
+        "connections": {name.removeprefix(NETWORK): count for name, count in pruning.connections.items()},
+        "steps": phase.steps,
+        "journal": journal_of(pruning),
+    }
+
+
+def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
+    """Return what the journal has to say of a training in short; None where there is none."""
+    journal = None if pruning.pruner is None else pruning.pruner.journal
+    if journal is None:
+        return None
+    return {
+        **journal.totals,
+        "returned_share": journal.returned_share,
+        "notes": [text for _, text in journal.notes],
+    }
+
+
+def write_weights(phase: Phase, folder: RunFolder) -> dict[str, int]:
+    """Write the pruned weights as a plain state dict and packed; return the bytes of each on disk."""
+    return {
+        "dense": write_dense(phase.weights, folder.path / "model.safetensors"),
+        "compact": save_compact(phase.weights, folder.path / "compact.safetensors"),
+    }

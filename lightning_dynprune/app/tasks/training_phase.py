@@ -1,0 +1,129 @@
+"""One training from the first step to the test accuracy; the dense control and the pruned run are the same code."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import RichProgressBar
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import Tensor
+
+from lightning_dynprune.app.callbacks import History, LastCheckpoint
+from lightning_dynprune.app.data import InMemoryImages
+from lightning_dynprune.app.interrupt import StopRequest
+from lightning_dynprune.app.models import Classifier
+from lightning_dynprune.app.runs import RunFolder
+
+if TYPE_CHECKING:
+    from lightning_dynprune import DynamicPruning
+
+Curve = list[tuple[int, float]]
+
+
+@dataclass
+class Phase:
+    """What a training came to.
+
+    Args:
+        accuracy: on the test set.
+        val_accuracy: on the held-out samples, at the last validation; ``None`` where there was none.
+        seconds: of training, validation included.
+        test_seconds: of the final test.
+        steps: optimizer steps.
+        curves: ``sparsity`` and ``val_accuracy`` as points ``(step, value)``.
+        size: parameters of the network before anything was slimmed away.
+        weights: the network's state dict.
+        parameters: those of the weights that are parameters, no buffers.
+    """
+
+    accuracy: float
+    val_accuracy: float | None
+    seconds: float
+    test_seconds: float
+    steps: int
+    curves: dict[str, Curve]
+    size: int
+    weights: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+
+
+def new_classifier(cfg: DictConfig) -> Classifier:
+    """Return the untrained network in its LightningModule; the same one for the same seed."""
+    L.seed_everything(cfg.seed, verbose=False)
+    return Classifier(
+        network=instantiate(cfg.model),
+        classes=cfg.data.classes,
+        optimizer=instantiate(cfg.optimizer),
+        lr_schedule=cfg.lr_schedule,
+        lr_hold=cfg.lr_hold,
+        log_every_n_steps=cfg.trainer.get("log_every_n_steps", 50),
+    )
+
+
+def train_phase(
+    name: str,
+    cfg: DictConfig,
+    data: InMemoryImages,
+    folder: RunFolder,
+    stop: StopRequest,
+    pruning: DynamicPruning | None = None,
+) -> Phase:
+    """Train and test a network, from its checkpoint if the run is resumed and there is one.
+
+    Args:
+        name: ``dense`` or ``pruned``.
+        cfg: the run's settings.
+        data: the image set.
+        folder: where checkpoints and logs go.
+        stop: whether the user wants to stop.
+        pruning: prunes during the training; ``None`` trains densely.
+    """
+    module = new_classifier(cfg)
+    size = sum(parameter.numel() for parameter in module.network.parameters())
+    history = History(None if pruning is None else lambda: pruning.sparsity)
+    path = folder.checkpoint(name)
+    checkpoint = LastCheckpoint(path, cfg.checkpoint.every_n_steps, folder, stop)
+    callbacks: list[L.Callback] = [history, checkpoint]
+    if pruning is not None:
+        callbacks.insert(0, pruning)
+    trainer = new_trainer(name, cfg, folder, callbacks)
+    resumed = path if folder.resuming and path.exists() else None
+    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    began = time.perf_counter()
+    (tested,) = trainer.test(module, datamodule=data, verbose=False)
+    return Phase(
+        accuracy=tested["test_acc"],
+        val_accuracy=history.accuracy_points[-1][1] if history.accuracy_points else None,
+        seconds=history.seconds,
+        test_seconds=time.perf_counter() - began,
+        steps=trainer.global_step,
+        curves=history.curves,
+        size=size,
+        weights=module.network.state_dict(),
+        parameters=dict(module.network.named_parameters()),
+    )
+
+
+def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L.Callback]) -> L.Trainer:
+    """Return the Trainer of a phase, with its logger and, on a terminal, a progress bar."""
+    shows_progress = bool(cfg.progress) and Console().is_terminal
+    if shows_progress:
+        callbacks = [*callbacks, RichProgressBar()]
+    logger: Any = False
+    if cfg.logger.get("_target_"):
+        logger = instantiate(cfg.logger, save_dir=str(folder.path / "logs"), name=name)
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=str(folder.path),
+        enable_progress_bar=shows_progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    return trainer

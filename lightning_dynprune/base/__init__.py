@@ -1,0 +1,29 @@
+"""What every room builds on: the registry of parts, checks of settings, bit counting, checksums, atomic files.
+
+Imports torch and no other room.
+"""
+
+from lightning_dynprune.base.atomic import remove_scratch, write_atomically, write_json
+from lightning_dynprune.base.bits import compared, count_true, true_positions
+from lightning_dynprune.base.checks import check_count, check_flag, check_real, check_share, check_whole, is_number
+from lightning_dynprune.base.integrity import DamagedError, checksum, refuse_damaged_file
+from lightning_dynprune.base.registry import Registry
+
+__all__ = [
+    "DamagedError",
+    "Registry",
+    "check_count",
+    "check_flag",
+    "check_real",
+    "check_share",
+    "check_whole",
+    "checksum",
+    "compared",
+    "count_true",
+    "is_number",
+    "refuse_damaged_file",
+    "remove_scratch",
+    "true_positions",
+    "write_atomically",
+    "write_json",
+]

@@ -1,0 +1,9 @@
+"""Inputs of layers, and the refit of the weights that stay.
+
+May import selection and the rooms below it.
+"""
+
+from lightning_dynprune.calibration.layer_inputs import Inputs
+from lightning_dynprune.calibration.reconstruction import Hessians
+
+__all__ = ["Hessians", "Inputs"]

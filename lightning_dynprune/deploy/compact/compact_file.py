@@ -1,0 +1,229 @@
+"""Weights as one bit a connection and the values that are left, in a file that needs no model to be read.
+
+A compact file is a safetensors file. Its metadata say of each tensor its dtype, its shape and how it is stored: whole,
+or as the bits of what is kept and the values kept. What is left out is +0.0 and nothing else, so -0.0 and every NaN
+come back as they were. With ``zstd`` the bits and the byte planes of the values are compressed apart.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lightning_dynprune.base import write_atomically
+from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
+from lightning_dynprune.deploy.compact.contents import (
+    DTYPES,
+    KEPT,
+    PLAIN,
+    VALUES,
+    WHOLE,
+    ZSTD,
+    Entry,
+    from_metadata,
+    refuse_above,
+    refuse_wrong_lengths,
+    to_metadata,
+)
+from lightning_dynprune.deploy.compact.tensor_file import write_tensors
+from lightning_dynprune.masks import pack_bits, unpack_bits
+
+# An integer as wide as an entry tells +0.0 from -0.0, and is there for every dtype.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PART_COST = 80  # bytes that a part takes in the header of the file
+
+
+def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: str | Path, *, zstd: bool = False) -> int:
+    """Write weights so that pruned connections take a bit each, exactly; return the bytes on disk.
+
+    A tensor is packed only where that makes it smaller. One memory under several names is written once.
+
+    Args:
+        model_or_state_dict: a model, of which the state dict is written, or a state dict.
+        path: the file; it is replaced in one move.
+        zstd: compress as well; needs the package zstandard, here and where the file is read.
+
+    Raises:
+        TypeError: an entry is no dense tensor or has a dtype that is not accepted; the message names it.
+        ImportError: ``zstd`` without the package.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "compact.safetensors"
+        >>> weight = torch.zeros(1000).index_fill(0, torch.tensor([3, 5]), -1.5)
+        >>> save_compact({"weight": weight}, path) < 1000
+        True
+        >>> torch.equal(load_compact(path)["weight"], weight)
+        True
+    """
+    weights = model_or_state_dict.state_dict() if isinstance(model_or_state_dict, nn.Module) else model_or_state_dict
+    contents: dict[str, Entry | str] = {}
+    stored: dict[str, Tensor] = {}
+    owners: dict[tuple[object, ...], str] = {}
+    for name, tensor in weights.items():
+        _refuse_unwritable(name, tensor)
+        memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
+        owner = owners.setdefault(memory, name) if tensor.numel() else name
+        if owner != name:
+            contents[name] = owner
+            continue
+        flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
+        parts, count = _smallest(flat.view(_INTEGERS[flat.element_size()]), zstd)
+        contents[name] = Entry(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            parts={part: codec for part, (_, codec) in parts.items()},
+            crc32=_checksum(data for data, _ in parts.values()),
+            count=count,
+        )
+        stored |= {f"{part}:{name}": data for part, (data, _) in parts.items()}
+    path = Path(path)
+    write_atomically(path, lambda scratch: write_tensors(_apart(stored), scratch, to_metadata(contents)))
+    return path.stat().st_size
+
+
+def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Tensor]:
+    """Return the state dict that :func:`save_compact` was given, on the CPU.
+
+    What the file says of itself is compared with what is there before a tensor is allocated, so a damaged file is
+    refused, and none takes more memory than it says and its bytes can hold. Whole layers of zeros take next to none:
+    give a ``limit`` for a file that you do not trust to say little.
+
+    Args:
+        path: the file.
+        limit: bytes that the tensors may take together; None accepts what the file says.
+
+    Returns:
+        Name -> tensor, in the order in which they were written; tied ones are one tensor again.
+
+    Raises:
+        ValueError: the file is damaged, of another kind or version, or takes more than ``limit``; the message names the
+            tensor where one is to blame.
+        ImportError: the file is compressed and the package zstandard is missing.
+    """
+    path = Path(path)
+    weights: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            contents = from_metadata(file.metadata() or {})
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            if odd := [key for key, part in slices.items() if part.get_dtype() != "U8" or len(part.get_shape()) != 1]:
+                raise ValueError(f"{odd[0]!r} is no flat run of bytes")
+            refuse_wrong_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
+            refuse_above(limit, contents)
+            for name, entry in contents.items():
+                if isinstance(entry, str):
+                    weights[name] = weights[entry]
+                else:
+                    weights[name] = _unpacked(name, entry, [file.get_tensor(f"{part}:{name}") for part in entry.parts])
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file{_cut_off(path)}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return weights
+
+
+def write_dense(weights: Mapping[str, Tensor], path: Path) -> int:
+    """Write a state dict as it is, tied tensors under each of their names; return the bytes on disk."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, lambda scratch: save_file(_apart(whole), scratch))
+    return path.stat().st_size
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of which no two share memory, which safetensors refuses; copied only where they do."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
+
+
+def _refuse_unwritable(name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: a {type(tensor).__name__} cannot be written; a compact file holds tensors alone")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise TypeError(f"{name}: a tensor of {tensor.layout} on {tensor.device} cannot be written; give it dense")
+    if tensor.dtype not in DTYPES.values():
+        raise TypeError(f"{name}: dtype {tensor.dtype} cannot be written; accepted: {', '.join(DTYPES)}")
+
+
+def _smallest(entries: Tensor, zstd: bool) -> tuple[dict[str, tuple[Tensor, str]], int | None]:
+    """Return how to store a tensor: part -> bytes and codec, and how many entries are kept (None: stored whole)."""
+    whole = {WHOLE: _coded(entries, zstd)}
+    kept = entries != 0
+    count = int(kept.sum())
+    if count == entries.numel():
+        return whole, None
+    packed = {KEPT: _coded(pack_bits(kept), zstd), VALUES: _coded(entries[kept], zstd)}
+    return (packed, count) if _cost(packed) < _cost(whole) else (whole, None)
+
+
+def _cost(parts: Mapping[str, tuple[Tensor, str]]) -> int:
+    return sum(data.numel() + _PART_COST for data, _ in parts.values())
+
+
+def _coded(entries: Tensor, zstd: bool) -> tuple[Tensor, str]:
+    """Return a part's bytes, compressed where that is asked for and makes them fewer, and the codec."""
+    data = entries.contiguous().view(torch.uint8)
+    if zstd and (frame := compress(data, entries.element_size())).numel() < data.numel():
+        return frame, ZSTD
+    return data, PLAIN
+
+
+def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
+    parts = list(parts)
+    if _checksum(parts) != entry.crc32:
+        raise ValueError(f"tensor {name!r} does not match its checksum; the file is damaged")
+    try:
+        raw = {
+            part: decompress(data, entry.length(part), entry.width(part)) if codec == ZSTD else data.clone()
+            for (part, codec), data in zip(entry.parts.items(), parts, strict=True)
+        }
+    except ValueError as error:
+        raise ValueError(f"tensor {name!r}: {error}") from error
+    dtype = DTYPES[entry.dtype]
+    if entry.count is None:
+        flat = raw[WHOLE]
+    else:
+        kept = unpack_bits(raw[KEPT], entry.numel, name)
+        if (bits := int(kept.sum())) != entry.count:
+            raise ValueError(f"tensor {name!r}: {bits} entries are kept by its bits, {entry.count} by its count")
+        integers = _INTEGERS[entry.itemsize]
+        flat = torch.zeros(entry.numel, dtype=integers)
+        flat[kept] = raw[VALUES].view(integers)
+    if dtype == torch.bool and bool((flat > 1).any()):
+        raise ValueError(f"tensor {name!r}: a bool is neither 0 nor 1; the file is damaged")
+    return flat.view(dtype).reshape(entry.shape)
+
+
+def _checksum(parts: Iterable[Tensor]) -> int:
+    total = 0
+    for data in parts:
+        total = zlib.crc32(data.numpy().data, total)
+    return total
+
+
+def _cut_off(path: Path) -> str:
+    """Return, as part of a message, which tensor of a truncated file is the first that is not whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > size:
+            return ""
+        try:
+            header = json.loads(file.read(start - 8))
+            ends = {key: start + part["data_offsets"][1] for key, part in header.items() if key != "__metadata__"}
+            cut = [key.partition(":")[2] for key, end in sorted(ends.items(), key=lambda e: e[1]) if end > size]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            return ""
+    return f"; it ends before tensor {cut[0]!r} does" if cut else ""

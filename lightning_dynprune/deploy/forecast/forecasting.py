@@ -1,0 +1,175 @@
+"""What each pattern would give for a model on this machine, before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_dynprune.base import check_real, check_share
+from lightning_dynprune.deploy.exporting import Example
+from lightning_dynprune.deploy.forecast.outlook import Cell, Outlook
+from lightning_dynprune.deploy.forecast.speedup import ByKernels, BySlimming, Way
+from lightning_dynprune.deploy.measurement import batched, described
+from lightning_dynprune.deploy.timing import Latency, clock_of, settled_heap, take_turns
+from lightning_dynprune.patterns import NM, PATTERNS, Channel, CoupledPattern, Pattern, TargetPattern
+from lightning_dynprune.schedules import SCHEDULES
+from lightning_dynprune.strategies import STRATEGIES
+from lightning_dynprune.targets import Selector, Target, Targets, find_targets
+from lightning_dynprune.thresholds import THRESHOLDS
+
+DEFAULTS: tuple[Any, ...] = (
+    "channel",
+    {"name": "block", "pad": True},
+    "element",
+    {"name": "n_m", "pad": True},
+)
+
+
+@torch.no_grad()
+@settled_heap()
+def preflight(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    patterns: Sequence[str | Mapping[str, Any] | Pattern] = DEFAULTS,
+    batches: Sequence[int] = (1, 32),
+    sparsities: Sequence[float] = (0.5, 0.7, 0.9),
+    targets: Targets = None,
+    exclude: Selector | Sequence[Selector] = (),
+    seconds: float = 20.0,
+) -> Outlook:
+    """Return how many times as fast as dense a model would be if it were pruned, by pattern, sparsity and batch.
+
+    The zeros lie at random, as many in each target, for time depends on how many there are and in which units, not on
+    which. Channels are taken out; for the other patterns one Linear of each size is measured on every kernel, and the
+    whole model with the fastest of them. Then the whole model is measured beside dense. Accuracy is not looked at.
+
+    Small batches and high sparsities come first. Where a pattern does not pay at a high sparsity, it is not tried at
+    a lower one. What the time does not reach is "not measured".
+
+    Args:
+        model: the network, trained or not, on its device; it is not changed.
+        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, samples first.
+        patterns: names, mappings or instances.
+        batches: samples of a call.
+        sparsities: shares of the connections.
+        targets: which parameters would be pruned; see :func:`~lightning_dynprune.targets.target.find_targets`.
+        exclude: which would not.
+        seconds: about how long all of it may take.
+
+    Raises:
+        ValueError: a setting is not accepted.
+        TypeError: an input is no tensor.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10))
+        >>> found = preflight(net, torch.zeros(1, 256), batches=[1], sparsities=[0.9], seconds=2.0)
+        >>> found.patterns
+        ['channel', 'block 32x1', 'element', 'n_m 2:4']
+        >>> found.verdicts["n_m 2:4"]
+        'not measured: 2:4 is multiplied by the tensor cores of NVIDIA GPUs; the model is on cpu'
+    """
+    began = time.perf_counter()
+    check_real("seconds", seconds, low=0.1)
+    shares = sorted({check_share("sparsities", share) for share in sparsities}, reverse=True)
+    examples = batched(example_input, batches)
+    built = [PATTERNS.build(pattern) for pattern in patterns]
+    if not shares or not built:
+        raise ValueError("patterns and sparsities need one entry each, at least")
+    model = copy.deepcopy(model).eval()
+    found = find_targets(model, targets, exclude)
+    budget = _Budget(began + seconds)
+    dense = _dense(model, examples, budget)
+    ways = [_way(pattern, model, found, examples) for pattern in built]
+    cells: dict[tuple[str, float, int], Cell] = {}
+    for batch, example in sorted(examples.items()):
+        for share in shares:
+            for pattern, way in zip(built, ways, strict=True):
+                lost = next((c for c in cells.values() if _settles(c, pattern.label, share, batch)), None)
+                cell = Cell(pattern.label, share, batch)
+                cells[pattern.label, share, batch] = _tried(cell, way, example, dense.get(batch), lost, budget)
+    device = next(iter(examples.values())).tensors[0].device
+    ordered = [cells[p.label, share, batch] for p in built for share in reversed(shares) for batch in examples]
+    taken = time.perf_counter() - began
+    return Outlook(ordered, dense, described(device), torch.get_num_threads(), clock_of(device), taken)
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """Time until when there is some left."""
+
+    until: float
+
+    @property
+    def left(self) -> float:
+        return self.until - time.perf_counter()
+
+
+def _dense(model: nn.Module, examples: Mapping[int, Example], budget: _Budget) -> dict[int, Latency]:
+    """Return what a call takes, for the batches for which that can be found out in a tenth of the time."""
+    took: dict[int, Latency] = {}
+    a_sample = 0.0
+    for batch, example in sorted(examples.items()):
+        if 4 * batch * a_sample > budget.left / 10:
+            break
+        call = partial(model, *example.args, **example.kwargs)
+        call()
+        took[batch] = take_turns({"dense": call}, rounds=1, device=example.tensors[0].device).latency("dense")
+        a_sample = took[batch].median / batch
+    return took
+
+
+def _way(pattern: Pattern, model: nn.Module, targets: list[Target], examples: Mapping[int, Example]) -> Way | str:
+    """Return how a pattern saves time, or why it cannot."""
+    device = next(iter(examples.values())).tensors[0].device
+    if isinstance(pattern, Channel):
+        return BySlimming(model, targets, examples[min(examples)])
+    if isinstance(pattern, CoupledPattern):
+        return "heads are a part of the connections that reaches no such sparsity; measure a pruned model instead"
+    if isinstance(pattern, NM) and device.type != "cuda":
+        return (
+            f"{pattern.n}:{pattern.m} is multiplied by the tensor cores of NVIDIA GPUs; the model is on {device.type}"
+        )
+    try:
+        schedule = SCHEDULES.build({"name": "cubic", "final": 0.5})
+        pattern.check(targets, STRATEGIES.build("magnitude"), THRESHOLDS.build("topk"), schedule)
+    except ValueError as error:
+        return f"it would be refused: {error}"
+    assert isinstance(pattern, TargetPattern)  # the coupled ones are seen to above
+    return ByKernels(model, pattern, targets, captured=isinstance(pattern, NM))
+
+
+def _settles(cell: Cell, pattern: str, share: float, batch: int) -> bool:
+    """Return whether a cell says that a lower sparsity of the same pattern and batch will not pay."""
+    same = cell.pattern == pattern and cell.batch == batch and cell.sparsity > share
+    return same and cell.is_measured and not cell.pays
+
+
+def _tried(
+    cell: Cell, way: Way | str, example: Example, dense: Latency | None, lost: Cell | None, budget: _Budget
+) -> Cell:
+    if isinstance(way, str):
+        return _with(cell, note=way)
+    if dense is None:
+        return _with(cell, note=f"a call with {cell.batch} samples takes too long for the time given")
+    if lost is not None:
+        return _with(cell, note=f"it does not pay at {100 * lost.sparsity:.0f} % either")
+    needed = way.needs(dense.median)
+    if needed > budget.left:
+        return _with(cell, note=f"it would take about {needed:.0f} s, and {max(budget.left, 0):.0f} s are left")
+    try:
+        ratio, note = way.ratio(cell.sparsity, example, dense.median)
+    except (ValueError, RuntimeError, ImportError) as error:
+        return _with(cell, note=str(error).partition("\n")[0])
+    return Cell(cell.pattern, cell.sparsity, cell.batch, ratio, ratio is None, note)
+
+
+def _with(cell: Cell, note: str) -> Cell:
+    return Cell(cell.pattern, cell.sparsity, cell.batch, note=note)

@@ -1,0 +1,84 @@
+"""What a kernel has to reach to be chosen, and how that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from lightning_dynprune.base import check_real
+from lightning_dynprune.deploy.timing import Ratio, Rounds, take_turns
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The settings of a choice.
+
+    Args:
+        tolerance: the largest difference from dense, as a share of the largest value of the output.
+        margin: how much faster than dense a layer has to be: 0.05 means 1.05 times as fast.
+        device: where the model runs.
+        captured: calls run inside captured CUDA graphs.
+
+    Raises:
+        ValueError: a setting out of range, or ``captured`` off CUDA.
+    """
+
+    tolerance: float
+    margin: float
+    device: torch.device
+    captured: bool = False
+
+    def __post_init__(self) -> None:
+        check_real("tolerance", self.tolerance, low=0.0)
+        check_real("margin", self.margin, low=0.0)
+        if self.captured and self.device.type != "cuda":
+            raise ValueError(f"captured=True needs example_input on a CUDA device; it is on {self.device}")
+
+    def is_faster(self, ratio: Ratio) -> bool:
+        """Return whether a layer is faster by the margin, and in three rounds of four at all."""
+        return ratio.median >= 1 + self.margin and ratio.low > 1
+
+    def is_no_slower(self, ratio: Ratio) -> bool:
+        """Return whether a whole model is as fast, and in three rounds of four nearly so."""
+        return ratio.median >= 1 and ratio.low >= 1 - self.margin
+
+    def ready(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Return the call to measure: the same, or the replay of the graph that captured it.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+        """
+        return _replay_of(call, self.device) if self.captured else call
+
+    def measure(
+        self, contenders: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int | None = None
+    ) -> Rounds:
+        """Let contenders that are ready take turns."""
+        return take_turns(contenders, seconds=seconds, rounds=rounds, device=self.device)
+
+
+def spread(ratio: Ratio) -> str:
+    """Return a ratio as reasons print it.
+
+    Example:
+        >>> spread(Ratio(2.0, 1.9, 2.25, 7))
+        '2.00x dense (1.90-2.25)'
+    """
+    return f"{ratio.median:.2f}x dense ({ratio.low:.2f}-{ratio.high:.2f})"
+
+
+def _replay_of(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Warm up on a side stream, as capturing asks for, and capture."""
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+    return graph.replay

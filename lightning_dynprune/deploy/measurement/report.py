@@ -1,0 +1,133 @@
+"""What a model costs in each of its forms, as plain values; what was not measured says so, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightning_dynprune.deploy.timing import Clock, Latency, Ratio
+
+NOT_MEASURED = "not measured"
+_FORMAT, _VERSION = "lightning-dynprune deploy report", 1
+
+
+@dataclass
+class Row:
+    """One form of a model. A figure that is None, or a batch that is absent, was not measured.
+
+    Args:
+        name: of the form.
+        latency: batch -> seconds a call, by the report's clock.
+        ratio: batch -> how many times as fast as dense, round by round.
+        memory: batch -> bytes of the model and of what a forward holds at its peak.
+        files: kind of file (plain, compact, compact zstd) -> its bytes.
+        macs: multiply-adds that a forward of one sample executes.
+        parameters: entries of the parameters.
+        nonzero: those that are not zero.
+        accuracy: as ``evaluate`` gave it.
+        why_not: figure (``latency 32`` for one batch) -> why it was not measured.
+    """
+
+    name: str
+    latency: dict[int, Latency] = field(default_factory=dict)
+    ratio: dict[int, Ratio] = field(default_factory=dict)
+    memory: dict[int, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    macs: int | None = None
+    parameters: int | None = None
+    nonzero: int | None = None
+    accuracy: float | None = None
+    why_not: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """A model's forms side by side, measured in the same rounds on one machine.
+
+    Args:
+        rows: the forms; dense comes first.
+        batches: samples of the calls that were measured.
+        device: where torch computed.
+        threads: of torch and of the runtimes.
+        clock: what latencies and ratios were read from (see :class:`~lightning_dynprune.deploy.timing.latency.Rounds`).
+        remarks: what was chosen, removed or exported, in words, by form.
+    """
+
+    rows: list[Row]
+    batches: tuple[int, ...]
+    device: str
+    threads: int
+    clock: Clock
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of a form.
+
+        Raises:
+            KeyError: there is none; the message lists those there are.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"{name!r} is no row; rows: {', '.join(row.name for row in self.rows)}")
+
+    def plain(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "batches": list(self.batches),
+            "device": self.device,
+            "threads": self.threads,
+            "clock": self.clock,
+            "rows": [_plain_row(row) for row in self.rows],
+            "remarks": dict(self.remarks),
+        }
+
+    def __str__(self) -> str:
+        """Return latencies and ratios as a plain table, with what was not measured under it."""
+        head = ["", *(f"batch {batch}: {what}" for batch in self.batches for what in ("ms", "x dense"))]
+        cells = [head]
+        for row in self.rows:
+            cells.append([row.name])
+            for batch in self.batches:
+                took, ratio = row.latency.get(batch), row.ratio.get(batch)
+                cells[-1].append(NOT_MEASURED if took is None else f"{took.median * 1e3:.3f}")
+                cells[-1].append(NOT_MEASURED if ratio is None else f"{ratio.median:.2f}")
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        return "\n".join([*lines, *reasons({row.name: row.why_not for row in self.rows})])
+
+
+def reasons(why_not: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each reason, with the figures that are missing for it and the forms that lack them.
+
+    Args:
+        why_not: form -> figure -> why it was not measured.
+
+    Example:
+        >>> missing = {"macs": "it runs outside torch", "memory": "it runs outside torch"}
+        >>> reasons({"slim, onnx": missing, "dense, onnx": missing})
+        ['macs, memory not measured: it runs outside torch (slim, onnx; dense, onnx)']
+    """
+    forms: dict[tuple[str, str], list[str]] = {}
+    for name, held in why_not.items():
+        figures: dict[str, list[str]] = {}
+        for figure, why in held.items():
+            figures.setdefault(why, []).append(figure)
+        for why, missing in figures.items():
+            forms.setdefault((", ".join(missing), why), []).append(name)
+    return [f"{missing} {NOT_MEASURED}: {why} ({'; '.join(names)})" for (missing, why), names in forms.items()]
+
+
+def _plain_row(row: Row) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in asdict(row).items() if name not in ("latency", "ratio", "memory", "why_not")},
+        "latency": {str(batch): asdict(took) for batch, took in row.latency.items()},
+        "ratio": {str(batch): asdict(ratio) for batch, ratio in row.ratio.items()},
+        "memory": {str(batch): size for batch, size in row.memory.items()},
+        "not_measured": dict(row.why_not),
+    }

@@ -1,0 +1,12 @@
+"""Remove pruned channels and heads from a model, and save and load the smaller model.
+
+May import deploy.compact, and what deploy may.
+"""
+
+from lightning_dynprune.deploy.slimming.norm_statistics import norms_of, recalibrate
+from lightning_dynprune.deploy.slimming.removal import SlimError, slim
+from lightning_dynprune.deploy.slimming.slim_file import load, save
+from lightning_dynprune.deploy.slimming.slim_file_contents import FORMAT
+from lightning_dynprune.deploy.slimming.slimmed import Slimmed
+
+__all__ = ["FORMAT", "SlimError", "Slimmed", "load", "norms_of", "recalibrate", "save", "slim"]

@@ -1,0 +1,203 @@
+"""Units that a model can lose without computing anything else, whatever its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_dynprune.coupling import Axis, Group, Narrowing, call, channel_dim, makes, row_dim, tensors
+
+# Only these read a constant as a sum that a bias can take over; a subclass may pad or scale inside its forward.
+_FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# How many values of noise a channel is tried with before it is taken for a constant although it is written.
+_VALUES = 64
+
+
+class Constants:
+    """What each input channel of each layer is, where that does not depend on the model's inputs.
+
+    The model is run with noise in place of all outputs whose row of weights is not zero; an output whose row is zero is
+    its bias. What is the same everywhere and in every run is a constant. Large and small noise of either sign comes
+    first; where a channel that is written still looks constant, noise of mixed signs and sizes follows, until 64 values
+    or more have been tried for it: an activation that is off for one of them is on for another.
+
+    Args:
+        model: the network, in eval mode.
+        example_input: as for ``coupled_groups``.
+        groups: the channels of interest.
+    """
+
+    def __init__(self, model: nn.Module, example_input: Any, groups: Sequence[Group]) -> None:
+        self._model, self._groups = model, groups
+        self._low: dict[str, Tensor] = {}
+        self._high: dict[str, Tensor] = {}
+        self._values: dict[nn.Module, int] = {}
+        self._generator = torch.Generator().manual_seed(0)
+        self._level: float | None = None
+        handles = []
+        for name, module in model.named_modules():
+            if makes(module):
+                handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
+                handles.append(module.register_forward_hook(self._noise))
+        try:
+            for self._level in (1e4, -1e4, 1.0, -1.0):
+                call(model, _shifted(example_input, self._generator))
+            self._level, runs = None, 0
+            while self._has_suspects(runs):
+                call(model, _shifted(example_input, self._generator))
+                runs += 1
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, name: str) -> Tensor:
+        """Return the constant that each input channel of a layer is, NaN where it is none: float64, on the CPU."""
+        low, high = self._low[name], self._high[name]
+        return torch.where(low == high, low, torch.nan)
+
+    def _has_suspects(self, runs: int) -> bool:
+        """Return whether a channel looks constant that some layer writes, and more values of noise shall be tried."""
+        for group in self._groups:
+            written, values = torch.zeros(group.units, dtype=torch.bool), _VALUES
+            for axis in group.axes:
+                layer, _, local = axis.name.rpartition(".")
+                module = self._model.get_submodule(layer)
+                if axis.writes and local == "weight" and makes(module):
+                    written |= ~_zero(self._model.get_parameter(axis.name), axis)
+                    values = min(values, self._values[module])
+            if runs * values >= _VALUES:
+                continue
+            for axis in _readers(group):
+                seen = self.of(axis.name.rpartition(".")[0])[axis.index]
+                if (written & seen.isfinite().any(dim=1)).any():
+                    return True
+        return False
+
+    def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = (tensors(args) + tensors(kwargs))[0].detach()
+        rows = given.movedim(channel_dim(module), 0).flatten(1).double().cpu()
+        low, high = rows.amin(dim=1), rows.amax(dim=1)
+        self._low[name] = torch.minimum(low, self._low.get(name, low))
+        self._high[name] = torch.maximum(high, self._high.get(name, high))
+
+    def _noise(self, module: Any, args: Any, output: Tensor) -> Tensor:
+        rows = module.weight.detach().movedim(row_dim(module), 0).flatten(1)
+        shape = [1] * output.dim()
+        shape[channel_dim(module)] = -1
+        alive = (rows != 0).any(dim=1).view(shape)
+        bias = rows.new_zeros(len(rows)) if module.bias is None else module.bias.detach()
+        size = torch.rand(output.shape, generator=self._generator)
+        if self._level is None:
+            noise = 10 ** (6 * size - 2) * (2 * torch.randint(2, output.shape, generator=self._generator) - 1)
+        else:
+            noise = self._level * (0.5 + size)
+        self._values[module] = output.numel() // len(rows)
+        return torch.where(alive, noise.to(output.device, output.dtype), bias.view(shape).to(output.dtype))
+
+
+def dead_units(model: nn.Module, groups: Sequence[Group], constants: Constants, fold: bool) -> list[Tensor]:
+    """Return for each group the units that may go: bool ``(units,)``.
+
+    A unit may go where each layer that reads it has zeros in the columns that do, or reads a zero; or, with ``fold``,
+    a constant that its bias can take over.
+    """
+    found = []
+    for group in groups:
+        dead = torch.ones(group.units, dtype=torch.bool)
+        for axis in _readers(group):
+            layer = axis.name.rpartition(".")[0]
+            constant = constants.of(layer)[axis.index]
+            goes = constant.isfinite() if fold and folds(model.get_submodule(layer)) else constant == 0
+            dead &= goes.all(dim=1) | _zero(model.get_parameter(axis.name), axis)
+        found.append(dead)
+    return found
+
+
+def constant_units(model: nn.Module, groups: Sequence[Group], constants: Constants) -> Iterator[tuple[Group, str, int]]:
+    """Yield the layers that read constants which no bias of theirs can take over: group, layer, how many units."""
+    for group in groups:
+        for axis in _readers(group):
+            layer = axis.name.rpartition(".")[0]
+            constant = constants.of(layer)[axis.index]
+            stuck = constant.isfinite().all(dim=1) & ~(constant == 0).all(dim=1)
+            stuck &= ~_zero(model.get_parameter(axis.name), axis)
+            if stuck.any() and not folds(model.get_submodule(layer)):
+                yield group, layer, int(stuck.sum())
+
+
+def fold_constants(
+    change: Narrowing, groups: Sequence[Group], dead: Sequence[Tensor], constants: Constants
+) -> dict[str, int]:
+    r"""Add to biases what dead units of a constant value ``c`` contribute: :math:`b \mathrel{+}= W_{:,u}\,c_u`.
+
+    Returns:
+        Layer -> how many units its bias took over.
+    """
+    folded: dict[str, int] = {}
+    for group, gone in zip(groups, dead, strict=True):
+        for axis in _readers(group):
+            layer = axis.name.rpartition(".")[0]
+            units = gone & ~_zero(change.tensors[axis.name], axis)
+            units &= (constants.of(layer)[axis.index] != 0).any(dim=1)
+            if not units.any():
+                continue
+            positions = axis.index[units].flatten()
+            weight, bias = change.tensors[axis.name].detach(), change.tensors[f"{layer}.bias"]
+            columns = weight.index_select(1, positions.to(weight.device)).double().cpu()
+            sums = columns.flatten(2).sum(dim=2) if columns.dim() > 2 else columns
+            total = bias.detach().double().cpu() + sums @ constants.of(layer)[positions]
+            change.set(f"{layer}.bias", total.to(bias.device, bias.dtype), bias.grad)
+            folded[layer] = folded.get(layer, 0) + int(units.sum())
+    return folded
+
+
+def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
+    """Return the heads whose queries, keys and values are all zero, or which nothing reads: bool ``(units,)``."""
+    tensor = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found = []
+    for group in groups:
+        zeros = {axis: _zero(tensor[axis.name], axis) for axis in group.axes}
+        every = torch.ones(group.units, dtype=torch.bool)
+        unread, unwritten = every.clone(), every.clone()
+        for axis, zero in zeros.items():
+            (unwritten if axis.writes else unread).logical_and_(zero)
+        found.append(unread | unwritten)
+    return found
+
+
+def folds(module: nn.Module) -> bool:
+    """Return whether a layer's bias can take over constant inputs exactly: the border of its input adds no zeros."""
+    if type(module) not in _FOLDING or module.bias is None:
+        return False
+    if not isinstance(module, _ConvNd) or module.padding_mode != "zeros" or module.padding == "valid":
+        return True
+    return module.padding != "same" and not any(module.padding)
+
+
+def _readers(group: Group) -> list[Axis]:
+    return [axis for axis in group.axes if not axis.writes]
+
+
+def _zero(tensor: Tensor, axis: Axis) -> Tensor:
+    """Return whether all of a unit's entries in a tensor are zero: bool ``(units,)``, on the CPU."""
+    rows = tensor.detach().movedim(axis.dim, 0)
+    zero = (rows == 0).flatten(1).all(dim=1) if rows.dim() > 1 else rows == 0
+    return zero.cpu()[axis.index].all(dim=1)
+
+
+def _shifted(example_input: Any, generator: torch.Generator) -> Any:
+    """Return an example with other values, where they are floats."""
+    if isinstance(example_input, Tensor):
+        if not example_input.is_floating_point():
+            return example_input
+        return example_input + torch.randn(example_input.shape, generator=generator).to(example_input)
+    if isinstance(example_input, Mapping):
+        return {key: _shifted(value, generator) for key, value in example_input.items()}
+    if isinstance(example_input, (tuple, list)):
+        return type(example_input)(_shifted(value, generator) for value in example_input)
+    return example_input

@@ -1,0 +1,209 @@
+"""Take channels and heads that do nothing out of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_dynprune.base import check_count, check_flag, check_real
+from lightning_dynprune.coupling import (
+    Coupling,
+    CouplingError,
+    Group,
+    Narrowing,
+    attention_heads,
+    call,
+    coupled_groups,
+    distance,
+    quiet,
+    refused,
+    tensors,
+)
+from lightning_dynprune.deploy.slimming.dead_units import (
+    Constants,
+    constant_units,
+    dead_heads,
+    dead_units,
+    fold_constants,
+)
+from lightning_dynprune.deploy.slimming.slimmed import Slimmed
+from lightning_dynprune.masks import Stayed, carry
+
+
+class SlimError(RuntimeError):
+    """Slimming would have changed what the model computes; everything is as before."""
+
+
+@torch.no_grad()
+def slim(
+    model: nn.Module,
+    example_input: Any,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    *,
+    tolerance: float = 1e-5,
+    round_to: int = 1,
+    fold: bool = True,
+    heads: Mapping[str, int] | None = None,
+    exclude: str | Sequence[str] = (),
+) -> Slimmed:
+    """Remove, in place, every channel and attention head that cannot change the outputs in eval mode.
+
+    A channel goes where all layers that read it have zeros for it, or where it is zero, or constant and every reader's
+    bias can take it over, whatever the model's inputs. That may leave more of them: it is repeated until nothing is
+    left to remove. A group keeps one unit at least. A head goes where its queries, keys and values are zero, or the
+    columns that read it. Who zeroed them, and whether a pruner was there at all, does not matter.
+
+    Parameters and buffers stay the same objects with fewer entries, ``grad`` too, so that an optimizer, an average of
+    weights or a pruner that refers to them still does. Names stay.
+
+    Args:
+        model: the network.
+        example_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments; on the model's device.
+        optimizer: one or more, whose slots follow entry for entry; see
+            :func:`lightning_dynprune.masks.optimizer_slots.carry`.
+        tolerance: how far outputs on the example may move, over the largest of them; else all is put back.
+        round_to: keep the units of a group in multiples of this, where there are as many; 8 suits most hardware.
+        fold: let biases take over channels that are constant but not zero. A batch norm in train mode makes another
+            constant of such a channel than in eval mode, so turn this off where training goes on.
+        heads: as for :func:`~lightning_dynprune.coupling.attention_heads`; given, what is ambiguous raises, and else it
+            is left out.
+        exclude: globs on parameter names that keep their shapes.
+
+    Returns:
+        What went, and why what stayed did.
+
+    Raises:
+        CouplingError: the model cannot be followed.
+        SlimError: the outputs moved by more than the tolerance, or an attention module's forward does not run with
+            fewer heads; the model is as before.
+        ValueError: a setting is out of range, or an optimizer keeps something that cannot be narrowed.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> net[2].weight.data[:, 1:3] = 0
+        >>> slim(net, torch.randn(1, 3)).widths
+        {'0.weight': (4, 2)}
+        >>> net[0].weight.shape, net[2].weight.shape
+        (torch.Size([2, 3]), torch.Size([2, 2]))
+    """
+    check_real("slim: tolerance", tolerance, 0.0)
+    check_count("slim: round_to", round_to)
+    check_flag("slim: fold", fold)
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
+    before = _size(model)
+    coupling = coupled_groups(model, example_input, exclude=exclude)
+    attention = _attention(model, heads, coupling)
+    groups = [*coupling.groups, *attention]
+    widths = [group.units for group in groups]
+    change = Narrowing(model)
+    shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
+    try:
+        with quiet(model):
+            expected = [tensor.clone() for tensor in tensors(call(model, example_input))]
+        dead, folded, constant = _remove(change, example_input, coupling.groups, attention, fold)
+        kept = [_rounded(~gone, round_to) for gone in dead]
+        stayed = change.narrow(groups, kept)
+        difference, trouble = _moved(change, example_input, expected)
+        if not difference <= tolerance:
+            change.undo()
+            trouble = trouble or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
+            raise SlimError(f"slim: {trouble}; {_culprit(model, example_input, groups, dead)}")
+        parameters = dict(model.named_parameters())
+        moves = {parameters[n]: Stayed(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        carry(optimizers, moves)
+    except BaseException:
+        change.undo()
+        raise
+    after = _size(model)
+    return Slimmed(
+        {g.name: (width, int(keep.sum())) for g, width, keep in zip(groups, widths, kept, strict=True)},
+        (before[0], after[0]),
+        (before[1], after[1]),
+        difference,
+        folded,
+        constant,
+        coupling.left_out,
+    )
+
+
+def _remove(
+    change: Narrowing, example_input: Any, groups: Sequence[Group], attention: Sequence[Group], fold: bool
+) -> tuple[list[Tensor], dict[str, int], dict[str, str]]:
+    """Zero whatever does nothing until no more does nothing, and return which units those are."""
+    model = change.model
+    dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
+    folded: dict[str, int] = {}
+    while True:
+        with quiet(model):
+            constants = Constants(model, example_input, groups)
+        now = dead_units(model, groups, constants, fold)
+        if fold:
+            for layer, count in fold_constants(change, groups, now, constants).items():
+                folded[layer] = folded.get(layer, 0) + count
+        now += dead_heads(model, attention)
+        if all(torch.equal(a, a | b) for a, b in zip(dead, now, strict=True)):
+            stuck = constant_units(model, groups, constants)
+            return dead, folded, {g.name: f"{n} constant channels stay for {layer!r}" for g, layer, n in stuck}
+        dead = [a | b for a, b in zip(dead, now, strict=True)]
+        change.zero([*groups, *attention], [~gone for gone in dead])
+
+
+def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) -> tuple[float, str]:
+    """Return how far the outputs moved, and what was raised where the model does not run any more."""
+    try:
+        with quiet(change.model), change.told():
+            return distance(expected, tensors(call(change.model, example_input))), ""
+    except CouplingError as error:
+        return float("inf"), f"{type(error.__cause__).__name__}: {error.__cause__}"
+
+
+def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coupling) -> list[Group]:
+    """Return the groups of heads that the module's forward can do without."""
+    groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
+    able = []
+    for group in groups:
+        owner = group.count.rpartition(".")[0]
+        if not group.count:
+            coupling.left_out[group.name] = "its heads stay: no attribute of its module holds their number"
+        elif isinstance(model.get_submodule(owner), nn.MultiheadAttention):
+            coupling.left_out[group.name] = (
+                f"its heads stay: nn.MultiheadAttention {owner!r} takes the head size from its width, so that fewer "
+                "heads would be larger ones"
+            )
+        else:
+            able.append(group)
+    return able
+
+
+def _rounded(kept: Tensor, multiple: int) -> Tensor:
+    """Return ``kept`` with enough more units, the first ones, that they are a multiple, and one at least."""
+    count = max(1, int(kept.sum()))
+    count = min(-(-count // multiple) * multiple, len(kept))
+    more = (~kept).nonzero().flatten()[: count - int(kept.sum())]
+    return kept.index_fill(0, more, True)
+
+
+def _culprit(model: nn.Module, example_input: Any, groups: Sequence[Group], dead: Sequence[Tensor]) -> str:
+    """Return which group is at fault, found by trying each, and what to do; the model is as it was."""
+    with quiet(model):
+        failed = refused(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
+    for group in groups:
+        owner, _, attribute = group.count.rpartition(".")
+        if group.name in failed and attribute:
+            kind = type(model.get_submodule(owner)).__name__
+            return (
+                f"the model is as it was. {kind} {owner!r} does not run, or computes something else, with fewer heads: "
+                "its forward must keep the head size fixed and derive all else from the number of heads, as "
+                f"unflatten(-1, (3, self.{attribute}, -1)) and flatten(-2) do; or give heads={{{owner!r}: 0}}"
+            )
+    where = f"it comes from {', '.join(failed)}" if failed else "no group alone does it"
+    return f"the model is as it was; {where}; exclude such layers, or raise the tolerance where it is rounding"
+
+
+def _size(model: nn.Module) -> tuple[int, int]:
+    held = [*model.parameters(), *model.buffers()]
+    return sum(p.numel() for p in model.parameters()), sum(t.numel() * t.element_size() for t in held)

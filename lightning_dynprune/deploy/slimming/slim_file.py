@@ -1,0 +1,134 @@
+"""Slim models as files: safetensors with the widths, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from lightning_dynprune.base import write_atomically
+from lightning_dynprune.coupling import CouplingError, Group, Narrowing, attention_heads, call, coupled_groups, quiet
+from lightning_dynprune.deploy.compact import write_tensors
+from lightning_dynprune.deploy.slimming.slim_file_contents import (
+    from_metadata,
+    refuse_misfits,
+    refuse_odd_groups,
+    refuse_odd_layers,
+    tensors_of,
+    to_metadata,
+)
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a model, slim or not, into one safetensors file that :func:`load` reads.
+
+    It holds the state dict, a tied tensor once, and in its metadata as JSON what no tensor's shape tells: numbers of
+    heads, and the channels of instance norms without tensors. The file is there whole or not at all.
+
+    Args:
+        model: the network.
+        path: of the file; an old one is replaced.
+
+    Raises:
+        ValueError: the state dict holds something that is no parameter or buffer.
+    """
+    # Tensors that overlap without being one are written apart, each with its own values.
+    tensors = {names[0]: tensor.detach().cpu().contiguous() for names, tensor in tensors_of(model)}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in seen or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size():
+            tensors[name] = tensor.clone()
+        seen.add(storage)
+    write_atomically(Path(path), lambda scratch: write_tensors(tensors, scratch, to_metadata(model)))
+
+
+def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Module:
+    """Make a model what :func:`save` wrote: narrow it to the file's widths, and take over every tensor.
+
+    Parameters and buffers stay the same objects, on their device. A file that does not fit leaves the model as it was.
+
+    Args:
+        model: of the original class, with its original widths.
+        path: of the file.
+        example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`. Given, it is checked too that tensors
+            which share channels have as many of them, and that the model runs; that needs torch-pruning. Without it the
+            widths are compared within each layer and each attention module.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: the file is damaged or of another kind or version; a tensor is missing, unexpected, of another type,
+            wider than the model's, or narrower where no channels lie; tensors do not agree in their widths; or an
+            attribute is none that slimming changes. The message names the tensor or the attribute.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning_dynprune.deploy.slimming import slim
+        >>> def network(): return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> net, example = network(), torch.randn(1, 3)
+        >>> net[2].weight.data[:, 1:3] = 0
+        >>> report = slim(net, example)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(net, f"{folder}/slim.safetensors")
+        ...     again = load(network(), f"{folder}/slim.safetensors")
+        >>> torch.equal(again(example), net(example)), again[0].out_features
+        (True, 2)
+    """
+    path = Path(path)
+    heads = attention_heads(model, left_out={})
+    groups: list[Group] = []
+    if example_input is not None:
+        groups = [*coupled_groups(model, example_input).groups, *heads]
+    try:
+        tensors, attributes = _read(model, path)
+        change = Narrowing(model)
+        before = {name: tensor.shape for name, tensor in change.tensors.items()}
+        try:
+            _take_over(change, tensors, attributes)
+            refuse_odd_layers(model, heads)
+            if example_input is not None:
+                refuse_odd_groups(model, groups, before)
+                with quiet(model), torch.no_grad():
+                    call(model, example_input)
+        except BaseException:
+            change.undo()
+            raise
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    except CouplingError as error:
+        raise ValueError(f"{path}: the model does not run with these widths: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return model
+
+
+def _read(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors, by their first name in the model, and the attributes; shapes are checked before values."""
+    with safe_open(path, framework="pt") as file:
+        attributes = from_metadata(file.metadata() or {}, model)
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        found = refuse_misfits(model, shapes)
+        tensors = {name: file.get_tensor(there) for name, there in found.items()}
+    own = {names[0]: (names, tensor) for names, tensor in tensors_of(model)}
+    for name, tensor in tensors.items():
+        if tensor.dtype != own[name][1].dtype:
+            raise ValueError(f"tensor {found[name]!r} is {tensor.dtype}, and the model's {own[name][1].dtype}")
+    return tensors, attributes
+
+
+def _take_over(change: Narrowing, tensors: dict[str, Tensor], attributes: dict[str, int]) -> None:
+    for name, tensor in tensors.items():
+        own = change.tensors[name].data
+        # A slice of the old tensor has its memory format, and the new one follows that.
+        change.set(name, torch.empty_like(own[tuple(slice(size) for size in tensor.shape)]).copy_(tensor))
+    for name, value in attributes.items():
+        owner, _, local = name.rpartition(".")
+        module = change.model.get_submodule(owner)
+        if getattr(module, local) != value:
+            change.set_attribute(module, local, value)
+    change.fit()

@@ -1,0 +1,131 @@
+"""The inputs of the targets' modules: who reads them, when they are watched, and what they refit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dynprune.calibration import Hessians, Inputs
+from lightning_dynprune.distributed import Ranks
+from lightning_dynprune.masks import MaskSet
+from lightning_dynprune.strategies import Strategy
+from lightning_dynprune.targets import TargetView
+
+
+class Calibration:
+    """Hands the inputs of the targets' modules to the strategy and to the refit of what a cut leaves.
+
+    Args:
+        model: the network.
+        masks: of its targets.
+        strategy: reads inputs where it declares ``needs_activations``.
+        view: returns what a strategy sees of the target at a position.
+        reconstruct: gather what :meth:`refit` needs.
+
+    Raises:
+        ValueError: inputs are needed, and a target's module is none whose inputs are known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: MaskSet,
+        strategy: Strategy,
+        view: Callable[[int], TargetView],
+        reconstruct: bool,
+    ) -> None:
+        self.model, self.masks, self.strategy = model, masks, strategy
+        self._view = view
+        self._hessians = Hessians(masks.targets) if reconstruct else None
+        self._inputs: Inputs | None = None
+        if self.is_needed:
+            Inputs(model, masks.targets, self._take)  # refuses targets whose inputs are not known, before any training
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether an update needs inputs."""
+        return self.strategy.needs_activations or self._hessians is not None
+
+    def run(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None) -> None:
+        """Run batches forward in evaluation mode, while inputs are watched.
+
+        Args:
+            batches: what ``forward`` takes, one after the other.
+            forward: runs one batch; None: the model itself.
+
+        Raises:
+            ValueError: nothing here needs inputs, or a target's module is none whose inputs are known.
+        """
+        if not self.is_needed:
+            raise ValueError(
+                f"strategy={type(self.strategy).__name__} without reconstruct reads no inputs, so there is nothing to "
+                "calibrate; leave the calibration out, or give strategy='wanda' or reconstruct=True"
+            )
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        self.attend()
+        try:
+            for batch in batches:
+                (forward or self.model)(batch)
+        finally:
+            self.ignore()
+            for module, mode in modes.items():
+                module.training = mode
+
+    def attend(self) -> None:
+        """Watch inputs from here on."""
+        if self._inputs is None:
+            self._inputs = Inputs(self.model, self.masks.targets, self._take)
+            self._inputs.__enter__()
+
+    def ignore(self) -> None:
+        """Watch inputs no longer; hooks are removed."""
+        if self._inputs is not None:
+            self._inputs.__exit__(None, None, None)
+            self._inputs = None
+
+    @torch.no_grad()
+    def add_up(self, ranks: Ranks) -> None:
+        """Let every process know what the inputs of all of them add up to."""
+        if ranks.size == 1 or not self.is_needed:
+            return
+        for position, target in enumerate(self.masks.targets):
+            for key in self.strategy.sums:
+                target.state[key].copy_(ranks.add(target.state[key]))
+            if self._hessians is not None:
+                self._hessians.add_up(position, ranks)
+
+    def check(self) -> None:
+        """Raise where :meth:`refit` could not do its work.
+
+        Raises:
+            RuntimeError: there are no inputs of a target.
+            NonFiniteError: inputs of a target are NaN or infinite.
+        """
+        if self._hessians is not None:
+            self._hessians.check()
+
+    @torch.no_grad()
+    def refit(self, position: int) -> None:
+        """Let what stays of a target make up for what a cut took, where that is asked for."""
+        if self._hessians is not None:
+            weight, mask = self.masks.targets[position].parameter, self.masks.tensors[position]
+            weight.copy_(torch.where(mask, self._hessians.refit(position, weight.detach(), mask), weight))
+
+    def forget(self) -> None:
+        """Let the next update read inputs of its own time."""
+        if self._hessians is not None:
+            self._hessians.clear()
+        if self.strategy.needs_activations:
+            for target in self.masks.targets:
+                target.state.update(self.strategy.init_state(target))
+
+    @torch.no_grad()
+    def _take(self, position: int, rows: Tensor) -> None:
+        if self.strategy.needs_activations:
+            self.strategy.attend(self._view(position), rows)
+        if self._hessians is not None:
+            self._hessians.take(position, rows)

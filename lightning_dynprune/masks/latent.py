@@ -1,0 +1,87 @@
+"""Latent weights: the values behind the masks, kept beside the parameters and trained with them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_dynprune.masks.mask_set import MaskSet, integer_pieces
+
+LATENT = "latent"
+
+
+class LatentWeights:
+    """Moves the values behind the masks into the parameters and out again, exactly.
+
+    Between optimizer steps a parameter holds ``w * m`` and ``target.state["latent"]`` holds ``w * (1 - m)``. They are
+    disjoint, so :meth:`join` and :meth:`split` move bits and round nothing.
+
+    Costs as many bytes a connection as the parameter's type has (4 for float32), beside the mask.
+
+    Args:
+        masks: of the targets; each target's state must have room for the values, see :meth:`make_room`.
+
+    Source: the straight-through estimator, Bengio et al. (2013); masked weights with it, Guo et al. (2016).
+
+    Example:
+        >>> from torch import nn
+        >>> from lightning_dynprune.targets import Target
+        >>> target = Target("w", nn.Parameter(torch.tensor([1.0, -2.0, 3.0])))
+        >>> masks = MaskSet([target])
+        >>> latent = LatentWeights(masks)
+        >>> latent.make_room()
+        >>> latent.join(0)
+        >>> _ = masks.write(0, [torch.tensor([True, False, True])])
+        >>> latent.split(0)
+        >>> target.parameter.tolist(), target.state["latent"].tolist()
+        ([1.0, 0.0, 3.0], [0.0, -2.0, 0.0])
+        >>> latent.join(0)
+        >>> target.parameter.tolist()
+        [1.0, -2.0, 3.0]
+    """
+
+    def __init__(self, masks: MaskSet) -> None:
+        self._masks = masks
+        self._joined = [False] * len(masks.targets)
+
+    def make_room(self) -> None:
+        """Give every target the tensor that its values behind the mask wait in."""
+        for target in self._masks.targets:
+            target.state[LATENT] = torch.zeros_like(target.values)
+
+    @torch.no_grad()
+    def join(self, position: int) -> None:
+        """Let the parameter hold all its values; nothing where it does already."""
+        if self._joined[position]:
+            return
+        self._joined[position] = True
+        target = self._masks.targets[position]
+        if self._masks.kept[position] == target.numel:
+            return
+        hidden, visible = self._bits(position)
+        visible.bitwise_or_(hidden)
+
+    @torch.no_grad()
+    def split(self, position: int) -> None:
+        """Let the parameter hold ``w * m`` only; nothing where it does already."""
+        if not self._joined[position]:
+            return
+        self._joined[position] = False
+        target = self._masks.targets[position]
+        if self._masks.kept[position] == target.numel:
+            target.state[LATENT].zero_()
+            return
+        hidden, visible = self._bits(position)
+        hidden.copy_(visible)
+        for values, mask in integer_pieces(target.values, self._masks.tensors[position]):
+            values.mul_(mask)
+        hidden.bitwise_xor_(visible)
+
+    def apart(self) -> None:
+        """Take note that the parameters hold ``w * m``, as a checkpoint has them."""
+        self._joined = [False] * len(self._joined)
+
+    def _bits(self, position: int) -> tuple[Tensor, Tensor]:
+        target = self._masks.targets[position]
+        kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[target.parameter.element_size()]
+        return target.state[LATENT].view(kind), target.values.view(kind)

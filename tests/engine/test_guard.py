@@ -1,0 +1,408 @@
+"""The accuracy guard, told scripted values, and once in a training on digits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import AccuracyGuard, Pruner
+
+GRADUAL = {"name": "linear", "begin": 10, "end": 50, "every": 10}
+
+
+class Watched:
+    """A pruner whose metric is validated every 10 steps, with the values of a script."""
+
+    def __init__(
+        self, guard: dict[str, Any] | None = None, sparsity: float = 0.8, length: int | None = None, **settings: Any
+    ) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Linear(20, 50, bias=False)
+        settings = {"strategy": "magnitude", "schedule": GRADUAL, "journal": {"remember_values": True}, **settings}
+        self.pruner = Pruner(self.net, sparsity=sparsity, total_steps=1000, **settings)
+        self.guard = AccuracyGuard(**{"max_drop": 0.01, **(guard or {})})
+        self.length = length
+        self.validations = 0
+        self.masks: list[torch.Tensor] = []
+        self.cut: list[torch.Tensor] = []
+
+    def validate(self, *values: float) -> list[str | None]:
+        """Train 10 steps and validate, for each value; return what was decided."""
+        said = []
+        for value in values:
+            for _ in range(10):
+                with torch.no_grad():
+                    self.net.weight.mul_(1.01)
+                self.pruner.tick()
+            self.masks.append(self.mask.clone())
+            self.validations += 1
+            left = None if self.length is None else self.length - self.validations
+            said.append(self.guard.judge(value, self.pruner, left))
+        return said
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return self.pruner.masks.tensors[0]
+
+    @property
+    def sparsity(self) -> float:
+        return round(self.pruner.sparsity, 4)
+
+
+# Updates come at steps 20 to 60, to sparsity 0.2, 0.35, 0.5, 0.65 and 0.8.
+LATER = {"name": "linear", "begin": 20, "end": 60, "every": 10, "initial": 0.2}
+
+
+def test_inside_the_limit_nothing_is_decided_and_the_schedule_is_followed():
+    run = Watched(schedule=LATER)
+    assert run.validate(0.9, 0.9, 0.895, 0.891, 0.9, 0.9) == [None] * 6
+    assert run.sparsity == 0.8
+    assert run.pruner.journal.notes == []
+    assert not run.guard.holds
+
+
+def test_the_reference_is_the_best_value_before_the_first_update():
+    run = Watched(schedule={"name": "one_shot", "begin": 35})
+    assert run.validate(0.7, 0.9, 0.8) == [None] * 3
+    (said,) = run.validate(0.885)
+    assert said == (
+        "step 40: val_acc 0.885 is 0.015 short of the dense 0.9, limit 0.01: pruning pauses at sparsity 0.8000"
+    )
+
+
+def test_a_reference_that_is_given_stands():
+    run = Watched({"reference": 0.8}, schedule={"name": "one_shot", "begin": 15})
+    assert run.validate(0.95, 0.795) == [None, None]
+    assert "short of the dense 0.8" in run.validate(0.78)[0]
+
+
+def test_a_network_of_which_nothing_is_pruned_is_not_held_though_it_is_short_of_a_reference():
+    run = Watched({"reference": 0.95}, schedule=GRADUAL)
+    # The update at 10 prunes nothing, that at 20 does.
+    assert run.validate(0.5) == [None]
+    assert (run.pruner.updates, run.sparsity, run.pruner.paused) == (1, 0.0, False)
+    assert "pruning pauses at sparsity 0.2000" in run.validate(0.6)[0]
+
+
+def test_a_value_that_is_no_number_is_no_reference():
+    run = Watched(schedule={"name": "one_shot", "begin": 25})
+    run.validate(math.nan, 0.9)
+    assert "short of the dense 0.9" in run.validate(0.8)[0]
+
+
+def test_in_mode_min_less_is_better():
+    run = Watched({"mode": "min", "monitor": "val_loss", "max_drop": 0.1}, schedule=LATER)
+    run.validate(0.5)
+    assert run.validate(0.59, 0.2) == [None, None]
+    assert "val_loss 0.7 is 0.2 short of the dense 0.5, limit 0.1" in run.validate(0.7)[0]
+
+
+def test_a_pause_stops_the_schedule_and_a_recovery_lets_it_go_on_where_it_stood():
+    run = Watched(schedule=LATER)
+    run.validate(0.9, 0.9)
+    assert run.sparsity == 0.2
+    (said,) = run.validate(0.88)
+    assert said.endswith("pruning pauses at sparsity 0.3500")
+    assert run.validate(0.885) == [None]
+    assert run.sparsity == 0.35
+    assert run.validate(0.895) == ["step 50: val_acc 0.895 is inside the limit again: pruning goes on"]
+    assert run.sparsity == 0.35
+    run.validate(0.9)
+    # Twenty steps stood still: what was due at 40 comes at 60.
+    assert run.sparsity == 0.5
+    run.validate(0.9, 0.9)
+    assert run.sparsity == 0.8
+    assert [step for step, _ in run.pruner.journal.notes] == [30, 50]
+
+
+def test_without_a_recovery_masks_and_values_of_the_last_good_validation_are_back_and_held():
+    run = Watched(schedule=LATER)
+    run.validate(0.9, 0.9, 0.9)
+    good, values = run.mask.clone(), run.net.weight.detach().clone()
+    assert run.sparsity == 0.35
+    said = run.validate(0.8, 0.81, 0.82)
+    assert said[1] is None
+    assert said[2] == (
+        "step 60: val_acc 0.82 has not recovered in 2 validations: back to the masks of step 30, sparsity 0.3500, "
+        "and held"
+    )
+    assert torch.equal(run.mask, good)
+    # What was cut at step 40 had been trained for ten steps more.
+    back = good & ~run.masks[3]
+    assert torch.allclose(run.net.weight.detach()[back], values[back] * 1.01**10)
+    assert run.net.weight.detach()[back].all()
+    run.validate(0.9, 0.9, 0.9)
+    assert torch.equal(run.mask, good)
+    assert run.guard.holds
+    assert [text for _, text in run.pruner.journal.notes][-1] == said[2]
+
+
+def test_where_that_does_not_suffice_the_masks_before_follow_down_to_the_dense():
+    run = Watched({"patience": 1}, schedule=LATER)
+    run.validate(0.9, 0.9, 0.9, 0.9)
+    sparsities = []
+    for _ in range(6):
+        run.validate(0.5)
+        sparsities.append(run.sparsity)
+    assert sparsities == [0.65, 0.5, 0.35, 0.2, 0.0, 0.0]
+    assert [text.split("step ")[2].split(",")[0] for _, text in run.pruner.journal.notes if "recovered" in text] == [
+        "40",
+        "30",
+        "20",
+        "0",
+    ]
+
+
+def test_masks_that_are_those_of_now_are_passed_over():
+    # One update at 15: the validations at 20 to 50 judge the same masks.
+    run = Watched(schedule={"name": "one_shot", "begin": 15})
+    run.validate(0.9, 0.9, 0.9, 0.9, 0.9)
+    said = run.validate(0.8, 0.8, 0.8)
+    assert said[2].endswith("back to the masks of step 0, sparsity 0.0000, and held")
+
+
+def test_a_metric_that_is_not_a_number_counts_as_outside():
+    run = Watched({"patience": 1}, schedule=LATER)
+    run.validate(0.9, 0.9)
+    said = run.validate(math.nan, math.nan)
+    assert "pruning pauses" in said[0]
+    assert "back to the masks of step 20" in said[1]
+
+
+def test_without_anything_dense_to_compare_with_it_says_so():
+    run = Watched(schedule={"name": "one_shot", "begin": 5})
+    with pytest.raises(
+        RuntimeError, match=r"no val_acc was validated before the pruning began.* give guard\.reference"
+    ):
+        run.validate(0.9)
+
+
+def test_at_the_end_of_training_it_does_not_wait():
+    run = Watched(schedule=LATER, length=7)
+    run.validate(0.9, 0.9, 0.9, 0.9)
+    (said,) = run.validate(0.8)
+    assert said == (
+        "step 50: val_acc 0.8 is outside the limit at the end: back to the masks of step 40, sparsity 0.5000, and held"
+    )
+    assert "masks of step 30" in run.validate(0.8)[0]
+    assert run.validate(0.9) == [None]
+    assert run.sparsity == 0.35
+
+
+def test_a_pause_that_training_ends_in_is_given_up():
+    run = Watched({"patience": 3}, schedule=LATER, length=7)
+    run.validate(0.9, 0.9)
+    assert "pauses" in run.validate(0.8)[0]
+    assert "is outside the limit at the end: back to the masks of step 20" in run.validate(0.8)[0]
+
+
+def test_past_the_schedule_it_prunes_on_until_the_limit_and_no_further():
+    run = Watched({"until_limit": True, "patience": 1}, schedule=LATER)
+    run.validate(0.9, 0.9, 0.9, 0.9, 0.9)
+    assert run.sparsity == 0.65
+    # The last update came at 60, the step of this validation; the next one sets in.
+    assert run.validate(0.9) == [None]
+    judged = run.mask.clone()
+    said = run.validate(0.9)
+    assert said == ["step 70: val_acc 0.9 is inside the limit: sparsity rises to 0.8400"]
+    assert torch.equal(run.masks[-1], judged)
+    (said,) = run.validate(0.9)
+    inside = run.masks[-1]
+    assert said.endswith("sparsity rises to 0.8720")
+    assert round(float((~inside).float().mean()), 4) == 0.84
+    said = run.validate(0.8, 0.8)
+    assert said[1].endswith("back to the masks of step 79, sparsity 0.8400, and held")
+    assert torch.equal(run.mask, inside)
+    assert run.validate(0.9, 0.9, 0.9) == [None] * 3
+    assert torch.equal(run.mask, inside)
+
+
+def test_without_time_left_it_prunes_no_further():
+    run = Watched({"until_limit": True}, schedule=LATER, length=8)
+    assert run.validate(*[0.9] * 8) == [None] * 8
+    assert run.sparsity == 0.8
+
+
+def test_it_ends_where_no_connection_is_left_to_prune():
+    run = Watched({"until_limit": True, "raise_by": 0.9}, schedule={"name": "one_shot", "begin": 15})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        said = run.validate(*[0.9] * 7)
+    assert [s.split("to ")[1] for s in said if s] == ["0.9800", "0.9980", "0.9990"]
+    assert said[-1] is None
+
+
+def test_a_journal_that_does_not_reach_back_leads_as_far_as_it_does():
+    growing = {"strategy": {"name": "set", "exchange": 0.5}, "threshold": "topk"}
+    journal = {"remember_values": True, "cap": 1.5}
+    run = Watched(
+        {"patience": 1}, schedule={"name": "constant", "begin": 12, "end": 90, "every": 1}, journal=journal, **growing
+    )
+    run.validate(0.9)
+    run.validate(0.5)
+    reach = run.pruner.journal.reach
+    assert reach > 12
+    (said,) = run.validate(0.5)
+    assert f"back to the masks of step {reach}, sparsity 0.8000, and held" in said
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 4, 5])
+def test_a_resumed_guard_decides_as_the_unbroken_one(killed_after):
+    script = [0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.9]
+    unbroken = Watched(schedule=LATER)
+    expected = unbroken.validate(*script)
+    killed = Watched(schedule=LATER)
+    said = killed.validate(*script[:killed_after])
+    resumed = Watched(schedule=LATER)
+    resumed.net.load_state_dict(killed.net.state_dict())
+    resumed.pruner.load_state_dict(killed.pruner.state_dict())
+    resumed.guard.load_state_dict(killed.guard.state_dict())
+    assert said + resumed.validate(*script[killed_after:]) == expected
+    assert len([text for text in expected if text]) >= 3
+    assert torch.equal(resumed.net.weight, unbroken.net.weight)
+    assert resumed.guard.state_dict() == unbroken.guard.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_drop": -0.1}, ValueError, "guard: max_drop=-0.1 is not accepted"),
+        ({"mode": "most"}, ValueError, "guard: mode='most' is unknown; known: max, min"),
+        ({"monitor": ""}, TypeError, "guard: monitor='' is not accepted"),
+        ({"patience": -1}, ValueError, "guard: patience=-1 is not accepted"),
+        ({"raise_by": 1.0}, ValueError, "guard: raise_by=1.0 is not accepted"),
+        ({"reference": math.nan}, (TypeError, ValueError), "guard: reference=nan is not"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings, error, message):
+    with pytest.raises(error, match=message):
+        AccuracyGuard(**settings)
+
+
+def test_a_guard_without_a_journal_is_refused():
+    with pytest.raises(ValueError, match="journal=False does not go with a guard"):
+        DynamicPruning(sparsity=0.5, journal=False, guard=AccuracyGuard())
+
+
+class Digits(L.LightningModule):
+    """A small network on scikit-learn's digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.accuracies: list[float] = []
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        accuracy = (self.net(batch[0]).argmax(1) == batch[1]).float().mean()
+        self.accuracies.append(float(accuracy))
+        self.log("val_acc", accuracy)
+
+    def configure_optimizers(self):
+        adam = torch.optim.Adam(self.parameters(), lr=1e-2)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=18)
+        return {"optimizer": adam, "lr_scheduler": cosine}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    x, y = (torch.from_numpy(a) for a in load_digits(return_X_y=True))
+    x, mixed = x.float() / 16, torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    training, held_out = (TensorDataset(x[i], y[i]) for i in (mixed[:1300], mixed[1300:]))
+    return DataLoader(training, batch_size=100), DataLoader(held_out, batch_size=len(held_out))
+
+
+def trained_on(digits, folder, callbacks: list[L.Callback], **length: int) -> Digits:
+    model = Digits()
+    trainer = L.Trainer(
+        **(length or {"max_epochs": 18}),
+        callbacks=callbacks,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+    trainer.fit(model, *digits)
+    trainer.validate(model, digits[1], verbose=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def dense(digits, tmp_path_factory) -> float:
+    return trained_on(digits, tmp_path_factory.mktemp("dense"), []).accuracies[-1]
+
+
+SCHEDULE = {"name": "cubic", "begin": "7 epochs", "end": "12 epochs", "every": "1 epoch"}
+
+
+@pytest.mark.filterwarnings("ignore:.*is down to min_kept")
+@pytest.mark.parametrize("length", [{"max_epochs": 18}, {"max_steps": 18 * 13}], ids=["in_epochs", "in_steps"])
+def test_far_too_sparse_a_run_ends_inside_the_limit_with_the_guard_and_says_why(length, digits, dense, tmp_path):
+    guard = AccuracyGuard(max_drop=0.01, reference=dense)
+    pruning = DynamicPruning(sparsity=0.999, schedule=SCHEDULE, guard=guard)
+    with pytest.warns(UserWarning, match=r"is short of the target 0\.9990: the guard held it \(step \d+: val_acc"):
+        guarded = trained_on(digits, tmp_path, [pruning], **length)
+    assert guarded.accuracies[-1] >= dense - 0.01
+    assert 0.3 < pruning.sparsity < 0.999
+    assert guard.holds
+    notes = [text for _, text in pruning.pruner.journal.notes]
+    assert any("pruning pauses at sparsity" in text for text in notes)
+    assert f"sparsity {pruning.sparsity:.4f}, and held" in notes[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*is down to min_kept")
+def test_the_same_run_without_the_guard_does_not(digits, dense, tmp_path):
+    pruning = DynamicPruning(sparsity=0.999, schedule=SCHEDULE)
+    free = trained_on(digits, tmp_path, [pruning])
+    assert free.accuracies[-1] < dense - 0.01
+    assert pruning.sparsity == pytest.approx(0.999, abs=1e-3)
+
+
+class Told(AccuracyGuard):
+    """Notes how many validations it is told are left."""
+
+    def judge(self, value, pruner, left=None):
+        self.left = [*getattr(self, "left", []), left]
+        return super().judge(value, pruner, left)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ({"max_epochs": 3}, [2, 1, 0]),
+        ({"max_steps": 39}, [2, 1, 0]),
+        ({"max_steps": 45}, [2, 1, 0]),  # the fourth epoch is broken off before its validation
+        ({"max_epochs": 9, "max_steps": 26}, [1, 0]),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, [1, 0]),
+        ({"max_epochs": 5, "check_val_every_n_epoch": 2}, [1, 0]),
+    ],
+    ids=str,
+)
+def test_the_guard_is_told_how_many_validations_are_left(length, expected, digits, tmp_path):
+    guard = Told(reference=0.0)
+    schedule = {"name": "one_shot", "begin": 5}
+    trained_on(digits, tmp_path, [DynamicPruning(sparsity=0.5, schedule=schedule, guard=guard)], **length)
+    assert guard.left == expected
+
+
+def test_a_metric_that_is_not_logged_is_named(digits, tmp_path):
+    pruning = DynamicPruning(sparsity=0.5, guard=AccuracyGuard(monitor="val_f1"))
+    with pytest.raises(ValueError, match=r"monitor='val_f1' was not logged in validation; there are .*val_acc"):
+        trained_on(digits, tmp_path, [pruning], max_epochs=1)
