@@ -27,9 +27,9 @@ from lightning_dynprune.engine.slimming import take_out
 from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.masks import LatentWeights, MaskSet, clear, select, trains, undrafted
 from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern, TargetPattern
-from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolved, settled, sparsity_schedule
+from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, settings_at, sparsity_schedule
 from lightning_dynprune.selection import require_finite
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
 from lightning_dynprune.targets import (
     Selector,
     Target,
@@ -74,7 +74,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
-        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
+        trial_run: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -129,21 +129,21 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
-        rehearsal: bool = False,
+        trial_run: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
         self.model = model = unwrapped_model(model)
         refuse_flat_parameters(model)
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
-        self.strategy = resolved(STRATEGIES.build(strategy), horizon)
-        built = THRESHOLDS.build(with_partner("threshold", threshold, self.strategy.threshold))
-        self.threshold = resolved(built, horizon)
+        self.strategy = resolve_settings(STRATEGIES.build(strategy), horizon)
+        built = THRESHOLDS.build(with_default("threshold", threshold, self.strategy.threshold))
+        self.threshold = resolve_settings(built, horizon)
         self.pattern = PATTERNS.build(pattern)
-        planned = self.pattern.planned(self.targets, self.threshold.planned(self.targets, sparsity))
-        schedule = with_partner("schedule", schedule, self.strategy.schedule)
+        planned = self.pattern.final_sparsity(self.targets, self.threshold.final_sparsity(self.targets, sparsity))
+        schedule = with_default("schedule", schedule, self.strategy.schedule)
         self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
-        self.pattern.planned(self.targets, self.schedule.final)
+        self.pattern.final_sparsity(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
         self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
@@ -203,7 +203,7 @@ class Pruner:
                 "strategy with hard masks"
             )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.is_due_at_start(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -294,7 +294,7 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
-        if self._started or not self.schedule.starts(self.clock):
+        if self._started or not self.schedule.is_due_at_start(self.clock):
             return None
         self._started = True
         self._starting = True
@@ -354,7 +354,7 @@ class Pruner:
         """
         if self.paused:
             return False
-        if not self._started and self.schedule.starts(self.clock):
+        if not self._started and self.schedule.is_due_at_start(self.clock):
             return True
         clock = self.schedule_clock
         after = Clock(clock.step + 1, clock.epoch + ending_epoch)
@@ -453,7 +453,7 @@ class Pruner:
                 f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
                 "Pruner(..., example_input=...) or call pruner.couple(example_input) before the first update"
             )
-        strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
+        strategy, threshold = settings_at(self.strategy, clock), settings_at(self.threshold, clock)
         floors_before = floors(self.masks, self.pattern, self.units)
         deltas: list[Delta] = []
 
