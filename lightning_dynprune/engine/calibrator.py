@@ -66,22 +66,22 @@ class Calibration:
             )
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
-        self.attend()
+        self.start_capture()
         try:
             for batch in batches:
                 (forward or self.model)(batch)
         finally:
-            self.ignore()
+            self.stop_capture()
             for module, mode in modes.items():
                 module.training = mode
 
-    def attend(self) -> None:
+    def start_capture(self) -> None:
         """Watch inputs from here on."""
         if self._inputs is None:
             self._inputs = Inputs(self.model, self.masks.targets, self._take)
             self._inputs.__enter__()
 
-    def ignore(self) -> None:
+    def stop_capture(self) -> None:
         """Watch inputs no longer; hooks are removed."""
         if self._inputs is not None:
             self._inputs.__exit__(None, None, None)
