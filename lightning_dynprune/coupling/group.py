@@ -38,8 +38,8 @@ class Group:
         name: the first written weight's name.
         units: how many there are.
         axes: where they lie.
-        count_attribute: qualified name of the module's attribute that holds the number of units (``"blocks.0.heads"``), where
-            the forward reads one; empty elsewhere.
+        count_attribute: qualified name of the module's attribute that holds the number of units
+            (``"blocks.0.heads"``), where the forward reads one; empty elsewhere.
     """
 
     name: str

@@ -101,7 +101,7 @@ class Journal:
     def returned_share(self) -> float | None:
         """Share of the connections now kept that had once been cut; None where no positions are left to tell from.
 
-        In a capped journal it is over the updates since :attr:`earliest_step`. Reads the whole record, so it takes its time.
+        In a capped journal it covers the updates since :attr:`earliest_step`. It reads the whole record, which is slow.
         """
         if self.updates and not self._deltas:
             return None

@@ -94,7 +94,8 @@ def cut(keep: int, scores: Sequence[Scores]) -> list[Cut]:
         NonFiniteError: a score is not finite.
 
     Example:
-        >>> a, b = Scores.from_tensor("a", torch.tensor([0.1, 0.9])), Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
+        >>> a = Scores.from_tensor("a", torch.tensor([0.1, 0.9]))
+        >>> b = Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
         >>> cuts = cut(3, [a, b])
         >>> [next(c.keeps(s)).tolist() for c, s in zip(cuts, [a, b])]
         [[False, True], [False, True, True]]
@@ -123,7 +124,8 @@ def cut_each(keeps: Sequence[int], scores: Sequence[Scores]) -> list[Cut]:
         NonFiniteError: a score is not finite.
 
     Example:
-        >>> a, b = Scores.from_tensor("a", torch.tensor([0.1, 0.9])), Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
+        >>> a = Scores.from_tensor("a", torch.tensor([0.1, 0.9]))
+        >>> b = Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
         >>> [c.kept for c in cut_each([1, 2], [a, b])]
         [1, 2]
     """

@@ -239,10 +239,10 @@ def test_hessians_add_up_what_a_model_reads_and_refit_its_layers():
     targets = find_targets(net)
     hessians = Hessians(targets)
     batches = [torch.randn(16, 2, 5), torch.randn(5, 2, 5)]
-    with torch.inference_mode(), InputCapture(net, targets, hessians.take):
+    with torch.inference_mode(), InputCapture(net, targets, hessians.accumulate):
         net(batches[0])
     assert hessians.is_ready
-    with torch.no_grad(), InputCapture(net, targets, hessians.take):
+    with torch.no_grad(), InputCapture(net, targets, hessians.accumulate):
         net(batches[1])
     rows = input_rows(net[0], torch.cat(batches))
     torch.testing.assert_close(hessians.tensors[0], rows.mT @ rows)
