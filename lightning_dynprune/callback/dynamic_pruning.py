@@ -29,7 +29,7 @@ from lightning_dynprune.masks import trains
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import Schedule, sparsity_schedule
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
 from lightning_dynprune.targets import Selector, Targets, frozen_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
@@ -119,11 +119,11 @@ class DynamicPruning(Callback):
             raise TypeError(f"name={name!r} is not accepted; give a text or None")
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
         built = STRATEGIES.build(strategy)
-        schedule = with_partner("schedule", schedule, built.schedule)
+        schedule = with_default("schedule", schedule, built.schedule)
         self._settings: dict[str, Any] = {
             "sparsity": None if sparsity is None else check_share("sparsity", sparsity),
             "strategy": built,
-            "threshold": THRESHOLDS.build(with_partner("threshold", threshold, built.threshold)),
+            "threshold": THRESHOLDS.build(with_default("threshold", threshold, built.threshold)),
             "schedule": schedule,
             "pattern": PATTERNS.build(pattern),
             "targets": targets,
@@ -134,7 +134,7 @@ class DynamicPruning(Callback):
             "journal": journal if guard is None else _remembering(journal),
             "seed": seed,
         }
-        decides = self._settings["pattern"].decides
+        decides = self._settings["pattern"].sets_sparsity
         if sparsity is not None or not (decides or isinstance(targets, Mapping)):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
         self.slim = _checked_slim(slim, self._settings["pattern"], guard, rewind)
@@ -248,7 +248,7 @@ class DynamicPruning(Callback):
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
-            rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
+            trial_run=bool(getattr(trainer, "fast_dev_run", False)),
         )
         refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
         self._goes_on = self._loaded is not None or earlier is not None

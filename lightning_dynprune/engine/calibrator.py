@@ -93,7 +93,7 @@ class Calibration:
         if ranks.size == 1 or not self.is_needed:
             return
         for position, target in enumerate(self.masks.targets):
-            for key in self.strategy.sums:
+            for key in self.strategy.summed_state:
                 target.state[key].copy_(ranks.add(target.state[key]))
             if self._hessians is not None:
                 self._hessians.add_up(position, ranks)
@@ -126,6 +126,6 @@ class Calibration:
     @torch.no_grad()
     def _take(self, position: int, rows: Tensor) -> None:
         if self.strategy.needs_activations:
-            self.strategy.attend(self._view(position), rows)
+            self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:
             self._hessians.take(position, rows)

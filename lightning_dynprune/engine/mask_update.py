@@ -97,7 +97,7 @@ def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchan
         lives = min(max(keep, sum(s.floor for s in scores)), most)
     else:
         lives = sum(c.kept for c in threshold.cut(scores, sparsity))
-    cuts = threshold.cut_to(lives - round(exchange * lives), scores)
+    cuts = threshold.cut_to_count(lives - round(exchange * lives), scores)
     return cuts, max(keep, lives) - sum(c.kept for c in cuts)
 
 
@@ -119,7 +119,7 @@ def _exchange(
     masks.write_each((i, _keeps(masks, i, pattern, cuts[i], scores[i]), None) for i in every)
     try:
         worth = [_worth(masks, views[i], i, strategy, pattern) for i in every]
-        grown_cuts = threshold.share_out(room, worth, [c.kept for c in cuts])
+        grown_cuts = threshold.select_grown(room, worth, [c.kept for c in cuts])
         masks.write_each(((i, _keeps(masks, i, pattern, grown_cuts[i], worth[i]), None) for i in every), growing=True)
     except BaseException:
         masks.clear_scratch_bits()
@@ -137,7 +137,7 @@ def _scores(
     masks: MaskSet, view: TargetView, position: int, strategy: Strategy, threshold: Threshold, pattern: TargetPattern
 ) -> Scores:
     def adjust(scores: Tensor, lives: Tensor) -> Tensor:
-        return threshold.adjust(scores, lives, view.seed, view.step)
+        return threshold.adjust_scores(scores, lives, view.seed, view.step)
 
     return scores_of(
         masks.targets[position],
@@ -147,7 +147,7 @@ def _scores(
         masks.kept[position],
         elementwise=strategy.elementwise,
         among="all" if strategy.latent else "living",
-        adjust=adjust if threshold.adjusts else None,
+        adjust=adjust if threshold.adjusts_scores else None,
         scratch_bits=masks.scratch_bits(position),
         ranks=masks.shared,
     )

@@ -28,7 +28,7 @@ from lightning_dynprune.engine.slimming import take_out
 from lightning_dynprune.journal import Delta, Journal, Update
 from lightning_dynprune.masks import LatentWeights, MaskSet, clear, select, trains, without_scratch_bit
 from lightning_dynprune.patterns import CoupledPattern, Pattern, TargetPattern
-from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolved, settled, sparsity_schedule
+from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, settings_at, sparsity_schedule
 from lightning_dynprune.selection import require_finite
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import (
@@ -75,7 +75,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
-        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
+        trial_run: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -130,9 +130,9 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
-        rehearsal: bool = False,
+        trial_run: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
         self.model = model = unwrapped_model(model)
         check_no_flat_parameters(model)
         settings = Settings.build(
@@ -151,12 +151,12 @@ class Pruner:
         )
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
-        self.strategy = resolved(settings.strategy, horizon)
-        self.threshold = resolved(settings.threshold, horizon)
+        self.strategy = resolve_settings(settings.strategy, horizon)
+        self.threshold = resolve_settings(settings.threshold, horizon)
         self.pattern = settings.pattern
-        planned = self.pattern.planned(self.targets, self.threshold.planned(self.targets, sparsity))
+        planned = self.pattern.final_sparsity(self.targets, self.threshold.final_sparsity(self.targets, sparsity))
         self.schedule = sparsity_schedule(settings.schedule, planned).resolve(horizon)
-        self.pattern.planned(self.targets, self.schedule.final)
+        self.pattern.final_sparsity(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
         self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
@@ -215,7 +215,7 @@ class Pruner:
                 "strategy with hard masks"
             )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.is_due_at_start(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -306,7 +306,7 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
-        if self._started or not self.schedule.starts(self.clock):
+        if self._started or not self.schedule.is_due_at_start(self.clock):
             return None
         self._started = True
         self._starting = True
@@ -366,7 +366,7 @@ class Pruner:
         """
         if self.paused:
             return False
-        if not self._started and self.schedule.starts(self.clock):
+        if not self._started and self.schedule.is_due_at_start(self.clock):
             return True
         clock = self.schedule_clock
         after = Clock(clock.step + 1, clock.epoch + ending_epoch)
@@ -465,7 +465,7 @@ class Pruner:
                 f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
                 "Pruner(..., example_input=...) or call pruner.couple(example_input) before the first update"
             )
-        strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
+        strategy, threshold = settings_at(self.strategy, clock), settings_at(self.threshold, clock)
         floors_before = floors(self.masks, self.pattern, self.units)
         deltas: list[Delta] = []
 

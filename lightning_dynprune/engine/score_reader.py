@@ -77,7 +77,7 @@ def scores_of(
         if adjust is not None:
             whole = adjust(whole, lives)
         units, among_these = whole.numel(), candidates_of(lives)
-        protected = None if among == "pruned" else pattern.protect(target, whole, among_these)
+        protected = None if among == "pruned" else pattern.protected_units(target, whole, among_these)
         if protected is not None:
             among_these = ~protected if among_these is None else among_these & ~protected
         candidates = units if among_these is None else int(among_these.sum())
@@ -98,7 +98,7 @@ def scores_of(
         protected=protected,
         num_protected=0 if protected is None else int(protected.sum()),
         size=pattern.size,
-        outside=pattern.outside(target),
+        outside=pattern.num_uncovered(target),
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),
         share=target.sparsity,

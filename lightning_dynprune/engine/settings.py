@@ -9,7 +9,7 @@ from typing import Any
 from lightning_dynprune.base import check_count, check_flag, check_share, check_whole
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import Schedule, sparsity_schedule
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
 from lightning_dynprune.targets import Selector, Targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
@@ -81,11 +81,11 @@ class Settings:
         if sparsity is not None:
             check_share("sparsity", sparsity)
         built_strategy = STRATEGIES.build(strategy)
-        built_threshold = THRESHOLDS.build(with_partner("threshold", threshold, built_strategy.threshold))
+        built_threshold = THRESHOLDS.build(with_default("threshold", threshold, built_strategy.threshold))
         built_pattern = PATTERNS.build(pattern)
-        schedule = with_partner("schedule", schedule, built_strategy.schedule)
+        schedule = with_default("schedule", schedule, built_strategy.schedule)
         # The pattern, or sparsities of single targets, may decide the final sparsity, which then depends on the model.
-        needs_model = built_pattern.decides or isinstance(targets, Mapping)
+        needs_model = built_pattern.sets_sparsity or isinstance(targets, Mapping)
         built_schedule = None if needs_model and sparsity is None else sparsity_schedule(schedule, sparsity)
         return cls(
             sparsity=sparsity,

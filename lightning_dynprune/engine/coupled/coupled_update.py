@@ -60,7 +60,7 @@ def _cut(units: GroupMasks, scores: Sequence[Scores], threshold: Threshold, want
     """Return the cuts after which about ``wanted`` connections live."""
 
     def kept(keep: int) -> int:
-        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to(keep, scores))])
+        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to_count(keep, scores))])
 
     alive = sum(s.candidates for s in scores)
     keep = fewest(kept, wanted, alive)
