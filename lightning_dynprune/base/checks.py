@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def is_number(value: Any) -> bool:
@@ -14,6 +14,16 @@ def is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an int past the largest float
         return False
+
+
+def is_whole(value: Any, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:
+    """Return whether ``value`` is a whole number in [low, high]; a bool is none.
+
+    Example:
+        >>> is_whole(3), is_whole(3.0), is_whole(True), is_whole(0, low=1)
+        (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def check_share(setting: str, value: Any) -> float:
@@ -37,7 +47,7 @@ def check_count(setting: str, value: Any) -> int:
         TypeError: it is no whole number.
         ValueError: it is below 1.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_whole(value):
         raise TypeError(f"{setting}={value!r} is not a whole number; give one of at least 1")
     if value < 1:
         raise ValueError(f"{setting}={value!r} is not accepted; give a whole number of at least 1")
@@ -50,7 +60,7 @@ def check_whole(setting: str, value: Any) -> int:
     Raises:
         TypeError: it is none.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_whole(value):
         raise TypeError(f"{setting}={value!r} is not a whole number; give one")
     return value
 

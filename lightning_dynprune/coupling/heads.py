@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling.group import Axis, CouplingError, Group
 
 HEAD_COUNT_ATTRIBUTES = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
@@ -143,7 +144,7 @@ def _rows(prefix: str, has_bias: bool, index: Tensor) -> list[Axis]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_whole(value, low=1)
 
 
 def _join(prefix: str, local: str) -> str:
