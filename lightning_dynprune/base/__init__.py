@@ -5,7 +5,17 @@ Imports torch and no other room.
 
 from lightning_dynprune.base.atomic import remove_scratch, write_atomically, write_json
 from lightning_dynprune.base.bits import compared, count_true, true_positions
-from lightning_dynprune.base.checks import check_count, check_flag, check_real, check_share, check_whole, is_number
+from lightning_dynprune.base.checks import (
+    check_count,
+    check_flag,
+    check_real,
+    check_share,
+    check_whole,
+    convert_settings,
+    is_number,
+    is_whole,
+    to_python,
+)
 from lightning_dynprune.base.integrity import DamagedError, checksum, refuse_damaged_file
 from lightning_dynprune.base.registry import Registry
 
@@ -19,10 +29,13 @@ __all__ = [
     "check_whole",
     "checksum",
     "compared",
+    "convert_settings",
     "count_true",
     "is_number",
+    "is_whole",
     "refuse_damaged_file",
     "remove_scratch",
+    "to_python",
     "true_positions",
     "write_atomically",
     "write_json",
