@@ -3,8 +3,8 @@
 Imports torch and no other room.
 """
 
-from lightning_dynprune.base.atomic import remove_scratch, write_atomically, write_json
-from lightning_dynprune.base.bits import compared, count_true, true_positions
+from lightning_dynprune.base.atomic import remove_temporary_files, write_atomically, write_json
+from lightning_dynprune.base.bits import compare_to_bool, count_true, true_positions
 from lightning_dynprune.base.checks import (
     check_count,
     check_flag,
@@ -16,7 +16,7 @@ from lightning_dynprune.base.checks import (
     is_whole,
     to_python,
 )
-from lightning_dynprune.base.integrity import DamagedError, checksum, refuse_damaged_file
+from lightning_dynprune.base.integrity import DamagedError, state_checksum, validate_checkpoint_file
 from lightning_dynprune.base.registry import Registry
 
 __all__ = [
@@ -27,16 +27,16 @@ __all__ = [
     "check_real",
     "check_share",
     "check_whole",
-    "checksum",
-    "compared",
+    "compare_to_bool",
     "convert_settings",
     "count_true",
     "is_number",
     "is_whole",
-    "refuse_damaged_file",
-    "remove_scratch",
+    "remove_temporary_files",
+    "state_checksum",
     "to_python",
     "true_positions",
+    "validate_checkpoint_file",
     "write_atomically",
     "write_json",
 ]

@@ -168,7 +168,7 @@ class AccuracyGuard:
         if (self._waited < self.patience and has_time) or not pruner.sparsity:
             return None
         self._leave_out_masks_of_now(pruner)
-        step = max(self._good.pop() if self._good else 0, pruner.journal.reach if pruner.journal else 0)
+        step = max(self._good.pop() if self._good else 0, pruner.journal.earliest_step if pruner.journal else 0)
         self._state, pruner.paused, self._waited = "holding", True, 0
         pruner.restore(step)
         validations = f"{self.patience} validation{'s' if self.patience != 1 else ''}"

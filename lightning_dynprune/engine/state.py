@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import DamagedError, checksum, is_number, is_whole
+from lightning_dynprune.base import DamagedError, is_number, is_whole, state_checksum
 from lightning_dynprune.journal import read_update
 from lightning_dynprune.masks import LATENT
 from lightning_dynprune.patterns import Pattern
@@ -37,7 +37,7 @@ def refuse_other_version(state: Mapping[str, Any]) -> None:
 def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state with the checksum of all that it holds."""
     content = {key: value for key, value in state.items() if key != CHECKSUM}
-    return {**content, CHECKSUM: checksum(content)}
+    return {**content, CHECKSUM: state_checksum(content)}
 
 
 def state_for_new_fit(state: Mapping[str, Any], fresh: Mapping[str, Any], previous_sparsity: float) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def refuse_overlap(
         ValueError: naming the target.
     """
     for target, mask in zip(targets, masks, strict=True):
-        hidden = target.part(state[target.name][LATENT].detach()).contiguous()
+        hidden = target.local_part(state[target.name][LATENT].detach()).contiguous()
         # By the bytes of an entry, not by their number: a part may be empty.
         entries = hidden.reshape(-1).view(torch.uint8).reshape(-1, hidden.element_size())
         if entries[mask.reshape(-1).to(hidden.device)].any():

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from lightning_dynprune.base import is_whole
 from lightning_dynprune.journal.delta import ENCODINGS, Delta
-from lightning_dynprune.journal.update import Gone, Update, read_gone, read_update
+from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
 
 _VERSION = 2
 _KEYS = ("version", "targets", "gone", "updates", "notes", "recorded", "valued", "positions", "values")
 
-Contents = tuple[Gone, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
+Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
 
 
 def write_state(
     targets: Sequence[Target],
-    gone: Gone,
+    gone: DiscardedTotals,
     updates: Sequence[Update],
     notes: Sequence[tuple[int, str]],
     record: Sequence[tuple[Delta, ...]],
@@ -75,7 +75,7 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
     _refuse_other_state(state, targets)
     sizes = {target.name: target.numel for target in targets}
     updates = [read_update(entry, sizes, f"journal: update {n}") for n, entry in enumerate(state["updates"])]
-    gone = read_gone(state["gone"])
+    gone = read_discarded_totals(state["gone"])
     for earlier, later in pairwise([gone.step, *(update.step for update in updates)]):
         if later < earlier:
             raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")

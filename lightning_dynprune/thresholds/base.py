@@ -123,7 +123,7 @@ class ValueThreshold(Threshold):
 def units_kept(scores: Sequence[Scores], sparsity: float) -> int:
     """Return how many units live where this share of all connections is pruned, rounded to the nearest."""
     units, size = sum(s.units for s in scores), scores[0].size if scores else 1
-    total = units * size + sum(s.outside for s in scores)
+    total = units * size + sum(s.num_uncovered for s in scores)
     return max(units - int(sparsity * total / size + 0.5), 0)
 
 

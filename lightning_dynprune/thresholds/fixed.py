@@ -23,7 +23,7 @@ class Fixed(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Fixed(0.3).cut([Scores.of("w", torch.tensor([0.5, 0.3, 0.1]))], sparsity=0.9)
+        >>> Fixed(0.3).cut([Scores.from_tensor("w", torch.tensor([0.5, 0.3, 0.1]))], sparsity=0.9)
         [Cut(value=0.3, ties=0, kept=1)]
     """
 

@@ -26,7 +26,7 @@ class Mean(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Mean(0.5).cut([Scores.of("w", torch.tensor([1.0, 3.0, 8.0]))], sparsity=0.9)
+        >>> Mean(0.5).cut([Scores.from_tensor("w", torch.tensor([1.0, 3.0, 8.0]))], sparsity=0.9)
         [Cut(value=2.0, ties=0, kept=2)]
     """
 

@@ -25,7 +25,7 @@ class Std(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Std(0.0).cut([Scores.of("w", torch.tensor([1.0, 2.0, 6.0]))], sparsity=0.9)
+        >>> Std(0.0).cut([Scores.from_tensor("w", torch.tensor([1.0, 2.0, 6.0]))], sparsity=0.9)
         [Cut(value=3.0, ties=0, kept=1)]
     """
 
