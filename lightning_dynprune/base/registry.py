@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass
-from dataclasses import fields as fields_of
 from typing import Any, Generic, TypeVar, cast
 
 Part = TypeVar("Part")
@@ -76,7 +76,7 @@ class Registry(Generic[Part]):
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
         name = settings.pop("name")
         cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
-        fields = {field.name: field for field in fields_of(cls) if field.init} if is_dataclass(cls) else {}
+        fields = {f.name: f for f in dataclasses.fields(cast("Any", cls)) if f.init} if is_dataclass(cls) else {}
         known = set(fields)
         if unknown := sorted(set(settings) - known, key=str):
             raise ValueError(
