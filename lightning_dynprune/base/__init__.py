@@ -11,8 +11,10 @@ from lightning_dynprune.base.checks import (
     check_real,
     check_share,
     check_whole,
+    convert_settings,
     is_number,
     is_whole,
+    to_python,
 )
 from lightning_dynprune.base.differences import largest_magnitude, max_absolute_difference, max_relative_difference
 from lightning_dynprune.base.integrity import DamagedError, checksum, state_checksum, validate_checkpoint_file
@@ -31,6 +33,7 @@ __all__ = [
     "check_whole",
     "checksum",
     "compare_to_bool",
+    "convert_settings",
     "count_true",
     "integer_view",
     "is_number",
@@ -43,6 +46,7 @@ __all__ = [
     "remove_temporary_files",
     "split_arguments",
     "state_checksum",
+    "to_python",
     "true_positions",
     "validate_checkpoint_file",
     "write_atomically",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,7 @@ def _rows(prefix: str, has_bias: bool, index: Tensor) -> list[Axis]:
     return [Axis(f"{prefix}.{local}", 0, True, index) for local in (("weight", "bias") if has_bias else ("weight",))]
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: Any) -> bool:
     return is_whole(value, low=1)
 
 

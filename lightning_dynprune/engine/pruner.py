@@ -156,12 +156,14 @@ class Pruner:
             journal=journal,
             seed=seed,
         )
-        self.targets = find_targets(model, targets, exclude, min_kept)
+        self.targets = find_targets(model, targets, exclude, settings.min_kept)
         refuse_two_owners(self.targets)
         self.strategy = resolve_settings(settings.strategy, horizon)
         self.threshold = resolve_settings(settings.threshold, horizon)
         self.pattern = settings.pattern
-        planned = self.pattern.final_sparsity(self.targets, self.threshold.final_sparsity(self.targets, sparsity))
+        planned = self.pattern.final_sparsity(
+            self.targets, self.threshold.final_sparsity(self.targets, settings.sparsity)
+        )
         self.schedule = sparsity_schedule(settings.schedule, planned).resolve(horizon)
         self.pattern.final_sparsity(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
@@ -172,7 +174,7 @@ class Pruner:
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = seed
+        self.seed = settings.seed
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -203,7 +205,7 @@ class Pruner:
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
-        self._rewind = None if rewind is None else Rewind(model, rewind)
+        self._rewind = None if settings.rewind is None else Rewind(model, settings.rewind)
         self._masked_gradients = False
         self._overflow: Tensor | None = None
         self._started = self._starting = False

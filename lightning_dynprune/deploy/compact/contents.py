@@ -154,7 +154,7 @@ def refuse_above(limit: int | None, contents: Mapping[str, Entry | str]) -> None
     """Raise ValueError, naming the first tensor that goes over it, where the tensors take more than ``limit`` bytes."""
     if limit is None:
         return
-    check_count("limit", limit)
+    limit = check_count("limit", limit)
     total = 0
     for name, entry in _entries(contents):
         total += entry.nbytes

@@ -95,10 +95,10 @@ def measure(
         >>> report["dense"].why_not["accuracy"]
         'no evaluate was given'
     """
-    check_real("seconds", seconds, low=1e-3)
-    check_real("tolerance", tolerance, low=0.0)
-    check_flag("rivals", rivals)
-    check_flag("dense_is_trained", dense_is_trained)
+    seconds = check_real("seconds", seconds, low=1e-3)
+    tolerance = check_real("tolerance", tolerance, low=0.0)
+    rivals = check_flag("rivals", rivals)
+    dense_is_trained = check_flag("dense_is_trained", dense_is_trained)
     examples = batched(example_input, batches)
     for name in formats:
         FORMATS[name]

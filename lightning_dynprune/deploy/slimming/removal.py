@@ -88,9 +88,9 @@ def slim(
         >>> net[0].weight.shape, net[2].weight.shape
         (torch.Size([2, 3]), torch.Size([2, 2]))
     """
-    check_real("slim: tolerance", tolerance, 0.0)
-    check_count("slim: round_to", round_to)
-    check_flag("slim: fold", fold)
+    tolerance = check_real("slim: tolerance", tolerance, 0.0)
+    round_to = check_count("slim: round_to", round_to)
+    fold = check_flag("slim: fold", fold)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     before = _size(model)
     coupling = coupled_groups(model, example_input, exclude=exclude)

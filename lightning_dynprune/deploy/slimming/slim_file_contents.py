@@ -38,7 +38,7 @@ def attributes_of(model: nn.Module) -> dict[str, int]:
         for local in locals_:
             value = getattr(module, local, None)
             if is_whole(value, low=1):
-                found[f"{name}.{local}".lstrip(".")] = value
+                found[f"{name}.{local}".lstrip(".")] = int(value)
     return found
 
 
