@@ -1,4 +1,4 @@
-"""Inputs of the targets' layers, captured for strategies that read them and for the refit of kept weights."""
+"""InputCapture of the targets' layers, captured for strategies that read them and for the refit of kept weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.calibration import Hessians, Inputs
+from lightning_dynprune.calibration import Hessians, InputCapture
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.strategies import Strategy
@@ -37,7 +37,7 @@ class Calibrator:
         self.model, self.masks, self.strategy = model, masks, strategy
         self._view = view
         self._hessians = Hessians(masks.targets) if reconstruct else None
-        self._inputs: Inputs | None = None
+        self._inputs: InputCapture | None = None
 
     @property
     def is_needed(self) -> bool:
@@ -73,7 +73,7 @@ class Calibrator:
     def start_capture(self) -> None:
         """Capture inputs from now on."""
         if self._inputs is None:
-            self._inputs = Inputs(self.model, self.masks.targets, self._capture)
+            self._inputs = InputCapture(self.model, self.masks.targets, self._capture)
             self._inputs.__enter__()
 
     def stop_capture(self) -> None:
@@ -88,10 +88,10 @@ class Calibrator:
         if ranks.size == 1 or not self.is_needed:
             return
         for position, target in enumerate(self.masks.targets):
-            for key in self.strategy.sums:
-                target.state[key].copy_(ranks.add(target.state[key]))
+            for key in self.strategy.summed_state:
+                target.state[key].copy_(ranks.sum(target.state[key]))
             if self._hessians is not None:
-                self._hessians.add_up(position, ranks)
+                self._hessians.sum_over_ranks(position, ranks)
 
     def check(self) -> None:
         """Raise where :meth:`refit` lacks inputs.
@@ -121,6 +121,6 @@ class Calibrator:
     @torch.no_grad()
     def _capture(self, position: int, rows: Tensor) -> None:
         if self.strategy.needs_activations:
-            self.strategy.attend(self._view(position), rows)
+            self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:
-            self._hessians.take(position, rows)
+            self._hessians.accumulate(position, rows)

@@ -1,4 +1,4 @@
-"""The plan of a pruner for one model: all parts resolved, and all checks that can be made before anything is built."""
+"""The plan of a pruner for one model: its parts resolved, and every check that needs nothing built."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_dynprune.calibration import Inputs
+from lightning_dynprune.calibration import InputCapture
 from lightning_dynprune.engine.gradients import check_gradients
 from lightning_dynprune.engine.ownership import check_not_owned
 from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.updates import check_reachable
-from lightning_dynprune.masks import trains
+from lightning_dynprune.masks import optimizer_holds
 from lightning_dynprune.patterns import Pattern
-from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolved, sparsity_schedule
+from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, sparsity_schedule
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target, find_targets, unwrapped_model, unwrapped_optimizers
 from lightning_dynprune.thresholds import Threshold
@@ -72,18 +72,18 @@ class Plan:
         check_no_flat_parameters(model)
         targets = find_targets(model, settings.targets, settings.exclude, settings.min_kept)
         check_not_owned(targets)
-        threshold = resolved(settings.threshold, horizon)
+        threshold = resolve_settings(settings.threshold, horizon)
         optimizers = unwrapped_optimizers(optimizer)
         plan = cls(
             model,
             settings,
             targets,
-            resolved(settings.strategy, horizon),
+            resolve_settings(settings.strategy, horizon),
             threshold,
             settings.pattern,
             _schedule_of(settings, targets, threshold, horizon),
             optimizers,
-            [[i for i, target in enumerate(targets) if trains(o, {target.parameter})] for o in optimizers],
+            [[i for i, target in enumerate(targets) if optimizer_holds(o, {target.parameter})] for o in optimizers],
         )
         plan._check()
         return plan
@@ -105,7 +105,7 @@ class Plan:
             self.strategy.accumulates
             or self.strategy.latent
             or self.strategy.needs_gradients
-            or self.schedule.starts(Clock())
+            or self.schedule.is_due_at_start(Clock())
             or any(isinstance(optimizer, LBFGS) for optimizer in self.training_optimizers)
         )
 
@@ -126,7 +126,8 @@ class Plan:
             settings.journal is not None and bool(settings.journal.get("remember_values")),
         )
         if self.strategy.needs_activations or settings.reconstruct:
-            Inputs(self.model, self.targets, lambda position, rows: None)  # raises where inputs cannot be captured
+            # Raises where the inputs of a target cannot be captured.
+            InputCapture(self.model, self.targets, lambda position, rows: None)
 
     def _check_optimizers(self) -> None:
         strategy = type(self.strategy).__name__
@@ -144,7 +145,7 @@ class Plan:
 
 def _schedule_of(settings: Settings, targets: Sequence[Target], threshold: Threshold, horizon: Horizon) -> Schedule:
     """Return the schedule of the sparsity; the pattern or the targets may decide its final value."""
-    final = settings.pattern.planned(targets, threshold.planned(targets, settings.sparsity))
+    final = settings.pattern.final_sparsity(targets, threshold.final_sparsity(targets, settings.sparsity))
     schedule = sparsity_schedule(settings.schedule, final).resolve(horizon)
-    settings.pattern.planned(targets, schedule.final)
+    settings.pattern.final_sparsity(targets, schedule.final)
     return schedule

@@ -59,7 +59,7 @@ class Progress:
     @property
     def starts(self) -> bool:
         """Whether the update that comes before the first step is due."""
-        return not self.has_started and self._schedule.starts(self.clock)
+        return not self.has_started and self._schedule.is_due_at_start(self.clock)
 
     @property
     def due_sparsity(self) -> float:

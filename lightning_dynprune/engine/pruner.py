@@ -22,7 +22,7 @@ from lightning_dynprune.engine.state import load_run, save_run
 from lightning_dynprune.engine.updates import UpdateRequest, restore_masks, update_run
 from lightning_dynprune.journal import Update
 from lightning_dynprune.patterns import CoupledPattern, Pattern
-from lightning_dynprune.schedules import Clock, Horizon, Schedule, settled
+from lightning_dynprune.schedules import Clock, Horizon, Schedule, settings_at
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Selector, Targets
 from lightning_dynprune.thresholds import Threshold
@@ -61,7 +61,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
-        rehearsal: this is a short trial of a longer training; a schedule that ends later is shortened to it.
+        trial_run: this is a short trial of a longer training; a schedule that ends later is shortened to it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -113,7 +113,7 @@ class Pruner:
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
-        rehearsal: bool = False,
+        trial_run: bool = False,
     ) -> None:
         settings = Settings.build(
             sparsity=sparsity,
@@ -129,7 +129,7 @@ class Pruner:
             journal=journal,
             seed=seed,
         )
-        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
         plan = Plan.of(settings, model, optimizer, horizon)
         self._attach(PruningRun.build(plan, process_group), example_input)
 
@@ -167,7 +167,7 @@ class Pruner:
         """Share of connections pruned, by target."""
         return {
             t.name: (whole - kept) / whole if whole else 0.0
-            for t, kept, whole in zip(self.targets, self.masks.kept, self.masks.whole, strict=True)
+            for t, kept, whole in zip(self.targets, self.masks.kept, self.masks.original_numel, strict=True)
         }
 
     @property
@@ -371,8 +371,8 @@ class Pruner:
     @torch.no_grad()
     def _update(self, sparsity: float, keeps_inputs: bool = False) -> Update:
         clock = self.schedule_clock
-        strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
-        assert not isinstance(strategy.exchange, Schedule)  # settled to a number
+        strategy, threshold = settings_at(self.strategy, clock), settings_at(self.threshold, clock)
+        assert not isinstance(strategy.exchange, Schedule)  # settings_at made it a number
         exchange = 0.0 if self.clock.step == 0 else strategy.exchange
         request = UpdateRequest(strategy, threshold, sparsity, exchange)
         return update_run(self._run, request, keeps_inputs, stacklevel=4)

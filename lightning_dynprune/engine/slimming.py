@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from lightning_dynprune.engine.coupled import CoupledMasks
-from lightning_dynprune.masks import Stayed, carry, select
+from lightning_dynprune.masks import KeptEntries, narrow_slots, select_along
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target
 
@@ -46,7 +46,7 @@ def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
     units.narrow(stayed)
     run.calibrator.forget()
     if stayed and run.journal is not None:
-        run.journal.forget(run.progress.clock.step, "pruned units are taken out of the model")
+        run.journal.discard_positions(run.progress.clock.step, "pruned units are taken out of the model")
     return widths
 
 
@@ -63,8 +63,8 @@ def _narrow_model(run: PruningRun, units: CoupledMasks) -> dict[str, dict[int, T
     change = Narrowing(run.plan.model)
     try:
         stayed = change.narrow(units.groups, units.alive)
-        narrowed = {parameters[n]: Stayed(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
-        carry(run.plan.optimizers, narrowed)
+        narrowed = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        narrow_slots(run.plan.optimizers, narrowed)
     except BaseException:
         change.undo()
         raise
@@ -77,7 +77,7 @@ def _narrowed_state(strategy: Strategy, target: Target, stayed: Mapping[int, Ten
         return strategy.init_state(target)
     state = dict(target.state)
     for dim, positions in stayed.items():
-        state = {key: select(value, dim, positions) for key, value in state.items()}
+        state = {key: select_along(value, dim, positions) for key, value in state.items()}
     return state
 
 
@@ -97,4 +97,4 @@ def fit_to(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             continue
         if all(there <= here for there, here in zip(smaller.shape, tensor.shape, strict=True)):
             change.set(name, smaller.detach().to(tensor.device, tensor.dtype, copy=True))
-    change.fit()
+    change.update_widths()

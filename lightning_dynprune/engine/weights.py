@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_dynprune.masks import LatentWeights, MaskSet, clear
+from lightning_dynprune.masks import LatentWeights, MaskSet, reset_slots
 
 
 class Weights(Protocol):
@@ -66,7 +66,7 @@ class HardWeights:
         """Clear the optimizers' slots at entries that are pruned or have just returned."""
         after = self._masks.tensors[position]
         parameter = self._masks.targets[position].parameter
-        clear(self._optimizers, parameter, after if before is None else before & after)
+        reset_slots(self._optimizers, parameter, after if before is None else before & after)
 
     def reset(self) -> None:
         """Do nothing."""
@@ -84,7 +84,7 @@ class SplitWeights:
     def __init__(self, masks: MaskSet) -> None:
         self._every = range(len(masks.targets))
         self._latent = LatentWeights(masks)
-        self._latent.make_room()
+        self._latent.allocate()
 
     def apply(self) -> None:
         """Take all values behind the masks out of the parameters."""
@@ -105,4 +105,4 @@ class SplitWeights:
 
     def reset(self) -> None:
         """Assume that the parameters hold zeros where their masks are False."""
-        self._latent.apart()
+        self._latent.mark_split()

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_dynprune.engine.coupled.coupled_update import update_coupled_masks
 from lightning_dynprune.engine.updates import Changes, MaskChanged, MinKept, UpdateRequest
-from lightning_dynprune.masks import MaskSet, clear
+from lightning_dynprune.masks import MaskSet, reset_slots
 from lightning_dynprune.patterns import CoupledPattern
 from lightning_dynprune.targets import TargetView
 
@@ -210,7 +210,7 @@ class CoupledMasks:
                 values.copy_(torch.where(member.along(member.pruned & ~before), tensor, values))
                 tensor.copy_(torch.where(member.along(before & ~member.pruned), values, tensor))
             if clear_slots and isinstance(tensor, nn.Parameter) and member.any_pruned:
-                clear(self._optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
+                reset_slots(self._optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
         self.apply()
 
     def follow_masks(self) -> None:

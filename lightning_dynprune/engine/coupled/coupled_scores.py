@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_dynprune.selection import Scores, widened
+from lightning_dynprune.selection import Scores, at_least_float32
 from lightning_dynprune.targets import TargetView
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def coupled_scores(
         if not made:
             continue
         # What a strategy remembers of pruned connections is no part of the unit any more.
-        scores = widened(score(view)).masked_fill(~view.mask, 0.0)
+        scores = at_least_float32(score(view)).masked_fill(~view.mask, 0.0)
         for number, axis in made:
             for total, values in ((sums, scores), (counts, view.mask)):
                 rows = values.movedim(axis.dim, 0).flatten(1).sum(1, dtype=torch.float64).cpu()

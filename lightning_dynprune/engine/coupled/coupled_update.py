@@ -55,7 +55,7 @@ def _decide(units: CoupledMasks, scores: Sequence[Scores], threshold: Threshold,
     """Return the cuts after which about ``wanted`` connections are kept."""
 
     def kept(keep: int) -> int:
-        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to(keep, scores))])
+        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to_count(keep, scores))])
 
     alive = sum(s.candidates for s in scores)
     keep = fewest(kept, wanted, alive)

@@ -70,7 +70,7 @@ class GradientFeed:
             if is_read:  # of every target, so that all are compared as they were before the clipping
                 run.snapshot.keep(position)
             if run.masks.kept[position] < target.numel:
-                run.masks.mask(position, grad)
+                run.masks.zero_pruned(position, grad)
         run.units.mask_gradients()
 
     def close(self) -> None:

@@ -83,7 +83,10 @@ class GradientSnapshot:
         if not self._stepped:
             return None
         kept = ((self._targets[position], grad) for position, grad in sorted(self._kept.items()))
-        return {"stepped_optimizers": sorted(self._stepped), "gradients": {t.name: t.whole(grad) for t, grad in kept}}
+        return {
+            "stepped_optimizers": sorted(self._stepped),
+            "gradients": {t.name: t.full_tensor(grad) for t, grad in kept},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Resume from a :meth:`state_dict`."""
@@ -93,4 +96,4 @@ class GradientSnapshot:
         self._stepped.update(state["stepped_optimizers"])
         for position, target in enumerate(self._targets):
             if target.name in state["gradients"]:
-                self._kept[position] = target.part(state["gradients"][target.name]).to(target.values.device)
+                self._kept[position] = target.local_part(state["gradients"][target.name]).to(target.values.device)

@@ -102,7 +102,7 @@ class TargetState:
         targets = self._masks.targets
         return {
             "pattern": self._plan.pattern.label,
-            "original_numel": list(self._masks.whole),
+            "original_numel": list(self._masks.original_numel),
             "shapes": {t.name: list(t.parameter.shape) for t in targets},
             "masks": self._masks.pack(),
             "state": {t.name: {key: _unsharded(t, value) for key, value in t.state.items()} for t in targets},
@@ -117,18 +117,18 @@ class TargetState:
         own = {t.name: {key: _unsharded_like(t, value) for key, value in t.state.items()} for t in targets}
         validate_part_state("strategy", plan.strategy, state["state"], own)
         validate_part_state("threshold", plan.threshold, state["memory"], {t.name: t.memory for t in targets})
-        masks = self._masks.unpacked(state["masks"])
+        masks = self._masks.unpack(state["masks"])
         if plan.strategy.latent:
             validate_latent(targets, masks, state["state"])
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over masks and tensors."""
-        self._masks.replace(self._masks.unpacked(state["masks"]))
-        self._masks.whole = list(state["original_numel"])
+        self._masks.load(self._masks.unpack(state["masks"]))
+        self._masks.original_numel = list(state["original_numel"])
         for target in self._masks.targets:
             for key, value in state["state"][target.name].items():
                 own = target.state[key]
-                own.copy_(value if own.shape == value.shape else target.part(value))
+                own.copy_(value if own.shape == value.shape else target.local_part(value))
             for key, value in state["memory"][target.name].items():
                 target.memory[key].copy_(value)
 
@@ -187,7 +187,7 @@ class ProgressState:
 
 
 def _unsharded(target: Target, value: Tensor) -> Tensor:
-    return target.whole(value) if value.shape == target.values.shape else value
+    return target.full_tensor(value) if value.shape == target.values.shape else value
 
 
 def _unsharded_like(target: Target, value: Tensor) -> Tensor:

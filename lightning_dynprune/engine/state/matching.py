@@ -28,7 +28,7 @@ def validate_latent(
         ValueError: naming the target.
     """
     for target, mask in zip(targets, masks, strict=True):
-        hidden = target.part(state[target.name][LATENT].detach()).contiguous()
+        hidden = target.local_part(state[target.name][LATENT].detach()).contiguous()
         # By the bytes of an entry, not by their number: a part may be empty.
         entries = hidden.reshape(-1).view(torch.uint8).reshape(-1, hidden.element_size())
         if entries[mask.reshape(-1).to(hidden.device)].any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_dynprune.base import DamagedError, checksum
+from lightning_dynprune.base import DamagedError, state_checksum
 from lightning_dynprune.engine.state.structure import validate_structure
 
 VERSION = 5
@@ -27,7 +27,7 @@ def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
         state: tensors and plain values; a checksum in it is replaced.
     """
     content = {key: value for key, value in state.items() if key != CHECKSUM}
-    return {**content, CHECKSUM: checksum(content)}
+    return {**content, CHECKSUM: state_checksum(content)}
 
 
 def read_state(state: Mapping[str, Any]) -> dict[str, Any]:

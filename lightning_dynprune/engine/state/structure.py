@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import is_number
+from lightning_dynprune.base import is_number, is_whole
 from lightning_dynprune.journal import read_update
 
 _MOST = 2**63
@@ -60,7 +60,7 @@ def _is_dense(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+    return is_whole(value) and 0 <= value < _MOST
 
 
 def _is_share(value: Any) -> bool:
@@ -103,7 +103,7 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "updates": (_is_count, "a number of updates"),
     "scheduled_sparsity": (_is_share, "a share"),
     "previous_sparsity": (_is_share, "a share"),
-    "seed": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "seed": (is_whole, "a whole number"),
     "pattern": (lambda value: isinstance(value, str), "a name"),
     "shapes": (_are_shapes, "a shape for each target"),
     "original_numel": (_are_counts, "a list of numbers"),

@@ -103,15 +103,15 @@ def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut]
     """Return the cuts, and how many units return after them."""
     threshold, exchange = request.threshold, request.exchange
     units, keep = sum(s.units for s in scores), units_kept(scores, request.sparsity)
-    most = sum(s.most for s in scores)
+    most = sum(s.max_kept for s in scores)
     if not exchange or most == units == keep:
         cuts = threshold.cut(scores, request.sparsity)
         return cuts, max(keep - most, 0)
     if threshold.exact:
-        kept = min(max(keep, sum(s.floor for s in scores)), most)
+        kept = min(max(keep, sum(s.effective_min_kept for s in scores)), most)
     else:
         kept = sum(c.kept for c in threshold.cut(scores, request.sparsity))
-    cuts = threshold.cut_to(kept - round(exchange * kept), scores)
+    cuts = threshold.cut_to_count(kept - round(exchange * kept), scores)
     return cuts, max(keep, kept) - sum(c.kept for c in cuts)
 
 
@@ -141,7 +141,7 @@ def _exchange(
     masks.write_each((i, _kept(masks, i, pattern, cuts[i], scores[i]), None) for i in every)
     try:
         worth = [_growth_scores(masks, views[i], i, strategy, pattern) for i in every]
-        grown_cuts = threshold.share_out(room, worth, [c.kept for c in cuts])
+        grown_cuts = threshold.select_grown(room, worth, [c.kept for c in cuts])
         masks.write_each(((i, _kept(masks, i, pattern, grown_cuts[i], worth[i]), None) for i in every), growing=True)
     except BaseException:
         masks.clear_scratch_bits()
@@ -158,7 +158,7 @@ def _scores(masks: MaskSet, view: TargetView, position: int, request: UpdateRequ
     strategy, threshold = request.strategy, request.threshold
 
     def adjust(scores: Tensor, lives: Tensor) -> Tensor:
-        return threshold.adjust(scores, lives, view.seed, view.step)
+        return threshold.adjust_scores(scores, lives, view.seed, view.step)
 
     return scores_of(
         masks.targets[position],
@@ -168,9 +168,9 @@ def _scores(masks: MaskSet, view: TargetView, position: int, request: UpdateRequ
         masks.kept[position],
         elementwise=strategy.elementwise,
         among="all" if strategy.latent else "living",
-        adjust=adjust if threshold.adjusts else None,
+        adjust=adjust if threshold.adjusts_scores else None,
         scratch_bits=masks.scratch_bits(position),
-        ranks=masks.shared,
+        ranks=masks.shard_ranks,
     )
 
 
@@ -192,7 +192,7 @@ def _growth_scores(
         elementwise=strategy.elementwise,
         among="pruned",
         scratch_bits=masks.scratch_bits(position),
-        ranks=masks.shared,
+        ranks=masks.shard_ranks,
     )
 
 

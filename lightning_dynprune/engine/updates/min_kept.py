@@ -58,7 +58,7 @@ class MinKeptWarnings:
 
 def least_kept(target: Target, pattern: Pattern) -> int:
     """Return how many connections a target has to keep."""
-    return min(max(target.min_kept * pattern.size, pattern.outside(target)), target.numel)
+    return min(max(target.min_kept * pattern.size, pattern.num_uncovered(target)), target.numel)
 
 
 def check_reachable(targets: Sequence[Target], pattern: Pattern, sparsity: float) -> None:

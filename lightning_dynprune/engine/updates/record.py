@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_dynprune.distributed import checksum
+from lightning_dynprune.distributed import mask_checksum
 from lightning_dynprune.engine.updates.mask_update import Changes
 from lightning_dynprune.journal import Delta, Update
 
@@ -24,7 +24,7 @@ def follow_mask(run: PruningRun, position: int, before: Tensor | None, deltas: l
         before: the mask of before; None where connections were only pruned and no journal records them.
         deltas: of the targets so far; the change is added.
     """
-    if run.journal is not None and before is not None and run.masks.shared is None:
+    if run.journal is not None and before is not None and run.masks.shard_ranks is None:
         deltas.append(run.journal.delta(before, run.masks.tensors[position], run.masks.targets[position].values))
     run.weights.mask_changed(position, before)
 
@@ -52,11 +52,12 @@ def record_update(run: PruningRun, sparsity: float, changes: Changes, deltas: Se
         dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
     )
     run.progress.count_update(update)
-    is_sharded = run.masks.shared is not None
+    is_sharded = run.masks.shard_ranks is not None
     if run.journal is not None:
         run.journal.add(update, None if is_sharded else deltas)
         if is_sharded:
-            run.journal.forget(update.step, "several processes hold parts of the targets: positions are not kept")
+            reason = "several processes hold parts of the targets: positions are not kept"
+            run.journal.discard_positions(update.step, reason)
     _check_ranks_agree(run)
     return update
 
@@ -65,10 +66,10 @@ def _check_ranks_agree(run: PruningRun) -> None:
     """Raise where processes hold different masks."""
     if run.ranks.size == 1:
         return
-    sums = [checksum(mask) for mask in run.masks.tensors]
+    sums = [mask_checksum(mask) for mask in run.masks.tensors]
     names = [f"mask of {target.name}" for target in run.masks.targets]
-    places = [0 if t.shard is None else t.shard.place for t in run.masks.targets]
+    places = [0 if t.shard is None else t.shard.box_id for t in run.masks.targets]
     # Parts have no copies to be compared with: their scores agree where the seeds do.
-    if run.masks.shared is not None:
+    if run.masks.shard_ranks is not None:
         names, sums, places = [*names, "seed"], [*sums, run.views.seed], [*places, 0]
-    run.ranks.agree(names, sums, places)
+    run.ranks.check_equal(names, sums, places)

@@ -26,7 +26,7 @@ def restore_masks(run: PruningRun, step: int) -> Update:
     masks, journal = run.masks, run.journal
     if journal is None:
         raise ValueError("journal=False: nothing was recorded to restore; give journal=True")
-    if masks.shared is not None:
+    if masks.shard_ranks is not None:
         raise ValueError(
             "restore: several processes hold parts of the targets, so that no positions were recorded to go back "
             "to; train by DDP to restore masks"

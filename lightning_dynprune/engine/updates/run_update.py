@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_dynprune.engine.updates.mask_update import Changes, UpdateRequest
 from lightning_dynprune.engine.updates.record import follow_mask, record_update
 from lightning_dynprune.journal import Delta, Update
-from lightning_dynprune.selection import require_finite
+from lightning_dynprune.selection import check_finite
 
 if TYPE_CHECKING:
     from lightning_dynprune.engine.run import PruningRun
@@ -65,11 +65,11 @@ def _change_masks(run: PruningRun, request: UpdateRequest, deltas: list[Delta]) 
     run.apply()
     run.weights.reveal(range(len(run.masks.targets)))
     try:
-        with run.ranks.together():
+        with run.ranks.raise_together():
             for target in run.masks.targets:
-                require_finite(target.values, f"weights of {target.name}")
+                check_finite(target.values, f"weights of {target.name}")
         # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-        remember = run.journal is not None and run.masks.shared is None
+        remember = run.journal is not None and run.masks.shard_ranks is None
         return run.units.update_masks(run.views.all(), request, mask_changed, remember)
     except BaseException:
         run.apply()

@@ -66,10 +66,10 @@ def scores_of(
         protected=made.protected,
         num_protected=0 if made.protected is None else int(made.protected.sum()),
         size=pattern.size,
-        outside=pattern.outside(target),
+        num_uncovered=pattern.num_uncovered(target),
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),
-        share=target.sparsity,
+        sparsity=target.sparsity,
         scratch_bits=scratch_bits,
         memory=target.memory,
         ranks=ranks,
@@ -126,7 +126,7 @@ def _at_once(
     if adjust is not None:
         scores = adjust(scores, lives)
     chosen = None if everything else lives if among == "living" else ~lives
-    protected = None if among == "pruned" else pattern.protect(target, scores, chosen)
+    protected = None if among == "pruned" else pattern.protected_units(target, scores, chosen)
     if protected is not None:
         chosen = ~protected if chosen is None else chosen & ~protected
     return _Made(
