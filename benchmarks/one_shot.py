@@ -147,7 +147,7 @@ def pruned(trained: Trained, settings: dict, sparsity: float, pattern: str) -> t
     )
 
     def cut() -> None:
-        if pruner.attends:
+        if pruner.needs_layer_inputs:
             pruner.calibrate(trained.calibration)
         pruner.update(sparsity)
 

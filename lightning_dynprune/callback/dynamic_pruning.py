@@ -23,13 +23,13 @@ from lightning_dynprune.callback.callback_conflicts import accumulation, refuse_
 from lightning_dynprune.callback.clipping import Handle, before_clipping
 from lightning_dynprune.callback.metric_inputs import masks_to_count, parameters_to_count
 from lightning_dynprune.callback.worker_results import Letter, Told, address, is_away, send
-from lightning_dynprune.engine import AccuracyGuard, Pruner, fit_to, refuse_flat_parameters, sealed
+from lightning_dynprune.engine import AccuracyGuard, Pruner, check_no_flat_parameters, fit_to, state_for_new_fit
 from lightning_dynprune.journal import Update
 from lightning_dynprune.masks import trains
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import Schedule, sparsity_schedule
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
 from lightning_dynprune.targets import Selector, Targets, frozen_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
@@ -119,11 +119,11 @@ class DynamicPruning(Callback):
             raise TypeError(f"name={name!r} is not accepted; give a text or None")
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
         built = STRATEGIES.build(strategy)
-        schedule = with_partner("schedule", schedule, built.schedule)
+        schedule = with_default("schedule", schedule, built.schedule)
         self._settings: dict[str, Any] = {
             "sparsity": None if sparsity is None else check_share("sparsity", sparsity),
             "strategy": built,
-            "threshold": THRESHOLDS.build(with_partner("threshold", threshold, built.threshold)),
+            "threshold": THRESHOLDS.build(with_default("threshold", threshold, built.threshold)),
             "schedule": schedule,
             "pattern": PATTERNS.build(pattern),
             "targets": targets,
@@ -134,7 +134,7 @@ class DynamicPruning(Callback):
             "journal": journal if guard is None else _remembering(journal),
             "seed": seed,
         }
-        decides = self._settings["pattern"].decides
+        decides = self._settings["pattern"].sets_sparsity
         if sparsity is not None or not (decides or isinstance(targets, Mapping)):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
         self.slim = _checked_slim(slim, self._settings["pattern"], guard, rewind)
@@ -248,7 +248,7 @@ class DynamicPruning(Callback):
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
-            rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
+            trial_run=bool(getattr(trainer, "fast_dev_run", False)),
         )
         refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
         self._goes_on = self._loaded is not None or earlier is not None
@@ -289,8 +289,8 @@ class DynamicPruning(Callback):
         pruner = self._running()
         if pruner.needs_coupling:
             pruner.couple(_input_of(batch))
-        if pruner.attends and pruner.updates_next(trainer.is_last_batch):
-            pruner.attend()
+        if pruner.needs_layer_inputs and pruner.updates_next(trainer.is_last_batch):
+            pruner.start_capture()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Leave the gradients of what is pruned out of a norm; note that a step follows, unless a scaler skips it."""
@@ -451,7 +451,7 @@ class DynamicPruning(Callback):
             return
         if optimizer is self._clock and self._stepped:
             self._tick(trainer)
-        if optimizer is not self._clock or pruner.takes_turns:
+        if optimizer is not self._clock or pruner.waits_for_all_optimizers:
             self._stepped = self._stepped or optimizer is self._clock
             pruner.apply()
         else:
@@ -461,7 +461,7 @@ class DynamicPruning(Callback):
         pruner = self._running()
         self._stepped = False
         self._slim(pruner.tick())
-        pruner.ignore()
+        pruner.stop_capture()
         self._mask_averages(trainer)
 
     def _mask_averages(self, trainer: Trainer) -> None:
@@ -520,7 +520,7 @@ class DynamicPruning(Callback):
 def _refuse_partitioned(trainer: Trainer) -> None:
     """Raise where a strategy of Lightning leaves no process a parameter that has its own shape."""
     if isinstance(trainer.model, nn.Module):
-        refuse_flat_parameters(trainer.model)
+        check_no_flat_parameters(trainer.model)
     strategy = type(trainer.strategy).__name__
     if strategy in ("FSDPStrategy", "DeepSpeedStrategy"):
         raise ValueError(
@@ -625,7 +625,5 @@ def _validations_left(trainer: Trainer) -> int | None:
 def _carry_over(state: dict[str, Any], sparsity: float, pruner: Pruner, going_on: bool) -> None:
     """Keep what an earlier fit pruned; go on with its clock where the Trainer goes on too."""
     if not going_on:
-        fresh = pruner.state_dict()
-        state = {**state, **{key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}}
-        state = sealed({**state, "carried": sparsity})
+        state = state_for_new_fit(state, pruner.state_dict(), sparsity)
     pruner.load_state_dict(state)

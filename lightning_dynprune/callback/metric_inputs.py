@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.distributed import here, speaking
+from lightning_dynprune.distributed import here, owned_here
 from lightning_dynprune.engine import Pruner
 
 
@@ -40,8 +40,8 @@ def parameters_to_count(module: nn.Module, pruner: Pruner) -> list[Tensor]:
     if pruner.masks.shared is None:
         return list(parameters)
     counts = torch.zeros(2, dtype=torch.int64)
-    for parameter, speaks in zip(parameters, speaking(parameters, pruner.ranks), strict=True):
-        if speaks:
+    for parameter, is_owner in zip(parameters, owned_here(parameters, pruner.ranks), strict=True):
+        if is_owner:
             part = here(parameter)
             nonzero = int(torch.count_nonzero(part))
             counts += torch.tensor([nonzero, part.numel() - nonzero])

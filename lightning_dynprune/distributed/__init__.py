@@ -4,6 +4,6 @@ May import base.
 """
 
 from lightning_dynprune.distributed.ranks import Ranks, checksum
-from lightning_dynprune.distributed.shards import Shard, here, is_sharded, speaking
+from lightning_dynprune.distributed.shards import Shard, here, is_sharded, owned_here
 
-__all__ = ["Ranks", "Shard", "checksum", "here", "is_sharded", "speaking"]
+__all__ = ["Ranks", "Shard", "checksum", "here", "is_sharded", "owned_here"]

@@ -43,7 +43,7 @@ class Shard:
         size: of the box, likewise.
         mesh: the processes, as a grid.
         placements: how the tensor is laid out along each dimension of the mesh.
-        counts: whether this process speaks for the box where others hold a copy of it, see :func:`speaking`.
+        is_owner: whether this process counts the box, where others hold a copy of it; see :func:`owned_here`.
 
     Source: DTensor, https://docs.pytorch.org/docs/stable/distributed.tensor.html.
     """
@@ -53,7 +53,7 @@ class Shard:
     size: tuple[int, ...]
     mesh: Any
     placements: Any
-    counts: bool = True
+    is_owner: bool = True
 
     @classmethod
     def of(cls, tensor: Any) -> Shard:
@@ -116,8 +116,8 @@ class Shard:
         )
 
 
-def speaking(tensors: Sequence[Tensor], ranks: Ranks) -> list[bool]:
-    """Return for which tensors this process speaks: it is the first that holds just this part, or the whole.
+def owned_here(tensors: Sequence[Tensor], ranks: Ranks) -> list[bool]:
+    """Return which tensors this process owns: those of whose part, or whole, it is the first holder.
 
     The meshes of two tensors may differ, so the processes tell each other; all of them call this.
     """

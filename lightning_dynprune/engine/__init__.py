@@ -5,8 +5,17 @@ May import every room but app, callback, report and deploy.
 
 from lightning_dynprune.engine.guard import AccuracyGuard
 from lightning_dynprune.engine.pruner import Pruner
-from lightning_dynprune.engine.sharding_limits import refuse_flat_parameters
+from lightning_dynprune.engine.settings import Settings
+from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters
 from lightning_dynprune.engine.slimming import fit_to
-from lightning_dynprune.engine.state import sealed
+from lightning_dynprune.engine.state import sealed, state_for_new_fit
 
-__all__ = ["AccuracyGuard", "Pruner", "fit_to", "refuse_flat_parameters", "sealed"]
+__all__ = [
+    "AccuracyGuard",
+    "Pruner",
+    "Settings",
+    "check_no_flat_parameters",
+    "fit_to",
+    "sealed",
+    "state_for_new_fit",
+]

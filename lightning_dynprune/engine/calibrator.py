@@ -66,22 +66,22 @@ class Calibration:
             )
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
-        self.attend()
+        self.start_capture()
         try:
             for batch in batches:
                 (forward or self.model)(batch)
         finally:
-            self.ignore()
+            self.stop_capture()
             for module, mode in modes.items():
                 module.training = mode
 
-    def attend(self) -> None:
+    def start_capture(self) -> None:
         """Watch inputs from here on."""
         if self._inputs is None:
             self._inputs = Inputs(self.model, self.masks.targets, self._take)
             self._inputs.__enter__()
 
-    def ignore(self) -> None:
+    def stop_capture(self) -> None:
         """Watch inputs no longer; hooks are removed."""
         if self._inputs is not None:
             self._inputs.__exit__(None, None, None)
@@ -93,7 +93,7 @@ class Calibration:
         if ranks.size == 1 or not self.is_needed:
             return
         for position, target in enumerate(self.masks.targets):
-            for key in self.strategy.sums:
+            for key in self.strategy.summed_state:
                 target.state[key].copy_(ranks.add(target.state[key]))
             if self._hessians is not None:
                 self._hessians.add_up(position, ranks)
@@ -126,6 +126,6 @@ class Calibration:
     @torch.no_grad()
     def _take(self, position: int, rows: Tensor) -> None:
         if self.strategy.needs_activations:
-            self.strategy.attend(self._view(position), rows)
+            self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:
             self._hessians.take(position, rows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.engine.score_reader import scores_of
-from lightning_dynprune.masks import MaskSet, undrafted
+from lightning_dynprune.masks import MaskSet, without_scratch_bit
 from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.selection import Cut, Scores
 from lightning_dynprune.strategies import Strategy, uniform
@@ -71,14 +71,14 @@ def revise(
     try:
         cuts, room = _cut(scores, threshold, sparsity, exchange)
     except BaseException:
-        masks.discard_drafts()
+        masks.clear_scratch_bits()
         raise
     if room:
         return _exchange(masks, views, strategy, threshold, pattern, scores, cuts, room, written)
 
     def writings() -> Iterator[Writing]:
         for i in range(len(views)):
-            before = undrafted(masks.tensors[i]) if remember else None
+            before = without_scratch_bit(masks.tensors[i]) if remember else None
             yield i, _keeps(masks, i, pattern, cuts[i], scores[i]), cuts[i].kept if pattern.elementwise else None
             written(i, before)
 
@@ -97,7 +97,7 @@ def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchan
         lives = min(max(keep, sum(s.floor for s in scores)), most)
     else:
         lives = sum(c.kept for c in threshold.cut(scores, sparsity))
-    cuts = threshold.cut_to(lives - round(exchange * lives), scores)
+    cuts = threshold.cut_to_count(lives - round(exchange * lives), scores)
     return cuts, max(keep, lives) - sum(c.kept for c in cuts)
 
 
@@ -115,14 +115,14 @@ def _exchange(
     """Write what stays, then what returns beside it."""
     every = range(len(views))
     kept_before = list(masks.kept)
-    before = [undrafted(mask) for mask in masks.tensors]
+    before = [without_scratch_bit(mask) for mask in masks.tensors]
     masks.write_each((i, _keeps(masks, i, pattern, cuts[i], scores[i]), None) for i in every)
     try:
         worth = [_worth(masks, views[i], i, strategy, pattern) for i in every]
-        grown_cuts = threshold.share_out(room, worth, [c.kept for c in cuts])
+        grown_cuts = threshold.select_grown(room, worth, [c.kept for c in cuts])
         masks.write_each(((i, _keeps(masks, i, pattern, grown_cuts[i], worth[i]), None) for i in every), growing=True)
     except BaseException:
-        masks.discard_drafts()
+        masks.clear_scratch_bits()
         masks.write_each((i, [before[i].reshape(-1)], kept_before[i]) for i in every)
         raise
     stayed = masks.count(old & new for old, new in zip(before, masks.tensors, strict=True))
@@ -137,7 +137,7 @@ def _scores(
     masks: MaskSet, view: TargetView, position: int, strategy: Strategy, threshold: Threshold, pattern: TargetPattern
 ) -> Scores:
     def adjust(scores: Tensor, lives: Tensor) -> Tensor:
-        return threshold.adjust(scores, lives, view.seed, view.step)
+        return threshold.adjust_scores(scores, lives, view.seed, view.step)
 
     return scores_of(
         masks.targets[position],
@@ -147,8 +147,8 @@ def _scores(
         masks.kept[position],
         elementwise=strategy.elementwise,
         among="all" if strategy.latent else "living",
-        adjust=adjust if threshold.adjusts else None,
-        draft=masks.draft(position),
+        adjust=adjust if threshold.adjusts_scores else None,
+        scratch_bits=masks.scratch_bits(position),
         ranks=masks.shared,
     )
 
@@ -166,7 +166,7 @@ def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, 
         masks.kept[position],
         elementwise=strategy.elementwise,
         among="pruned",
-        draft=masks.draft(position),
+        scratch_bits=masks.scratch_bits(position),
         ranks=masks.shared,
     )
 

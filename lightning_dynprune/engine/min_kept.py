@@ -36,7 +36,7 @@ def floors(masks: MaskSet, pattern: Pattern, units: GroupMasks | None) -> list[F
         return [Floor(name, least, least, kept, f"{size} units") for name, size, least, kept in units.floors()]
     found = []
     for target, kept in zip(masks.targets, masks.kept, strict=True):
-        least = min(max(target.min_kept * pattern.size, pattern.outside(target)), target.numel)
+        least = min(max(target.min_kept * pattern.size, pattern.num_uncovered(target)), target.numel)
         found.append(Floor(target.name, target.min_kept, least, kept, f"{target.numel} connections"))
     return found
 

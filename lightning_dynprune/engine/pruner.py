@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_dynprune.base import check_flag, check_share, check_whole
-from lightning_dynprune.distributed import Ranks, checksum, speaking
+from lightning_dynprune.base import check_share
+from lightning_dynprune.distributed import Ranks, checksum, owned_here
 from lightning_dynprune.engine import state as checkpoint
 from lightning_dynprune.engine.calibrator import Calibration
 from lightning_dynprune.engine.coupled import GroupMasks, revise_groups
@@ -22,14 +22,15 @@ from lightning_dynprune.engine.mask_update import Changes, revise
 from lightning_dynprune.engine.min_kept import floors, name_reached, refuse_out_of_reach
 from lightning_dynprune.engine.ownership import disown, own, refuse_two_owners
 from lightning_dynprune.engine.rewind import Rewind
-from lightning_dynprune.engine.sharding_limits import refuse_flat_parameters, refuse_what_needs_wholes
+from lightning_dynprune.engine.settings import Settings
+from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.slimming import take_out
 from lightning_dynprune.journal import Delta, Journal, Update
-from lightning_dynprune.masks import LatentWeights, MaskSet, clear, select, trains, undrafted
-from lightning_dynprune.patterns import PATTERNS, CoupledPattern, Pattern, TargetPattern
-from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolved, settled, sparsity_schedule
+from lightning_dynprune.masks import LatentWeights, MaskSet, clear, select, trains, without_scratch_bit
+from lightning_dynprune.patterns import CoupledPattern, Pattern, TargetPattern
+from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, settings_at, sparsity_schedule
 from lightning_dynprune.selection import require_finite
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import (
     Selector,
     Target,
@@ -39,7 +40,7 @@ from lightning_dynprune.targets import (
     unwrapped_model,
     unwrapped_optimizers,
 )
-from lightning_dynprune.thresholds import THRESHOLDS, Threshold
+from lightning_dynprune.thresholds import Threshold
 
 
 class Pruner:
@@ -74,7 +75,7 @@ class Pruner:
         epochs: epochs of the whole training.
         process_group: the processes that train this model together, whose masks are one; by default all of
             ``torch.distributed``, where it is initialised. A group of one prunes on its own.
-        rehearsal: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
+        trial_run: this is a short trial of a longer training; a schedule that ends later is drawn together into it.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -90,8 +91,8 @@ class Pruner:
         carried: what an earlier training had pruned; the schedule is followed from there on.
         last_update: the last update, or None before the first.
         journal: the record of all updates; None where it is off.
-        takes_turns: whether an update reads the gradients of the last step of each of several optimizers; in a plain
-            loop it follows the first :meth:`tick` by which all have stepped.
+        waits_for_all_optimizers: an update reads the gradients of the last step of each of several optimizers; in a
+            plain loop it follows the first :meth:`tick` by which all have stepped.
         units: the units that reach over several targets; None where the pattern has none, or before :meth:`couple`.
 
     Example:
@@ -122,28 +123,40 @@ class Pruner:
         min_kept: int = 1,
         reconstruct: bool = False,
         rewind: int | None = None,
-        journal: bool | Mapping[str, Any] = True,
+        journal: bool | Mapping[str, Any] | None = True,
         seed: int = 0,
         example_input: Any = None,
         total_steps: int | None = None,
         steps_per_epoch: int | None = None,
         epochs: int | None = None,
         process_group: dist.ProcessGroup | None = None,
-        rehearsal: bool = False,
+        trial_run: bool = False,
     ) -> None:
-        horizon = Horizon(total_steps, steps_per_epoch, epochs, rehearsal)
+        horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
         self.model = model = unwrapped_model(model)
-        refuse_flat_parameters(model)
+        check_no_flat_parameters(model)
+        settings = Settings.build(
+            sparsity=sparsity,
+            strategy=strategy,
+            threshold=threshold,
+            schedule=schedule,
+            pattern=pattern,
+            targets=targets,
+            exclude=exclude,
+            min_kept=min_kept,
+            reconstruct=reconstruct,
+            rewind=rewind,
+            journal=journal,
+            seed=seed,
+        )
         self.targets = find_targets(model, targets, exclude, min_kept)
         refuse_two_owners(self.targets)
-        self.strategy = resolved(STRATEGIES.build(strategy), horizon)
-        built = THRESHOLDS.build(with_partner("threshold", threshold, self.strategy.threshold))
-        self.threshold = resolved(built, horizon)
-        self.pattern = PATTERNS.build(pattern)
-        planned = self.pattern.planned(self.targets, self.threshold.planned(self.targets, sparsity))
-        schedule = with_partner("schedule", schedule, self.strategy.schedule)
-        self.schedule = sparsity_schedule(schedule, planned).resolve(horizon)
-        self.pattern.planned(self.targets, self.schedule.final)
+        self.strategy = resolve_settings(settings.strategy, horizon)
+        self.threshold = resolve_settings(settings.threshold, horizon)
+        self.pattern = settings.pattern
+        planned = self.pattern.final_sparsity(self.targets, self.threshold.final_sparsity(self.targets, sparsity))
+        self.schedule = sparsity_schedule(settings.schedule, planned).resolve(horizon)
+        self.pattern.final_sparsity(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
         self.optimizers = unwrapped_optimizers(optimizer)
         needs_optimizer = self.strategy.accumulates or self.strategy.latent
@@ -152,7 +165,7 @@ class Pruner:
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = check_whole("seed", seed)
+        self.seed = seed
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -163,15 +176,15 @@ class Pruner:
         self.carried = 0.0
         self.last_update: Update | None = None
         self.ranks = Ranks(process_group, self.targets[0].values.device)
-        speaks = speaking([target.parameter for target in self.targets], self.ranks)
-        for target, counts in zip(self.targets, speaks, strict=True):
-            target.shard = None if target.shard is None else dataclasses.replace(target.shard, counts=counts)
+        owned = owned_here([target.parameter for target in self.targets], self.ranks)
+        for target, is_owner in zip(self.targets, owned, strict=True):
+            target.shard = None if target.shard is None else dataclasses.replace(target.shard, is_owner=is_owner)
         self.masks = MaskSet(self.targets, self.ranks)
         if self.threshold.exact and not self.pattern.coupled:
             refuse_out_of_reach(self.masks, self.pattern, self.target_sparsity)
-        self.journal = _journal(self.masks, journal)
+        self.journal = None if settings.journal is None else Journal(self.masks, **settings.journal)
         remembers = self.journal is not None and self.journal.remember_values
-        refuse_what_needs_wholes(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
+        check_supports_sharding(self.targets, self.pattern, self.strategy, reconstruct, rewind, remembers)
         for target in self.targets:
             target.state = self.strategy.init_state(target)
             target.memory = self.threshold.init_memory(target)
@@ -182,9 +195,8 @@ class Pruner:
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
-        check_flag("reconstruct", reconstruct)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
-        self._rewind = None if rewind is None else self._new_rewind(rewind)
+        self._rewind = None if rewind is None else Rewind(model, rewind)
         self._masked_gradients = False
         self._overflow: Tensor | None = None
         self._started = self._starting = False
@@ -194,7 +206,7 @@ class Pruner:
         self._observation = Observation(self.masks, self.strategy, self._view, self.optimizers, self._trained_by)
         watched = [o for o, positions in zip(self.optimizers, self._trained_by, strict=True) if positions]
         # By hand each steps with gradients of its own, which the next one's backward pass may add to or zero.
-        self.takes_turns = self._reads_last_gradients and len(watched) > 1
+        self.waits_for_all_optimizers = self._reads_last_gradients and len(watched) > 1
         curved = [optimizer for optimizer in watched if isinstance(optimizer, LBFGS)]
         if curved and self.strategy.latent:
             raise ValueError(
@@ -203,7 +215,7 @@ class Pruner:
                 "strategy with hard masks"
             )
         self._stepping = None
-        if needs_optimizer or self.strategy.needs_gradients or self.schedule.starts(self.clock) or curved:
+        if needs_optimizer or self.strategy.needs_gradients or self.schedule.is_due_at_start(self.clock) or curved:
             self._stepping = Stepping(watched, self._before_step, self._after_step)
         if self._rewind is not None:
             self._rewind.keep(0)
@@ -247,10 +259,10 @@ class Pruner:
     @property
     def waits_for_data(self) -> bool:
         """Whether an update needs what a batch brings: gradients, inputs or an example input."""
-        return self.strategy.needs_gradients or self.attends or self.needs_coupling
+        return self.strategy.needs_gradients or self.needs_layer_inputs or self.needs_coupling
 
     @property
-    def attends(self) -> bool:
+    def needs_layer_inputs(self) -> bool:
         """Whether an update needs the inputs of the targets' modules."""
         return self._calibration.is_needed
 
@@ -294,7 +306,7 @@ class Pruner:
         Raises:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
-        if self._started or not self.schedule.starts(self.clock):
+        if self._started or not self.schedule.is_due_at_start(self.clock):
             return None
         self._started = True
         self._starting = True
@@ -321,7 +333,7 @@ class Pruner:
         if self._waits():
             self.apply()
             return None
-        if self.takes_turns:
+        if self.waits_for_all_optimizers:
             self.start()
         self.clock.step += 1
         self.lag.step += self.paused
@@ -354,7 +366,7 @@ class Pruner:
         """
         if self.paused:
             return False
-        if not self._started and self.schedule.starts(self.clock):
+        if not self._started and self.schedule.is_due_at_start(self.clock):
             return True
         clock = self.schedule_clock
         after = Clock(clock.step + 1, clock.epoch + ending_epoch)
@@ -421,13 +433,13 @@ class Pruner:
         """
         self._calibration.run(batches, forward)
 
-    def attend(self) -> None:
-        """Watch the inputs of the targets' modules from here on, until :meth:`ignore`."""
-        self._calibration.attend()
+    def start_capture(self) -> None:
+        """Watch the inputs of the targets' modules from here on, until :meth:`stop_capture`."""
+        self._calibration.start_capture()
 
-    def ignore(self) -> None:
+    def stop_capture(self) -> None:
         """Watch inputs no longer; hooks are removed."""
-        self._calibration.ignore()
+        self._calibration.stop_capture()
 
     @torch.no_grad()
     def update(self, sparsity: float | None = None) -> Update:
@@ -453,7 +465,7 @@ class Pruner:
                 f"pattern {self.pattern.label} follows an example input through the model, and there is none; give "
                 "Pruner(..., example_input=...) or call pruner.couple(example_input) before the first update"
             )
-        strategy, threshold = settled(self.strategy, clock), settled(self.threshold, clock)
+        strategy, threshold = settings_at(self.strategy, clock), settings_at(self.threshold, clock)
         floors_before = floors(self.masks, self.pattern, self.units)
         deltas: list[Delta] = []
 
@@ -561,7 +573,7 @@ class Pruner:
         deltas: list[Delta] = []
         dropped, grown = [], []
         for position, target in enumerate(self.targets):
-            before = undrafted(self.masks.tensors[position])
+            before = without_scratch_bit(self.masks.tensors[position])
             mask = wanted[target.name].to(before.device)
             lost, won = self.masks.write(position, [mask.reshape(-1)])
             dropped.append(lost)
@@ -582,7 +594,7 @@ class Pruner:
         """Let go of the model: another pruner may take over its parameters."""
         if self._stepping is not None:
             self._stepping.close()
-        self.ignore()
+        self.stop_capture()
         self.apply()
         disown(self)
 
@@ -677,7 +689,7 @@ class Pruner:
         self._join(self._trained_by[number])
         self._observation.before_step(number)
         self._overflow = getattr(optimizer, "found_inf", None)
-        if self.takes_turns and self.updates_next(ending_epoch=True) and not self._overflows():
+        if self.waits_for_all_optimizers and self.updates_next(ending_epoch=True) and not self._overflows():
             self._last_gradients.take_turn(number, keep=not self._masked_gradients)
         if not self._waits() and self.start() is not None:
             self._join(self._trained_by[number])
@@ -694,7 +706,7 @@ class Pruner:
         """Return whether an update is due that has to wait for gradients."""
         if not self._reads_last_gradients or not self.updates_next():
             return False
-        if not self.takes_turns:
+        if not self.waits_for_all_optimizers:
             return self._overflows()
         return not self._last_gradients.are_complete
 
@@ -779,16 +791,6 @@ class Pruner:
     def _positions(self, optimizer: Optimizer) -> list[int]:
         return [i for i, target in enumerate(self.targets) if trains(optimizer, {target.parameter})]
 
-    def _new_rewind(self, step: int) -> Rewind:
-        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-            raise ValueError(f"rewind={step!r} is not accepted; give a number of optimizer steps, 0 or more")
-        if self.latent is not None:
-            raise ValueError(
-                f"rewind={step} does not go with strategy={type(self.strategy).__name__}, whose latent weights train "
-                "on behind the mask; use a strategy with hard masks"
-            )
-        return Rewind(self.model, step)
-
     def _seeds_of(self, position: int) -> tuple[int, int]:
         """Return a target's seed of now and that of the run; they are asked for at every step, so they are kept."""
         if self._seeded != (self.seed, self.updates):
@@ -815,14 +817,3 @@ def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) 
 def _number(exchange: float | Schedule) -> float:
     assert not isinstance(exchange, Schedule)  # settled before
     return exchange
-
-
-def _journal(masks: MaskSet, given: bool | Mapping[str, Any]) -> Journal | None:
-    if given is True or given is False:
-        return Journal(masks) if given else None
-    if not isinstance(given, Mapping) or not set(given) <= {"remember_values", "cap", "longest"}:
-        raise ValueError(
-            f"journal={given!r} is not accepted; give True, False or a mapping with 'remember_values', 'cap' and "
-            "'longest'"
-        )
-    return Journal(masks, **given)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from lightning_dynprune.distributed import Ranks
-from lightning_dynprune.masks import undrafted
+from lightning_dynprune.masks import without_scratch_bit
 from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.selection import Scores
 from lightning_dynprune.targets import Target, TargetView
@@ -28,7 +28,7 @@ def scores_of(
     elementwise: bool,
     among: str = "living",
     adjust: Adjust | None = None,
-    draft: Tensor | None = None,
+    scratch_bits: Tensor | None = None,
     ranks: Ranks | None = None,
 ) -> Scores:
     """Return the scores of one target, one a unit, made on demand.
@@ -45,7 +45,7 @@ def scores_of(
         elementwise: ``score`` looks at no neighbours.
         among: which units are candidates: "living", "pruned" or "all".
         adjust: changes the scores of units, given which of them live.
-        draft: the mask's memory, see :meth:`~lightning_dynprune.masks.mask_set.MaskSet.draft`.
+        scratch_bits: the mask's memory, see :meth:`~lightning_dynprune.masks.mask_set.MaskSet.scratch_bits`.
         ranks: the processes that hold the target's scores together; None: all of them are here.
     """
     protected = None
@@ -62,7 +62,7 @@ def scores_of(
             scores = score(piece)
             if everything and adjust is None:
                 return scores, None
-            lives = undrafted(piece.mask)
+            lives = without_scratch_bit(piece.mask)
             return scores if adjust is None else adjust(scores, lives), candidates_of(lives)
 
         def pieces() -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -71,13 +71,13 @@ def scores_of(
         def sample(index: Tensor) -> tuple[Tensor, Tensor | None]:
             return scored(flat.gather(index))
     else:
-        draft = None
+        scratch_bits = None
         lives = pattern.pool(target, view.mask.float()) > 0
         whole = pattern.pool(target, score(view))
         if adjust is not None:
             whole = adjust(whole, lives)
         units, among_these = whole.numel(), candidates_of(lives)
-        protected = None if among == "pruned" else pattern.protect(target, whole, among_these)
+        protected = None if among == "pruned" else pattern.protected_units(target, whole, among_these)
         if protected is not None:
             among_these = ~protected if among_these is None else among_these & ~protected
         candidates = units if among_these is None else int(among_these.sum())
@@ -96,13 +96,13 @@ def scores_of(
         sample,
         min_kept=0 if among == "pruned" else target.min_kept,
         protected=protected,
-        guarded=0 if protected is None else int(protected.sum()),
+        num_protected=0 if protected is None else int(protected.sum()),
         size=pattern.size,
-        outside=pattern.outside(target),
+        outside=pattern.num_uncovered(target),
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),
         share=target.sparsity,
-        draft=draft,
+        scratch_bits=scratch_bits,
         memory=target.memory,
         ranks=ranks,
         shard=target.shard,

@@ -12,7 +12,7 @@ from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target
 
 
-def refuse_flat_parameters(model: nn.Module) -> None:
+def check_no_flat_parameters(model: nn.Module) -> None:
     """Raise where FSDP1 has laid the parameters of a model end to end.
 
     Raises:
@@ -32,7 +32,7 @@ def refuse_flat_parameters(model: nn.Module) -> None:
             )
 
 
-def refuse_what_needs_wholes(
+def check_supports_sharding(
     targets: Sequence[Target],
     pattern: Pattern,
     strategy: Strategy,

@@ -40,6 +40,18 @@ def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, CHECKSUM: checksum(content)}
 
 
+def state_for_new_fit(state: Mapping[str, Any], fresh: Mapping[str, Any], previous_sparsity: float) -> dict[str, Any]:
+    """Return the state that a new training begins with when it keeps what an earlier one has pruned.
+
+    Args:
+        state: of the pruner of the earlier training.
+        fresh: of the pruner of the new training, before its first step; its clock and journal are kept.
+        previous_sparsity: share of connections that the earlier training pruned; the schedule goes on from there.
+    """
+    kept = {key: fresh[key] for key in ("clock", "lag", "paused", "last_update", "journal")}
+    return sealed({**state, **kept, "carried": previous_sparsity})
+
+
 def refuse_other_checksum(state: Mapping[str, Any]) -> None:
     """Raise where a state is not as it was :func:`sealed`; ``torch.load`` takes a flipped bit for a value.
 

@@ -4,7 +4,7 @@ May import targets, distributed and base.
 """
 
 from lightning_dynprune.masks.latent import LATENT, LatentWeights
-from lightning_dynprune.masks.mask_set import PIECE, MaskSet, pack_bits, select, undrafted, unpack_bits
+from lightning_dynprune.masks.mask_set import PIECE, MaskSet, pack_bits, select, unpack_bits, without_scratch_bit
 from lightning_dynprune.masks.optimizer_slots import Stayed, applied, carry, clear, trains
 
 __all__ = [
@@ -19,6 +19,6 @@ __all__ = [
     "pack_bits",
     "select",
     "trains",
-    "undrafted",
     "unpack_bits",
+    "without_scratch_bit",
 ]

@@ -81,8 +81,8 @@ class MaskSet:
         shards = [self.targets[position].shard for position in positions]
         if all(shard is None for shard in shards):
             return here.tolist()
-        speaks = torch.tensor([shard is not None and shard.counts for shard in shards], device=here.device)
-        summed = self.ranks.add(here * speaks.unsqueeze(1)).tolist()
+        owned = torch.tensor([shard is not None and shard.is_owner for shard in shards], device=here.device)
+        summed = self.ranks.add(here * owned.unsqueeze(1)).tolist()
         return [own if shard is None else row for own, row, shard in zip(here.tolist(), summed, shards, strict=True)]
 
     def write(
@@ -149,19 +149,19 @@ class MaskSet:
             mask.copy_(flat.view(mask.shape))
         return torch.stack([stayed, counted])
 
-    def draft(self, position: int) -> Tensor | None:
+    def scratch_bits(self, position: int) -> Tensor | None:
         """Return the memory of a mask, a flat byte a connection, whose bit 1 an update may use until it writes.
 
-        None where the layout is not row-major. :meth:`discard_drafts` ends an update that failed.
+        None where the layout is not row-major. :meth:`clear_scratch_bits` ends an update that failed.
         """
         mask = self.tensors[position]
         return mask.view(-1).view(torch.uint8) if mask.is_contiguous() else None
 
-    def discard_drafts(self) -> None:
+    def clear_scratch_bits(self) -> None:
         """Clear what updates noted in the masks' memory."""
         for position in range(len(self.targets)):
-            if (draft := self.draft(position)) is not None:
-                draft.bitwise_and_(1)
+            if (scratch_bits := self.scratch_bits(position)) is not None:
+                scratch_bits.bitwise_and_(1)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -220,7 +220,7 @@ class MaskSet:
         self.write_each((position, [mask], None) for position, mask in enumerate(flat))
 
 
-def undrafted(mask: Tensor) -> Tensor:
+def without_scratch_bit(mask: Tensor) -> Tensor:
     """Return a mask, or a piece of one, free of what an update has noted in its memory."""
     return (mask.view(torch.uint8) & 1).view(torch.bool)
 

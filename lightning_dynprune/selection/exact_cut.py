@@ -29,7 +29,7 @@ class Cut:
         value: the score at the cut; -inf keeps every candidate, inf none.
         ties: how many units at ``value`` stay, in flat order.
         kept: how many units stay in all, protected ones among them.
-        drafted: what lies inside the bracket that led here, piece by piece, where the scores hold a draft of the rest.
+        drafted: what lies inside the bracket that led here, piece by piece, where scratch bits tell of the rest.
         dtype: what scores are compared in, where ``value`` may have come from scores of another type.
     """
 
@@ -61,7 +61,7 @@ class Cut:
 
     def _pieces(self, scores: Scores) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
         """Yield what lies above the cut, and the scores among which its ties are: all, or those at some positions."""
-        if self.drafted is None or scores.draft is None:
+        if self.drafted is None or scores.scratch_bits is None:
             for piece, candidates in scores.pieces():
                 values = widened(piece)
                 values = values if self.dtype is None else values.to(self.dtype)
@@ -72,7 +72,7 @@ class Cut:
             return
         start = 0
         for inside in self.drafted:
-            keep = (scores.draft[start : start + inside.units] >> 1).view(torch.bool)
+            keep = (scores.scratch_bits[start : start + inside.units] >> 1).view(torch.bool)
             keep[inside.positions[inside.values > self.value]] = True
             yield keep, inside.values, None, inside.positions
             start += inside.units
@@ -143,7 +143,7 @@ def cut_above(value: float, scores: Scores) -> Cut:
         for piece, candidates in scores.checked():
             above = piece > value
             count = count + count_true(above if candidates is None else above & candidates).to(count.device)
-    kept = int(ranks.add(count if scores.speaks else torch.zeros_like(count))) + scores.guarded
+    kept = int(ranks.add(count if scores.is_owner else torch.zeros_like(count))) + scores.num_protected
     if kept < scores.floor:
         return cut_each([0], [scores])[0]
     return Cut(value, 0, kept)
@@ -213,8 +213,8 @@ class _Search:
 
     @property
     def spoken(self) -> list[Sequence[Tensor]]:
-        """The scores collected of each target, where this process speaks for them."""
-        return [f.values if s.speaks else [] for f, s in zip(self.found, self.scores, strict=True)]
+        """The scores collected of each target, where this process owns them."""
+        return [f.values if s.is_owner else [] for f, s in zip(self.found, self.scores, strict=True)]
 
     def look(self) -> None:
         """Count and collect in one pass over the scores here."""
@@ -240,11 +240,11 @@ def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> lis
     cuts: dict[int, list[Cut]] = {}
     searched: dict[int, int] = {}
     for number, (keep, group) in enumerate(zip(keeps, groups, strict=True)):
-        keep = max(keep - sum(s.guarded for s in group), 0)
+        keep = max(keep - sum(s.num_protected for s in group), 0)
         if 0 < keep < sum(s.candidates for s in group):
             searched[number] = keep
         else:
-            cuts[number] = [Cut(-math.inf, 0, s.most) if keep else Cut(math.inf, 0, s.guarded) for s in group]
+            cuts[number] = [Cut(-math.inf, 0, s.most) if keep else Cut(math.inf, 0, s.num_protected) for s in group]
     with ranks.together():
         for number in cuts:
             for s in groups[number]:
@@ -276,7 +276,7 @@ def _draw(scores: Sequence[Scores], most: int) -> Tensor:
     units = sum(s.units for s in scores)
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
     size = min(size, most)
-    own = [s.here if s.speaks else 0 for s in scores]
+    own = [s.here if s.is_owner else 0 for s in scores]
     size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
     stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / max(size, 1))
@@ -342,8 +342,8 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
             pieces.append(_Inside(piece.numel(), positions.int(), piece.index_select(0, positions)))
         else:
             inside_count += count_true(inside)
-        if scores.draft is not None:
-            noted = scores.draft[start : start + piece.numel()]
+        if scores.scratch_bits is not None:
+            noted = scores.scratch_bits[start : start + piece.numel()]
             noted.bitwise_and_(1).bitwise_or_(above.view(torch.uint8).mul_(2))
             start += piece.numel()
     if bottom < top:
@@ -354,7 +354,7 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
 def _add(searches: Sequence[_Search], ranks: Ranks) -> None:
     """Let searches know what all processes found together; which it was stays with each."""
     counts = [
-        (f.above, f.inside) if s.speaks else (0, 0)
+        (f.above, f.inside) if s.is_owner else (0, 0)
         for search in searches
         for f, s in zip(search.found, search.scores, strict=True)
     ]
@@ -386,7 +386,7 @@ def _settle(searches: Sequence[_Search], ranks: Ranks) -> list[list[Cut]]:
             ties -= taken
             if s.shard is not None and 0 < taken < equal:
                 split.append(_Split(len(cuts) - 1, len(cuts[-1]), s, f, s.shard))
-            kept = f.above + better + taken + s.guarded
+            kept = f.above + better + taken + s.num_protected
             cuts[-1].append(Cut(value, taken, kept, f.pieces, search.sample.dtype))
     for one, here in zip(split, _ties_here(split, cuts, ranks), strict=True):
         cuts[one.search][one.target] = replace(cuts[one.search][one.target], ties=here)
@@ -439,7 +439,7 @@ def _ties_here(split: Sequence[_Split], cuts: Sequence[Sequence[Cut]], ranks: Ra
         return places
 
     places = [places_of(one) for one in split]
-    spoken = [at if one.scores.speaks else list for one, at in zip(split, places, strict=True)]
+    spoken = [at if one.scores.is_owner else list for one, at in zip(split, places, strict=True)]
     bits = max(max(one.scores.units - 1, 1).bit_length() for one in split)
     last = kth_smallest_each([cuts[one.search][one.target].ties for one in split], spoken, bits, ranks)
     return [sum(int(count_true(at <= end)) for at in own()) for own, end in zip(places, last, strict=True)]

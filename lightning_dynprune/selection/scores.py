@@ -28,15 +28,15 @@ class Scores:
         sample: the same at given flat indices (int64).
         min_kept: units that must be kept.
         protected: flat bool, which units stay whatever they score; no candidates. None: none.
-        guarded: how many those are.
+        num_protected: how many those are.
         size: connections of a unit.
         outside: connections of the target that no unit covers.
         device: where the scores are made.
         shape: shape of the target.
         share: the target's own sparsity at the end, where it has one.
         clip: scores above this count as infinitely good.
-        draft: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there is no
-            such memory, and scores are then made once more to tell what stays.
+        scratch_bits: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there
+            is no such memory, and scores are then made once more to tell what stays.
         memory: what the threshold remembers of the target.
         seed: differs between targets, updates and runs, and is the same on every rank.
         step: optimizer steps done.
@@ -51,14 +51,14 @@ class Scores:
     sample: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     min_kept: int = 1
     protected: Tensor | None = None
-    guarded: int = 0
+    num_protected: int = 0
     size: int = 1
     outside: int = 0
     device: torch.device | str = "cpu"
     shape: tuple[int, ...] = ()
     share: float | None = None
     clip: float = math.inf
-    draft: Tensor | None = None
+    scratch_bits: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     seed: int = 0
     step: int = 0
@@ -71,21 +71,21 @@ class Scores:
         return self.units if self.shard is None else math.prod(self.shard.size)
 
     @property
-    def speaks(self) -> bool:
-        """Whether this process speaks for the units here where others hold a copy of them."""
+    def is_owner(self) -> bool:
+        """Whether this process is_owner for the units here where others hold a copy of them."""
         if self.ranks is None:
             return True
-        return self.ranks.rank == 0 if self.shard is None else self.shard.counts
+        return self.ranks.rank == 0 if self.shard is None else self.shard.is_owner
 
     @property
     def floor(self) -> int:
         """Units that must be kept, as far as there are any to keep."""
-        return min(max(self.min_kept, self.guarded), self.most)
+        return min(max(self.min_kept, self.num_protected), self.most)
 
     @property
     def most(self) -> int:
         """Units that may be kept."""
-        return self.candidates + self.guarded
+        return self.candidates + self.num_protected
 
     def checked(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the pieces, in float32 at least.
@@ -135,7 +135,7 @@ def moments(scores: Scores) -> tuple[float, float]:
         for piece, candidates in scores.checked():
             values = (piece if candidates is None else piece[candidates]).double()
             sums += torch.stack([values.sum(), values.square_().sum()]).cpu()
-    total, squares = ranks.add(sums if scores.speaks else torch.zeros_like(sums)).tolist()
+    total, squares = ranks.add(sums if scores.is_owner else torch.zeros_like(sums)).tolist()
     count = max(scores.candidates, 1)
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean * mean, 0.0))

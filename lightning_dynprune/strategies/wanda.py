@@ -38,7 +38,7 @@ class Wanda(Strategy):
         >>> target = Target("w", torch.nn.Parameter(torch.tensor([[8.0, -1.0], [1.0, 3.0]])))
         >>> target.state = Wanda().init_state(target)
         >>> view = target.view(torch.ones(2, 2, dtype=torch.bool))
-        >>> Wanda().attend(view, torch.tensor([[[1.0, 7.0]]]))
+        >>> Wanda().observe_inputs(view, torch.tensor([[[1.0, 7.0]]]))
         >>> Wanda(per_row=False).score(view).tolist()
         [[8.0, 7.0], [1.0, 21.0]]
         >>> Wanda().score(view).tolist()
@@ -48,7 +48,7 @@ class Wanda(Strategy):
     per_row: bool = True
     elementwise: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = True
-    sums: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
+    summed_state: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
 
     def __post_init__(self) -> None:
         check_flag("strategy wanda: per_row", self.per_row)
@@ -61,7 +61,7 @@ class Wanda(Strategy):
             "inputs": torch.zeros((), dtype=torch.int64, device=device),
         }
 
-    def attend(self, target: TargetView, inputs: Tensor) -> None:
+    def observe_inputs(self, target: TargetView, inputs: Tensor) -> None:
         """Add the squares of some inputs."""
         target.state["input_squares"].add_(inputs.square().sum(1))
         target.state["inputs"].add_(inputs.shape[1])

@@ -51,9 +51,9 @@ class TopK(Threshold):
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
         """Return where each target is cut."""
-        return self.cut_to(units_kept(scores, sparsity), scores)
+        return self.cut_to_count(units_kept(scores, sparsity), scores)
 
-    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+    def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep ``keep`` units in all, shared out by the scope."""
         if self.scope == "global":
             return cut(keep, scores)
@@ -61,7 +61,7 @@ class TopK(Threshold):
         counts = allocate(keep, self._wanted(scores, keep), floors, caps)
         return cut_each(counts, scores)
 
-    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return which pruned units fill ``room``, shared out so that all that live then are as the scope has it."""
         if self.scope == "global":
             return cut(room, worth)
@@ -70,10 +70,10 @@ class TopK(Threshold):
         counts = allocate(keep, self._wanted(worth, keep), kept, caps)
         return cut_each([count - k for count, k in zip(counts, kept, strict=True)], worth)
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at; in the scope ``layer``, what the targets' own amount to."""
         if self.scope != "layer":
-            return super().planned(targets, sparsity)
+            return super().final_sparsity(targets, sparsity)
         if missing := [target.name for target in targets if target.sparsity is None]:
             raise ValueError(
                 f"threshold topk: scope='layer' needs a sparsity for {missing[0]}; give one in targets, such as "

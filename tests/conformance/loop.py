@@ -94,11 +94,11 @@ class Run:
         x, y = batch(self.done)
         updates_before = self.pruner.updates
         ending_epoch = (self.done + 1) % STEPS_PER_EPOCH == 0
-        if self.pruner.attends and self.pruner.updates_next(ending_epoch):
-            self.pruner.attend()
+        if self.pruner.needs_layer_inputs and self.pruner.updates_next(ending_epoch):
+            self.pruner.start_capture()
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(self.net(x), y).backward()
-        self.pruner.ignore()
+        self.pruner.stop_capture()
         self.optimizer.step()
         started = self.pruner.last_update if self.pruner.updates > updates_before else None
         updates = [started, self.pruner.tick()]

@@ -41,11 +41,11 @@ def step_with(run: Run, place: str, number: int, bad: float) -> None:
     target = run.pruner.targets[number]
     kept = int(run.pruner.masks.tensors[number].view(-1).nonzero()[0])
     ending_epoch = (run.done + 1) % STEPS_PER_EPOCH == 0
-    if run.pruner.attends and run.pruner.updates_next(ending_epoch):
-        run.pruner.attend()
+    if run.pruner.needs_layer_inputs and run.pruner.updates_next(ending_epoch):
+        run.pruner.start_capture()
     run.optimizer.zero_grad()
     nn.functional.cross_entropy(run.net(x), y).backward()
-    run.pruner.ignore()
+    run.pruner.stop_capture()
     if place == "gradient":
         target.parameter.grad.view(-1)[kept] = bad
     run.optimizer.step()

@@ -35,12 +35,12 @@ def started(kind: str, steps: int = 3) -> Pruner:
     schedule = {"name": "linear", "begin": 1, "end": 3, "every": 1}
     pruner = Pruner(model, optimizer, sparsity=0.5, schedule=schedule, rewind=None, total_steps=9, **settings)
     for _ in range(steps):
-        pruner.attend() if pruner.attends else None
+        pruner.start_capture() if pruner.needs_layer_inputs else None
         optimizer.zero_grad()
         model(torch.randn(4, 8)).square().mean().backward()
         optimizer.step()
         pruner.tick()
-    pruner.ignore()
+    pruner.stop_capture()
     return pruner
 
 

@@ -82,8 +82,8 @@ class Run:
     def train(self, first: int, last: int) -> None:
         for step in range(first, last):
             ends = step % 4 == 3
-            if self.pruner.attends and self.pruner.updates_next(ends):
-                self.pruner.attend()
+            if self.pruner.needs_layer_inputs and self.pruner.updates_next(ends):
+                self.pruner.start_capture()
             self.optimizer.zero_grad()
             torch.manual_seed(step)
             self.model(torch.randn(self.shape)).square().mean().backward()
@@ -91,7 +91,7 @@ class Run:
             self.pruner.tick()
             if ends:
                 self.pruner.end_epoch()
-            self.pruner.ignore()
+            self.pruner.stop_capture()
             self.check_zeros()
 
     def check_zeros(self) -> None:

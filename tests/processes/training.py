@@ -48,11 +48,11 @@ def train(
     """Train from one step to another, on the share (rank, size) of each batch."""
     for step in range(first, last):
         x, y = batch(step, *share)
-        if ours.attends and ours.updates_next(step % STEPS_PER_EPOCH == STEPS_PER_EPOCH - 1):
-            ours.attend()
+        if ours.needs_layer_inputs and ours.updates_next(step % STEPS_PER_EPOCH == STEPS_PER_EPOCH - 1):
+            ours.start_capture()
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x), y).backward()
-        ours.ignore()
+        ours.stop_capture()
         optimizer.step()
         ours.tick()
         if step % STEPS_PER_EPOCH == STEPS_PER_EPOCH - 1:

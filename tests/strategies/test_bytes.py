@@ -61,7 +61,7 @@ def test_a_strategy_keeps_the_bytes_that_its_docstring_states(strategy):
     schedule = {"name": "constant", "begin": 1, "end": 4, "every": 2}
     pruner = Pruner(net, sgd, sparsity=0.5, strategy=strategy, schedule=schedule, journal=False, total_steps=8)
     for _ in range(6):
-        if pruner.attends:
+        if pruner.needs_layer_inputs:
             pruner.calibrate([torch.randn(4, COLUMNS)])
         sgd.zero_grad()
         net(torch.randn(8, COLUMNS)).square().mean().backward()

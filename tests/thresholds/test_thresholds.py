@@ -196,7 +196,7 @@ def test_layer_reaches_each_targets_own_sparsity_by_equal_shares_of_the_way():
 
 def planned(threshold: TopK | Fixed, shares: list[float | None], sparsity: float | None) -> float | None:
     targets = [Target(f"t{i}", nn.Parameter(torch.zeros(100)), sparsity=share) for i, share in enumerate(shares)]
-    return threshold.planned(targets, sparsity)
+    return threshold.final_sparsity(targets, sparsity)
 
 
 @pytest.mark.parametrize(

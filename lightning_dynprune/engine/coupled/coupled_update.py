@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_dynprune.engine.coupled.coupled_masks import GroupMasks
 from lightning_dynprune.engine.mask_update import Changes, Written
-from lightning_dynprune.masks import undrafted
+from lightning_dynprune.masks import without_scratch_bit
 from lightning_dynprune.selection import Cut, Scores, cut
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import TargetView
@@ -48,7 +48,7 @@ def revise_groups(
     units.take([torch.cat(list(c.keeps(s))) for c, s in zip(cuts, scores, strict=True)], optimizers)
     dropped, grown = [], []
     for position in range(len(views)):
-        before = undrafted(masks.tensors[position])
+        before = without_scratch_bit(masks.tensors[position])
         lost, won = masks.write(position, [units.mask(position).reshape(-1)])
         dropped.append(lost)
         grown.append(won)
@@ -60,7 +60,7 @@ def _cut(units: GroupMasks, scores: Sequence[Scores], threshold: Threshold, want
     """Return the cuts after which about ``wanted`` connections live."""
 
     def kept(keep: int) -> int:
-        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to(keep, scores))])
+        return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to_count(keep, scores))])
 
     alive = sum(s.candidates for s in scores)
     keep = fewest(kept, wanted, alive)
