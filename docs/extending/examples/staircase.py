@@ -15,4 +15,4 @@ class Staircase(Schedule):
 
     def curve(self, progress: float) -> float:
         """Return the sparsity at ``progress``, which runs from 0 at ``begin`` to 1 at ``end``."""
-        return self.between(math.floor(progress * self.stairs) / self.stairs)
+        return self.interpolate(math.floor(progress * self.stairs) / self.stairs)
