@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def compared(values: Tensor, bound: float, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
+def compare_to_bool(values: Tensor, bound: float, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
     """Return ``values > bound`` (or another comparison) as bool.
 
     On a CPU torch compares into floats with vector instructions and into bools without: two passes are three times

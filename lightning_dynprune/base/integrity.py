@@ -20,7 +20,7 @@ class DamagedError(ValueError):
     """A checkpoint is not as it was written."""
 
 
-def checksum(state: Any) -> int:
+def state_checksum(state: Any) -> int:
     """Return 32 bits that change with any bit of a state, its types, keys or shapes; the same on every machine.
 
     Args:
@@ -31,13 +31,13 @@ def checksum(state: Any) -> int:
 
     Example:
         >>> a, b = {"mask": torch.tensor([1, 0]), "step": 3}, {"step": 3, "mask": torch.tensor([1, 1])}
-        >>> checksum(a) == checksum(dict(reversed(a.items()))), checksum(a) == checksum(b)
+        >>> state_checksum(a) == state_checksum(dict(reversed(a.items()))), state_checksum(a) == state_checksum(b)
         (True, False)
     """
     return _added(0, state)
 
 
-def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
+def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None:
     """Raise where a checkpoint is cut off, or one of its parts does not match the checksum written beside it.
 
     ``torch.save`` writes a zip archive with a CRC-32 of every part, and ``torch.load`` compares none. The file is read

@@ -46,7 +46,7 @@ def call(model: nn.Module, example_input: Any) -> Any:
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
+def isolated(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, and put modes, buffers, ``requires_grad`` and random states back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

@@ -14,7 +14,7 @@ from lightning_dynprune.coupling.narrow import Narrowing
 
 
 @torch.no_grad()
-def refused(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> dict[str, str]:
+def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> dict[str, str]:
     """Return the groups that fail, name -> reason: half the units of each are taken out, and put back.
 
     Args:
@@ -38,18 +38,18 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
         change.zero(groups, kept)
         expected = [tensor.clone() for tensor in tensors(call(model, example_input))]
         change.narrow(groups, kept)
-        with change.told():
+        with change.matching_instance_norms():
             found = tensors(call(model, example_input))
     except CouplingError as error:
         cause = error.__cause__ or error
         return f"the model does not run with fewer of these channels ({type(cause).__name__}: {cause})"
     finally:
         change.undo()
-    apart = distance(expected, found)
-    return "" if apart <= allowed(expected) else f"without them, zero, the outputs change by {apart:.3g}"
+    apart = max_relative_difference(expected, found)
+    return "" if apart <= rounding_tolerance(expected) else f"without them, zero, the outputs change by {apart:.3g}"
 
 
-def distance(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+def max_relative_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     """Return the largest difference between outputs, over the largest value; infinite where shapes differ."""
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
         return float("inf")
@@ -65,7 +65,7 @@ def distance(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     return worst
 
 
-def allowed(outputs: Sequence[Tensor]) -> float:
+def rounding_tolerance(outputs: Sequence[Tensor]) -> float:
     """Return how far apart rounding alone may bring outputs of this precision: a thousand times its epsilon."""
     return max((1e3 * torch.finfo(t.dtype).eps for t in outputs if t.is_floating_point()), default=0.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.calibration import Hessians, Inputs
+from lightning_dynprune.calibration import Hessians, InputCapture
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.strategies import Strategy
@@ -40,9 +40,11 @@ class Calibration:
         self.model, self.masks, self.strategy = model, masks, strategy
         self._view = view
         self._hessians = Hessians(masks.targets) if reconstruct else None
-        self._inputs: Inputs | None = None
+        self._inputs: InputCapture | None = None
         if self.is_needed:
-            Inputs(model, masks.targets, self._take)  # refuses targets whose inputs are not known, before any training
+            InputCapture(
+                model, masks.targets, self._take
+            )  # refuses targets whose inputs are not known, before any training
 
     @property
     def is_needed(self) -> bool:
@@ -78,7 +80,7 @@ class Calibration:
     def start_capture(self) -> None:
         """Watch inputs from here on."""
         if self._inputs is None:
-            self._inputs = Inputs(self.model, self.masks.targets, self._take)
+            self._inputs = InputCapture(self.model, self.masks.targets, self._take)
             self._inputs.__enter__()
 
     def stop_capture(self) -> None:
@@ -94,9 +96,9 @@ class Calibration:
             return
         for position, target in enumerate(self.masks.targets):
             for key in self.strategy.summed_state:
-                target.state[key].copy_(ranks.add(target.state[key]))
+                target.state[key].copy_(ranks.sum(target.state[key]))
             if self._hessians is not None:
-                self._hessians.add_up(position, ranks)
+                self._hessians.sum_over_ranks(position, ranks)
 
     def check(self) -> None:
         """Raise where :meth:`refit` could not do its work.
@@ -128,4 +130,4 @@ class Calibration:
         if self.strategy.needs_activations:
             self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:
-            self._hessians.take(position, rows)
+            self._hessians.accumulate(position, rows)

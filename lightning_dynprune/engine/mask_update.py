@@ -89,12 +89,12 @@ def revise(
 def _cut(scores: Sequence[Scores], threshold: Threshold, sparsity: float, exchange: float) -> tuple[list[Cut], int]:
     """Return the cuts, and for how many units they leave room."""
     units, keep = sum(s.units for s in scores), units_kept(scores, sparsity)
-    most = sum(s.most for s in scores)
+    most = sum(s.max_kept for s in scores)
     if not exchange or most == units == keep:
         cuts = threshold.cut(scores, sparsity)
         return cuts, max(keep - most, 0)
     if threshold.exact:
-        lives = min(max(keep, sum(s.floor for s in scores)), most)
+        lives = min(max(keep, sum(s.effective_min_kept for s in scores)), most)
     else:
         lives = sum(c.kept for c in threshold.cut(scores, sparsity))
     cuts = threshold.cut_to_count(lives - round(exchange * lives), scores)
@@ -149,7 +149,7 @@ def _scores(
         among="all" if strategy.latent else "living",
         adjust=adjust if threshold.adjusts_scores else None,
         scratch_bits=masks.scratch_bits(position),
-        ranks=masks.shared,
+        ranks=masks.shard_ranks,
     )
 
 
@@ -167,7 +167,7 @@ def _worth(masks: MaskSet, view: TargetView, position: int, strategy: Strategy, 
         elementwise=strategy.elementwise,
         among="pruned",
         scratch_bits=masks.scratch_bits(position),
-        ranks=masks.shared,
+        ranks=masks.shard_ranks,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune.base import check_share
-from lightning_dynprune.distributed import Ranks, checksum, owned_here
+from lightning_dynprune.distributed import Ranks, mask_checksum, owned_here
 from lightning_dynprune.engine import state as checkpoint
 from lightning_dynprune.engine.calibrator import Calibration
 from lightning_dynprune.engine.coupled import GroupMasks, revise_groups
@@ -26,10 +26,17 @@ from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.slimming import take_out
 from lightning_dynprune.journal import Delta, Journal, Update
-from lightning_dynprune.masks import LatentWeights, MaskSet, clear, select, trains, without_scratch_bit
+from lightning_dynprune.masks import (
+    LatentWeights,
+    MaskSet,
+    optimizer_holds,
+    reset_slots,
+    select_along,
+    without_scratch_bit,
+)
 from lightning_dynprune.patterns import CoupledPattern, Pattern, TargetPattern
 from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, settings_at, sparsity_schedule
-from lightning_dynprune.selection import require_finite
+from lightning_dynprune.selection import check_finite
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import (
     Selector,
@@ -149,12 +156,14 @@ class Pruner:
             journal=journal,
             seed=seed,
         )
-        self.targets = find_targets(model, targets, exclude, min_kept)
+        self.targets = find_targets(model, targets, exclude, settings.min_kept)
         refuse_two_owners(self.targets)
         self.strategy = resolve_settings(settings.strategy, horizon)
         self.threshold = resolve_settings(settings.threshold, horizon)
         self.pattern = settings.pattern
-        planned = self.pattern.final_sparsity(self.targets, self.threshold.final_sparsity(self.targets, sparsity))
+        planned = self.pattern.final_sparsity(
+            self.targets, self.threshold.final_sparsity(self.targets, settings.sparsity)
+        )
         self.schedule = sparsity_schedule(settings.schedule, planned).resolve(horizon)
         self.pattern.final_sparsity(self.targets, self.schedule.final)
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
@@ -165,7 +174,7 @@ class Pruner:
                 f"strategy={type(self.strategy).__name__} watches every step, so it needs the optimizer; "
                 "give it as Pruner(model, optimizer), or give strategy='magnitude', which needs none"
             )
-        self.seed = seed
+        self.seed = settings.seed
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
         self.clock = Clock()
@@ -190,13 +199,13 @@ class Pruner:
             target.memory = self.threshold.init_memory(target)
         self.latent = LatentWeights(self.masks) if self.strategy.latent else None
         if self.latent is not None:
-            self.latent.make_room()
+            self.latent.allocate()
         self.units: GroupMasks | None = None
         self._coupled_state: dict[str, Tensor] | None = None
         if isinstance(self.pattern, CoupledPattern) and (example_input is not None or not self.pattern.needs_example):
             self.couple(example_input)
         self._calibration = Calibration(model, self.masks, self.strategy, self._view, reconstruct)
-        self._rewind = None if rewind is None else Rewind(model, rewind)
+        self._rewind = None if settings.rewind is None else Rewind(model, settings.rewind)
         self._masked_gradients = False
         self._overflow: Tensor | None = None
         self._started = self._starting = False
@@ -241,7 +250,7 @@ class Pruner:
         """Share of connections pruned, by target."""
         return {
             t.name: (whole - kept) / whole if whole else 0.0
-            for t, kept, whole in zip(self.targets, self.masks.kept, self.masks.whole, strict=True)
+            for t, kept, whole in zip(self.targets, self.masks.kept, self.masks.original_numel, strict=True)
         }
 
     @property
@@ -408,7 +417,7 @@ class Pruner:
             if reads_them:  # of every target, so that all are compared as they were before the clipping
                 self._last_gradients.keep(position)
             if self.masks.kept[position] < target.numel:
-                self.masks.mask(position, grad)
+                self.masks.zero_pruned(position, grad)
         if self.units is not None:
             self.units.mask_gradients()
 
@@ -477,9 +486,9 @@ class Pruner:
         self.apply()
         self._join(range(len(self.targets)))
         try:
-            with self.ranks.together():
+            with self.ranks.raise_together():
                 for target in self.targets:
-                    require_finite(target.values, f"weights of {target.name}")
+                    check_finite(target.values, f"weights of {target.name}")
             views = [self._view(position) for position in range(len(self.targets))]
             if self.units is not None:
                 changes = revise_groups(self.units, views, strategy, threshold, asked, self.optimizers, written)
@@ -495,7 +504,7 @@ class Pruner:
                     0.0 if self.clock.step == 0 else _number(strategy.exchange),
                     written,
                     # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-                    remember=self.journal is not None and self.masks.shared is None,
+                    remember=self.journal is not None and self.masks.shard_ranks is None,
                 )
         except BaseException:
             self.apply()
@@ -542,7 +551,7 @@ class Pruner:
         self.units.narrow(stayed)
         self._calibration.forget()
         if stayed and self.journal is not None:
-            self.journal.forget(self.clock.step, "pruned units are taken out of the model")
+            self.journal.discard_positions(self.clock.step, "pruned units are taken out of the model")
         return widths
 
     @torch.no_grad()
@@ -561,7 +570,7 @@ class Pruner:
         """
         if self.journal is None:
             raise ValueError("journal=False: nothing was recorded to restore; give journal=True")
-        if self.masks.shared is not None:
+        if self.masks.shard_ranks is not None:
             raise ValueError(
                 "restore: several processes hold parts of the targets, so that no positions were recorded to go back "
                 "to; train by DDP to restore masks"
@@ -618,7 +627,7 @@ class Pruner:
             "last_update": None if self.last_update is None else dataclasses.asdict(self.last_update),
             "seed": self.seed,
             "pattern": self.pattern.label,
-            "whole": list(self.masks.whole),
+            "whole": list(self.masks.original_numel),
             "shapes": {t.name: list(t.parameter.shape) for t in self.targets},
             "masks": self.masks.pack(),
             "state": {t.name: {key: self._whole(t, value) for key, value in t.state.items()} for t in self.targets},
@@ -646,7 +655,7 @@ class Pruner:
         checkpoint.refuse_other_part("strategy", self.strategy, state["state"], kept)
         memory = {t.name: t.memory for t in self.targets}
         checkpoint.refuse_other_part("threshold", self.threshold, state["memory"], memory)
-        masks = self.masks.unpacked(state["masks"])
+        masks = self.masks.unpack(state["masks"])
         if self.latent is not None:
             checkpoint.refuse_overlap(self.targets, masks, state["state"])
         if self.units is not None and state["units"] is not None:
@@ -658,12 +667,12 @@ class Pruner:
             self.journal.load_state_dict(state["journal"])
         if self._rewind is not None and state["rewind"] is not None:
             self._rewind.load_state_dict(state["rewind"])
-        self.masks.replace(masks)
-        self.masks.whole = list(state["whole"])
+        self.masks.load(masks)
+        self.masks.original_numel = list(state["whole"])
         for target in self.targets:
             for key, value in state["state"][target.name].items():
                 kept_here = target.state[key]
-                kept_here.copy_(value if kept_here.shape == value.shape else target.part(value))
+                kept_here.copy_(value if kept_here.shape == value.shape else target.local_part(value))
             for key, value in state["memory"][target.name].items():
                 target.memory[key].copy_(value)
         self.clock, self.lag, self.paused = Clock(**state["clock"]), Clock(**state["lag"]), state["paused"]
@@ -674,7 +683,7 @@ class Pruner:
         self._at_floor = set(state["at_floor"])
         self._last_gradients.load_state_dict(state["turns"])
         if self.latent is not None:
-            self.latent.apart()
+            self.latent.mark_split()
         self._observation.resume()
         if self.units is None:
             self._coupled_state = state["units"]
@@ -739,11 +748,11 @@ class Pruner:
             (sum(changes.dropped) + sum(changes.grown)) / self.masks.total,
             dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
         )
-        in_parts = self.masks.shared is not None
+        in_parts = self.masks.shard_ranks is not None
         if self.journal is not None:
             self.journal.add(self.last_update, None if in_parts else deltas)
             if in_parts:
-                self.journal.forget(
+                self.journal.discard_positions(
                     self.clock.step, "several processes hold parts of the targets: positions are not kept"
                 )
         self._agree()
@@ -753,17 +762,17 @@ class Pruner:
         """Raise where the processes do not hold the same masks."""
         if self.ranks.size == 1:
             return
-        sums = [checksum(mask) for mask in self.masks.tensors]
+        sums = [mask_checksum(mask) for mask in self.masks.tensors]
         names = [f"mask of {target.name}" for target in self.targets]
-        places = [0 if t.shard is None else t.shard.place for t in self.targets]
+        places = [0 if t.shard is None else t.shard.box_id for t in self.targets]
         # Parts have no copies to be compared with: their scores agree where the seeds do.
-        if self.masks.shared is not None:
+        if self.masks.shard_ranks is not None:
             names, sums, places = [*names, "seed"], [*sums, self.seed], [*places, 0]
-        self.ranks.agree(names, sums, places)
+        self.ranks.check_equal(names, sums, places)
 
     @staticmethod
     def _whole(target: Target, value: Tensor) -> Tensor:
-        return target.whole(value) if value.shape == target.values.shape else value
+        return target.full_tensor(value) if value.shape == target.values.shape else value
 
     @staticmethod
     def _whole_like(target: Target, value: Tensor) -> Tensor:
@@ -774,10 +783,10 @@ class Pruner:
     def _written(self, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
         """Follow up on a mask that has been written, while the parameter still holds the values of before."""
         target, after = self.targets[position], self.masks.tensors[position]
-        if self.journal is not None and before is not None and self.masks.shared is None:
+        if self.journal is not None and before is not None and self.masks.shard_ranks is None:
             deltas.append(self.journal.delta(before, after, target.values))
         if self.latent is None:
-            clear(self.optimizers, target.parameter, after if before is None else before & after)
+            reset_slots(self.optimizers, target.parameter, after if before is None else before & after)
 
     def _view(self, position: int) -> TargetView:
         seed, run_seed = self._seeds_of(position)
@@ -789,7 +798,7 @@ class Pruner:
         return view
 
     def _positions(self, optimizer: Optimizer) -> list[int]:
-        return [i for i, target in enumerate(self.targets) if trains(optimizer, {target.parameter})]
+        return [i for i, target in enumerate(self.targets) if optimizer_holds(optimizer, {target.parameter})]
 
     def _seeds_of(self, position: int) -> tuple[int, int]:
         """Return a target's seed of now and that of the run; they are asked for at every step, so they are kept."""
@@ -810,7 +819,7 @@ def _narrowed(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) 
         return strategy.init_state(target)
     state = dict(target.state)
     for dim, positions in stayed.items():
-        state = {key: select(value, dim, positions) for key, value in state.items()}
+        state = {key: select_along(value, dim, positions) for key, value in state.items()}
     return state
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.masks import Stayed, carry
+from lightning_dynprune.masks import KeptEntries, narrow_slots
 
 if TYPE_CHECKING:
     from lightning_dynprune.coupling import Group
@@ -38,7 +38,9 @@ def take_out(
     change = Narrowing(model)
     try:
         stayed = change.narrow(groups, alive)
-        carry(optimizers, {parameters[n]: Stayed(shapes[n], dims) for n, dims in stayed.items() if n in parameters})
+        narrow_slots(
+            optimizers, {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        )
     except BaseException:
         change.undo()
         raise
@@ -61,4 +63,4 @@ def fit_to(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             continue
         if all(there <= here for there, here in zip(smaller.shape, tensor.shape, strict=True)):
             change.set(name, smaller.detach().to(tensor.device, tensor.dtype, copy=True))
-    change.fit()
+    change.update_widths()

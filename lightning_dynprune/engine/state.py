@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import DamagedError, checksum, is_number
+from lightning_dynprune.base import DamagedError, is_number, is_whole, state_checksum
 from lightning_dynprune.journal import read_update
 from lightning_dynprune.masks import LATENT
 from lightning_dynprune.patterns import Pattern
@@ -37,7 +37,7 @@ def refuse_other_version(state: Mapping[str, Any]) -> None:
 def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state with the checksum of all that it holds."""
     content = {key: value for key, value in state.items() if key != CHECKSUM}
-    return {**content, CHECKSUM: checksum(content)}
+    return {**content, CHECKSUM: state_checksum(content)}
 
 
 def state_for_new_fit(state: Mapping[str, Any], fresh: Mapping[str, Any], previous_sparsity: float) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def refuse_overlap(
         ValueError: naming the target.
     """
     for target, mask in zip(targets, masks, strict=True):
-        hidden = target.part(state[target.name][LATENT].detach()).contiguous()
+        hidden = target.local_part(state[target.name][LATENT].detach()).contiguous()
         # By the bytes of an entry, not by their number: a part may be empty.
         entries = hidden.reshape(-1).view(torch.uint8).reshape(-1, hidden.element_size())
         if entries[mask.reshape(-1).to(hidden.device)].any():
@@ -199,7 +199,7 @@ def _is_dense(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+    return is_whole(value) and 0 <= value < _MOST
 
 
 def _is_share(value: Any) -> bool:
@@ -234,7 +234,7 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "updates": (_is_count, "a number of updates"),
     "scheduled_sparsity": (_is_share, "a share"),
     "carried": (_is_share, "a share"),
-    "seed": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "seed": (is_whole, "a whole number"),
     "pattern": (lambda value: isinstance(value, str), "a name"),
     "shapes": (_are_shapes, "a shape for each target"),
     "whole": (lambda value: isinstance(value, list) and all(map(_is_count, value)), "a list of numbers"),

@@ -19,7 +19,7 @@ class LatentWeights:
     Costs as many bytes a connection as the parameter's type has (4 for float32), beside the mask.
 
     Args:
-        masks: of the targets; each target's state must have room for the values, see :meth:`make_room`.
+        masks: of the targets; each target's state must have room for the values, see :meth:`allocate`.
 
     Source: the straight-through estimator, Bengio et al. (2013); masked weights with it, Guo et al. (2016).
 
@@ -29,7 +29,7 @@ class LatentWeights:
         >>> target = Target("w", nn.Parameter(torch.tensor([1.0, -2.0, 3.0])))
         >>> masks = MaskSet([target])
         >>> latent = LatentWeights(masks)
-        >>> latent.make_room()
+        >>> latent.allocate()
         >>> latent.join(0)
         >>> _ = masks.write(0, [torch.tensor([True, False, True])])
         >>> latent.split(0)
@@ -44,7 +44,7 @@ class LatentWeights:
         self._masks = masks
         self._joined = [False] * len(masks.targets)
 
-    def make_room(self) -> None:
+    def allocate(self) -> None:
         """Give every target the tensor that its values behind the mask wait in."""
         for target in self._masks.targets:
             target.state[LATENT] = torch.zeros_like(target.values)
@@ -77,7 +77,7 @@ class LatentWeights:
             values.mul_(mask)
         hidden.bitwise_xor_(visible)
 
-    def apart(self) -> None:
+    def mark_split(self) -> None:
         """Take note that the parameters hold ``w * m``, as a checkpoint has them."""
         self._joined = [False] * len(self._joined)
 

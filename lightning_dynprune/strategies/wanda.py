@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import check_flag
-from lightning_dynprune.selection import require_finite
+from lightning_dynprune.selection import check_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
 
@@ -51,6 +51,7 @@ class Wanda(Strategy):
     summed_state: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_flag("strategy wanda: per_row", self.per_row)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
@@ -79,7 +80,7 @@ class Wanda(Strategy):
                 "module never runs, exclude it from targets"
             )
         # Ranks would hide it.
-        require_finite(target.state["input_squares"], f"inputs of {target.name}")
+        check_finite(target.state["input_squares"], f"inputs of {target.name}")
         norms = (target.state["input_squares"] / target.state["inputs"]).sqrt()
         groups, columns = norms.shape
         rows = target.weight.reshape(groups, -1, columns)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.selection import Cut, Scores, cut, cut_above
 from lightning_dynprune.targets import Target
 
@@ -22,6 +22,10 @@ class Threshold(ABC):
     """
 
     adjusts_scores: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @property
     def exact(self) -> bool:
@@ -119,7 +123,7 @@ class ValueThreshold(Threshold):
 def units_kept(scores: Sequence[Scores], sparsity: float) -> int:
     """Return how many units live where this share of all connections is pruned, rounded to the nearest."""
     units, size = sum(s.units for s in scores), scores[0].size if scores else 1
-    total = units * size + sum(s.outside for s in scores)
+    total = units * size + sum(s.num_uncovered for s in scores)
     return max(units - int(sparsity * total / size + 0.5), 0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lightning_dynprune.base import check_count
+from lightning_dynprune.base import check_count, is_whole
 
 FORMAT = "lightning_dynprune.compact"
 VERSION = "1"
@@ -155,7 +155,7 @@ def refuse_above(limit: int | None, contents: Mapping[str, Entry | str]) -> None
     """Raise ValueError, naming the first tensor that goes over it, where the tensors take more than ``limit`` bytes."""
     if limit is None:
         return
-    check_count("limit", limit)
+    limit = check_count("limit", limit)
     total = 0
     for name, entry in _entries(contents):
         total += entry.nbytes
@@ -185,7 +185,7 @@ def _what(entry: Entry) -> str:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ENTRIES
+    return is_whole(value) and 0 <= value <= _MOST_ENTRIES
 
 
 def _checksum(text: str) -> str:

@@ -68,12 +68,13 @@ def export(
         torch.Size([7, 3])
     """
     runtime, path, example = FORMATS.build(format), Path(path), Example.of(example_input)
-    check_real("tolerance", tolerance, low=0)
+    tolerance = check_real("tolerance", tolerance, low=0)
     if path.suffix != runtime.suffix:
         raise ValueError(f"path={str(path)!r} is not accepted for format={runtime.name!r}; end it in {runtime.suffix}")
     if not path.parent.is_dir():
         raise ValueError(f"path={str(path)!r}: there is no folder {path.parent}")
-    if check_flag("dynamic_batch", dynamic_batch) and not example.batch:
+    dynamic_batch = check_flag("dynamic_batch", dynamic_batch)
+    if dynamic_batch and not example.batch:
         raise ValueError(
             "dynamic_batch=True needs inputs whose first axes are one batch of at least 1; the shapes of example_input "
             f"are {[tuple(t.shape) for t in example.tensors]}; give dynamic_batch=False"

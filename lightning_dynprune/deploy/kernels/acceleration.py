@@ -90,7 +90,7 @@ def accelerate(
         >>> found.ratio is None or found.ratio.median >= 1, found.difference <= 1e-4
         (True, True)
     """
-    check_real("seconds", seconds, low=1e-3)
+    seconds = check_real("seconds", seconds, low=1e-3)
     first = next(tensors_of(example_input), None)
     if first is None:
         raise ValueError("example_input holds no tensor; give a tensor, a tuple of arguments or a mapping of them")

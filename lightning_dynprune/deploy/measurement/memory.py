@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
-from lightning_dynprune.coupling import quiet
+from lightning_dynprune.coupling import isolated
 
 
 def peak_memory(model: nn.Module, example_input: Any) -> int:
@@ -45,7 +45,7 @@ def peak_memory(model: nn.Module, example_input: Any) -> int:
     device = tensors[0].device if tensors else torch.device("cpu")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"peak memory is read on cpu and cuda; the model is on {device}")
-    with torch.inference_mode(False), torch.no_grad(), quiet(model):
+    with torch.inference_mode(False), torch.no_grad(), isolated(model):
         _forward(model, example_input)
         peak = _on_cpu if device.type == "cpu" else _on_accelerator
         return sum(held.values()) + peak(model, example_input, device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_dynprune.coupling import Axis, Group, Narrowing, call, channel_dim, makes, row_dim, tensors
+from lightning_dynprune.coupling import Axis, Group, Narrowing, call, channel_dim, mixes_channels, row_dim, tensors
 
 # Only these read a constant as a sum that a bias can take over; a subclass may pad or scale inside its forward.
 _FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -41,7 +41,7 @@ class Constants:
         self._level: float | None = None
         handles = []
         for name, module in model.named_modules():
-            if makes(module):
+            if mixes_channels(module):
                 handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
                 handles.append(module.register_forward_hook(self._noise))
         try:
@@ -67,7 +67,7 @@ class Constants:
             for axis in group.axes:
                 layer, _, local = axis.name.rpartition(".")
                 module = self._model.get_submodule(layer)
-                if axis.writes and local == "weight" and makes(module):
+                if axis.writes and local == "weight" and mixes_channels(module):
                     written |= ~_zero(self._model.get_parameter(axis.name), axis)
                     values = min(values, self._values[module])
             if runs * values >= _VALUES:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.masks import MaskSet, clear
+from lightning_dynprune.masks import MaskSet, reset_slots
 from lightning_dynprune.patterns import CoupledPattern
-from lightning_dynprune.selection import Cut, Scores, widened
+from lightning_dynprune.selection import Cut, Scores, at_least_float32
 from lightning_dynprune.targets import TargetView
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class GroupMasks:
             if not written:
                 continue
             # What a strategy remembers of pruned connections is no part of the unit any more.
-            scores = widened(score(view)).masked_fill(~view.mask, 0.0)
+            scores = at_least_float32(score(view)).masked_fill(~view.mask, 0.0)
             for number, axis in written:
                 for total, values in ((sums, scores), (counts, view.mask)):
                     rows = values.movedim(axis.dim, 0).flatten(1).sum(1, dtype=torch.float64).cpu()
@@ -215,7 +215,7 @@ class GroupMasks:
                 values.copy_(torch.where(member.along(member.pruned & ~before), tensor, values))
                 tensor.copy_(torch.where(member.along(before & ~member.pruned), values, tensor))
             if isinstance(tensor, nn.Parameter) and member.any_pruned:
-                clear(optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
+                reset_slots(optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
         self.apply()
 
     def follow(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from lightning_dynprune.engine.score_reader import piece_size, pieces_of
-from lightning_dynprune.masks import MaskSet, applied
+from lightning_dynprune.masks import MaskSet, applied_gradient
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import TargetView
 
@@ -72,7 +72,7 @@ class Observation:
             if grad.layout != torch.strided:
                 raise RuntimeError(_sparse(target.name, grad.layout, self._strategy))
             self._known.add(position)
-            grad = grad if optimizer is None else applied(optimizer, grad)
+            grad = grad if optimizer is None else applied_gradient(optimizer, grad)
         view.grad = grad
         if not self._strategy.elementwise or target.values.numel() <= piece_size(target):
             self._strategy.observe(view)

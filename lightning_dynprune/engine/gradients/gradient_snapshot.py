@@ -78,7 +78,7 @@ class LastGradients:
         if not self._turns:
             return None
         kept = ((self._targets[position], grad) for position, grad in sorted(self._kept.items()))
-        return {"optimizers": sorted(self._turns), "gradients": {t.name: t.whole(grad) for t, grad in kept}}
+        return {"optimizers": sorted(self._turns), "gradients": {t.name: t.full_tensor(grad) for t, grad in kept}}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a :meth:`state_dict`."""
@@ -88,4 +88,4 @@ class LastGradients:
         self._turns.update(state["optimizers"])
         for position, target in enumerate(self._targets):
             if target.name in state["gradients"]:
-                self._kept[position] = target.part(state["gradients"][target.name]).to(target.values.device)
+                self._kept[position] = target.local_part(state["gradients"][target.name]).to(target.values.device)
