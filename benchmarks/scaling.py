@@ -44,7 +44,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing import start_processes
 
-from lightning_dynprune.distributed import Shard, here
+from lightning_dynprune.distributed import Shard, local_part
 from lightning_dynprune.engine import Pruner
 
 SIZES, PROCESSES = (10**6, 10**7, 10**8), (1, 2, 3, 4)
@@ -67,8 +67,8 @@ def network(size: int, in_parts: bool, with_gradients: bool) -> nn.Module:
     random = torch.Generator().manual_seed(1)
     for parameter in model.parameters() if with_gradients else ():
         grad = torch.randn(parameter.shape, generator=random)
-        shard = Shard.of(parameter) if in_parts else None
-        parameter.grad = grad if shard is None else shard.spread(shard.cut(grad).clone())
+        shard = Shard.from_tensor(parameter) if in_parts else None
+        parameter.grad = grad if shard is None else shard.as_dtensor(shard.local_box(grad).clone())
     return model
 
 
@@ -95,7 +95,7 @@ def measured(size: int, strategy: str, layout: str, rest: tuple[float, ...] = RE
     digest = hashlib.blake2b(digest_size=8)
     for mask in masks.values():
         digest.update(mask.numpy().tobytes())
-    parts = [here(parameter).numel() for parameter in targets]
+    parts = [local_part(parameter).numel() for parameter in targets]
     return {
         "connections": sum(parameter.numel() for parameter in targets),
         "targets": len(targets),

@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 
 from lightning_dynprune.app import run as dynprune
 from lightning_dynprune.app.callbacks import History, LastCheckpoint
-from lightning_dynprune.base import refuse_damaged_file
+from lightning_dynprune.base import validate_checkpoint_file
 from lightning_dynprune.engine import Pruner
 
 UPDATE, CHECKPOINT, BETWEEN = PLACES = ("in an update", "in a checkpoint write", "between the two")
@@ -162,7 +162,7 @@ def trained(
 def half_written(folder: Path) -> int:
     """Return how many half-written files lie about; raise where one that bears its final name is not whole."""
     readers: dict[str, Callable[[Path], Any]] = {
-        ".ckpt": lambda path: (refuse_damaged_file(path, "file"), torch.load(path, weights_only=True)),
+        ".ckpt": lambda path: (validate_checkpoint_file(path, "file"), torch.load(path, weights_only=True)),
         ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
         ".safetensors": load_file,
         ".png": lambda path: path.read_bytes().index(b"IEND"),

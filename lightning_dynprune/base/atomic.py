@@ -55,7 +55,7 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, lambda scratch: _write_text(scratch, text))
 
 
-def remove_scratch(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files that killed processes left in a folder which nobody else writes to now."""
     for path in folder.glob(".*"):
         if _SCRATCH.fullmatch(path.name) and path.is_file():

@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,15 @@ class DamagedError(ValueError):
     """A checkpoint is not as it was written."""
 
 
-def checksum(state: Any) -> int:
+def checksum(parts: Iterable[Tensor | str]) -> int:
+    """Return the CRC-32 of some tensors' bytes, row by row, and texts, one after the other."""
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part.encode() if isinstance(part, str) else _bytes_of(part), total)
+    return total
+
+
+def state_checksum(state: Any) -> int:
     """Return 32 bits that change with any bit of a state, its types, keys or shapes; the same on every machine.
 
     Args:
@@ -31,13 +39,13 @@ def checksum(state: Any) -> int:
 
     Example:
         >>> a, b = {"mask": torch.tensor([1, 0]), "step": 3}, {"step": 3, "mask": torch.tensor([1, 1])}
-        >>> checksum(a) == checksum(dict(reversed(a.items()))), checksum(a) == checksum(b)
+        >>> state_checksum(a) == state_checksum(dict(reversed(a.items()))), state_checksum(a) == state_checksum(b)
         (True, False)
     """
     return _added(0, state)
 
 
-def refuse_damaged_file(path: str | os.PathLike[str], setting: str) -> None:
+def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None:
     """Raise where a checkpoint is cut off, or one of its parts does not match the checksum written beside it.
 
     ``torch.save`` writes a zip archive with a CRC-32 of every part, and ``torch.load`` compares none. The file is read
@@ -101,10 +109,14 @@ def _added(crc: int, state: Any) -> int:
             raise TypeError(f"a state holds a tensor of {tuple(state.shape)} entries that are not all there")
         crc = _text(crc, f"{state.dtype} {tuple(state.shape)}")
         # Row by row, whatever the layout: strides and devices may be others where it is loaded.
-        return zlib.crc32(state.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+        return zlib.crc32(_bytes_of(state), crc)
     if state is None or isinstance(state, (bool, int, float, str)):
         return _text(crc, f"{type(state).__name__} {state!r}")
     raise TypeError(f"a state holds a {type(state).__name__}; tensors, plain values and nestings of them are expected")
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _is_expanded(tensor: Tensor) -> bool:

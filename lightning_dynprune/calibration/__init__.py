@@ -3,7 +3,7 @@
 May import selection and the rooms below it.
 """
 
-from lightning_dynprune.calibration.layer_inputs import Inputs
+from lightning_dynprune.calibration.layer_inputs import InputCapture
 from lightning_dynprune.calibration.reconstruction import Hessians
 
-__all__ = ["Hessians", "Inputs"]
+__all__ = ["Hessians", "InputCapture"]

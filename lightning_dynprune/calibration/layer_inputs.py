@@ -72,7 +72,7 @@ def row_pieces(module: nn.Module, inputs: Tensor, most: int = _PIECE) -> Iterato
         yield _rows(table[torch.unravel_index(torch.arange(start, stop, device=table.device), shape)])
 
 
-class Inputs:
+class InputCapture:
     """Hands over the inputs of targets while a model runs.
 
     A target that several modules own gets the inputs of all of them, and a module that runs several times hands over
@@ -89,7 +89,8 @@ class Inputs:
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
-        >>> with Inputs(net, [Target("0.weight", net[0].weight)], lambda position, rows: print(position, rows.shape)):
+        >>> targets = [Target("0.weight", net[0].weight)]
+        >>> with InputCapture(net, targets, lambda position, rows: print(position, rows.shape)):
         ...     _ = net(torch.ones(5, 3))
         0 torch.Size([1, 5, 3])
     """
@@ -99,7 +100,7 @@ class Inputs:
         self.take = take
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
-    def __enter__(self) -> Inputs:
+    def __enter__(self) -> InputCapture:
         for module, position in self.modules.items():
             self._hooks.append(module.register_forward_pre_hook(self._hook(position), with_kwargs=True))
         return self

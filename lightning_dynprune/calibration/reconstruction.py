@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_dynprune.base import check_count, is_number
 from lightning_dynprune.distributed import Ranks
-from lightning_dynprune.selection import require_finite
+from lightning_dynprune.selection import check_finite
 from lightning_dynprune.targets import Target
 
 _TRIES = 6  # dampings tried, each ten times the one before
@@ -33,8 +33,8 @@ class Hessians:
     Example:
         >>> layer = torch.nn.Linear(2, 1, bias=False)
         >>> hessians = Hessians([Target("weight", layer.weight)])
-        >>> hessians.take(0, torch.tensor([[[1.0, 1.0], [1.0, 0.0]]]))
-        >>> hessians.ready, hessians.tensors[0].tolist()
+        >>> hessians.accumulate(0, torch.tensor([[[1.0, 1.0], [1.0, 0.0]]]))
+        >>> hessians.is_ready, hessians.tensors[0].tolist()
         (True, [[[2.0, 1.0], [1.0, 1.0]]])
     """
 
@@ -42,27 +42,27 @@ class Hessians:
         self.targets = list(targets)
         self.tensors: dict[int, Tensor] = {}
 
-    def take(self, position: int, rows: Tensor) -> None:
+    def accumulate(self, position: int, rows: Tensor) -> None:
         """Add up some inputs of the target at ``position``: rows of float ``(groups, n, columns)``."""
         if position not in self.tensors:
             self.tensors[position] = rows.new_zeros(rows.shape[0], rows.shape[2], rows.shape[2])
         self.tensors[position].baddbmm_(rows.transpose(1, 2), rows)
 
-    def add_up(self, position: int, ranks: Ranks) -> None:
+    def sum_over_ranks(self, position: int, ranks: Ranks) -> None:
         """Add the sums that other processes have of the target at ``position``; every process calls it."""
         target = self.targets[position]
         columns = target.parameter[:1].numel()
-        seen = ranks.add(torch.tensor([position in self.tensors]).int())
+        seen = ranks.sum(torch.tensor([position in self.tensors]).int())
         if not int(seen):
             return
         if position not in self.tensors:
             dtype = torch.promote_types(target.parameter.dtype, torch.float32)
             shape = (target.groups, columns, columns)
             self.tensors[position] = torch.zeros(shape, dtype=dtype, device=target.parameter.device)
-        self.tensors[position] = ranks.add(self.tensors[position])
+        self.tensors[position] = ranks.sum(self.tensors[position])
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether inputs of every target have been taken."""
         return len(self.tensors) == len(self.targets)
 
@@ -79,7 +79,7 @@ class Hessians:
                     f"reconstruct has seen no inputs of {target.name}: call pruner.calibrate(batches) first; where its "
                     "module never runs, exclude it from targets"
                 )
-            require_finite(self.tensors[position], f"inputs of {target.name}")
+            check_finite(self.tensors[position], f"inputs of {target.name}")
 
     def refit(
         self, position: int, weight: Tensor, mask: Tensor, damping: float = 0.01, block: int = 128, steps: int = _STEPS

@@ -17,7 +17,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_share, refuse_damaged_file
+from lightning_dynprune.base import check_share, validate_checkpoint_file
 from lightning_dynprune.callback.averages import averages_of, mask_average
 from lightning_dynprune.callback.callback_conflicts import accumulation, refuse_finetuning, refuse_neighbours
 from lightning_dynprune.callback.clipping import Handle, before_clipping
@@ -25,11 +25,11 @@ from lightning_dynprune.callback.metric_inputs import masks_to_count, parameters
 from lightning_dynprune.callback.worker_results import Letter, Told, address, is_away, send
 from lightning_dynprune.engine import AccuracyGuard, Pruner, check_no_flat_parameters, fit_to, state_for_new_fit
 from lightning_dynprune.journal import Update
-from lightning_dynprune.masks import trains
+from lightning_dynprune.masks import optimizer_holds
 from lightning_dynprune.metrics import CompressionRatio, LayerSparsity, Sparsity
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import Schedule, sparsity_schedule
-from lightning_dynprune.strategies import STRATEGIES, Strategy, with_partner
+from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
 from lightning_dynprune.targets import Selector, Targets, frozen_targets
 from lightning_dynprune.thresholds import THRESHOLDS, Threshold
 
@@ -119,11 +119,11 @@ class DynamicPruning(Callback):
             raise TypeError(f"name={name!r} is not accepted; give a text or None")
         # Named parts are built here once, so that what needs no model to be refused is refused where it was written.
         built = STRATEGIES.build(strategy)
-        schedule = with_partner("schedule", schedule, built.schedule)
+        schedule = with_default("schedule", schedule, built.schedule)
         self._settings: dict[str, Any] = {
             "sparsity": None if sparsity is None else check_share("sparsity", sparsity),
             "strategy": built,
-            "threshold": THRESHOLDS.build(with_partner("threshold", threshold, built.threshold)),
+            "threshold": THRESHOLDS.build(with_default("threshold", threshold, built.threshold)),
             "schedule": schedule,
             "pattern": PATTERNS.build(pattern),
             "targets": targets,
@@ -134,7 +134,7 @@ class DynamicPruning(Callback):
             "journal": journal if guard is None else _remembering(journal),
             "seed": seed,
         }
-        decides = self._settings["pattern"].decides
+        decides = self._settings["pattern"].sets_sparsity
         if sparsity is not None or not (decides or isinstance(targets, Mapping)):
             self._settings["schedule"] = sparsity_schedule(schedule, sparsity)
         self.slim = _checked_slim(slim, self._settings["pattern"], guard, rewind)
@@ -202,14 +202,14 @@ class DynamicPruning(Callback):
         if self.pruner is None:
             return {} if self._told is None else dict(self._told.masks)
         masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
-        return {t.name: mask if t.shard is None else t.shard.spread(mask) for t, mask in masks}
+        return {t.name: mask if t.shard is None else t.shard.as_dtensor(mask) for t, mask in masks}
 
     @property
     def connections(self) -> dict[str, int]:
         """Connections of every target, by name, those that were slimmed away among them."""
         if self.pruner is None:
             return {} if self._told is None else dict(self._told.connections)
-        return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.whole, strict=True)}
+        return {t.name: whole for t, whole in zip(self.pruner.targets, self.pruner.masks.original_numel, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
@@ -248,7 +248,7 @@ class DynamicPruning(Callback):
             total_steps=steps,
             steps_per_epoch=steps_per_epoch,
             epochs=epochs,
-            rehearsal=bool(getattr(trainer, "fast_dev_run", False)),
+            trial_run=bool(getattr(trainer, "fast_dev_run", False)),
         )
         refuse_neighbours(_callbacks(trainer), self, ((t.name, t.parameter) for t in pruner.targets))
         self._goes_on = self._loaded is not None or earlier is not None
@@ -399,7 +399,7 @@ class DynamicPruning(Callback):
         path = trainer.ckpt_path
         if path is None:
             return
-        refuse_damaged_file(path, "ckpt_path")
+        validate_checkpoint_file(path, "ckpt_path")
         if trainer.global_step > 0 and not self._goes_on:
             raise ValueError(
                 f"ckpt_path={path} holds no pruning state under {self.state_key!r}, so its training cannot be gone on "
@@ -422,7 +422,7 @@ class DynamicPruning(Callback):
         """Follow the steps of every optimizer of a target, of which the first is the clock, and what is clipped."""
         pruner = self._running()
         parameters = {target.parameter for target in pruner.targets}
-        ours = [optimizer for optimizer in trainer.optimizers if trains(optimizer, parameters)]
+        ours = [optimizer for optimizer in trainer.optimizers if optimizer_holds(optimizer, parameters)]
         if not ours:
             raise ValueError(
                 f"no optimizer of this Trainer holds a target ({pruner.targets[0].name}, ...); "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.distributed import here, owned_here
+from lightning_dynprune.distributed import local_part, owned_here
 from lightning_dynprune.engine import Pruner
 
 
@@ -20,8 +20,8 @@ def masks_to_count(pruner: Pruner, masks: Mapping[str, Tensor]) -> list[Mapping[
         pruner: of the run.
         masks: by target, as they are here.
     """
-    targets, whole, kept = pruner.targets, pruner.masks.whole, pruner.masks.kept
-    if pruner.masks.shared is None:
+    targets, whole, kept = pruner.targets, pruner.masks.original_numel, pruner.masks.kept
+    if pruner.masks.shard_ranks is None:
         pruned = {t.name: _many(False, n - t.numel) for t, n in zip(targets, whole, strict=True)}
     else:
         masks = {t.name: _many(True, k) for t, k in zip(targets, kept, strict=True)}
@@ -37,15 +37,15 @@ def parameters_to_count(module: nn.Module, pruner: Pruner) -> list[Tensor]:
         pruner: of its run; all its processes call this.
     """
     parameters = list(module.parameters())
-    if pruner.masks.shared is None:
+    if pruner.masks.shard_ranks is None:
         return list(parameters)
     counts = torch.zeros(2, dtype=torch.int64)
     for parameter, is_owner in zip(parameters, owned_here(parameters, pruner.ranks), strict=True):
         if is_owner:
-            part = here(parameter)
+            part = local_part(parameter)
             nonzero = int(torch.count_nonzero(part))
             counts += torch.tensor([nonzero, part.numel() - nonzero])
-    nonzero, zero = pruner.ranks.add(counts).tolist()
+    nonzero, zero = pruner.ranks.sum(counts).tolist()
     return [_many(True, nonzero), _many(False, zero)]
 
 

@@ -2,31 +2,37 @@
 
 from lightning_dynprune.coupling.channels import coupled_groups
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
-from lightning_dynprune.coupling.heads import COUNTS, attention_heads
-from lightning_dynprune.coupling.isolation import call, quiet, tensors
-from lightning_dynprune.coupling.layers import CARRIED, carries, channel_dim, makes, outputs_of, owns, row_dim
+from lightning_dynprune.coupling.heads import HEAD_COUNT_ATTRIBUTES, attention_heads
+from lightning_dynprune.coupling.isolation import isolated, run_example
+from lightning_dynprune.coupling.layers import (
+    CHANNELWISE_TENSORS,
+    channel_dim,
+    holds_tensors,
+    is_channelwise,
+    mixes_channels,
+    num_output_channels,
+    row_dim,
+)
 from lightning_dynprune.coupling.narrow import Narrowing
-from lightning_dynprune.coupling.verify import distance, refused
+from lightning_dynprune.coupling.verify import failing_groups
 
 __all__ = [
-    "CARRIED",
-    "COUNTS",
+    "CHANNELWISE_TENSORS",
+    "HEAD_COUNT_ATTRIBUTES",
     "Axis",
     "Coupling",
     "CouplingError",
     "Group",
     "Narrowing",
     "attention_heads",
-    "call",
-    "carries",
     "channel_dim",
     "coupled_groups",
-    "distance",
-    "makes",
-    "outputs_of",
-    "owns",
-    "quiet",
-    "refused",
+    "failing_groups",
+    "holds_tensors",
+    "is_channelwise",
+    "isolated",
+    "mixes_channels",
+    "num_output_channels",
     "row_dim",
-    "tensors",
+    "run_example",
 ]

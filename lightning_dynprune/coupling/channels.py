@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_dynprune.coupling.graph import Written, written_together
+from lightning_dynprune.coupling.graph import WrittenChannels, written_channels
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
-from lightning_dynprune.coupling.isolation import quiet
-from lightning_dynprune.coupling.layers import CARRIED, carries, column_dim, makes, row_dim
-from lightning_dynprune.coupling.probe import MIXED, OUTPUT, Arrivals, probe
-from lightning_dynprune.coupling.verify import refused
+from lightning_dynprune.coupling.isolation import isolated
+from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, is_channelwise, mixes_channels, row_dim
+from lightning_dynprune.coupling.probe import MIXED, OUTPUT, ChannelReads, probe
+from lightning_dynprune.coupling.verify import failing_groups
 
 
 def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Sequence[str] = ()) -> Coupling:
@@ -48,8 +48,8 @@ def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Seque
     excluded = _excluded(model, [exclude] if isinstance(exclude, str) else exclude)
     tied = _tied(model)
     coupling = Coupling([])
-    with quiet(model), torch.enable_grad():
-        every = written_together(model, example_input)
+    with isolated(model), torch.enable_grad():
+        every = written_channels(model, example_input)
         candidates = [written for written in every if not written.reason]
         coupling.left_out.update({_name(w): w.reason for w in every if w.reason})
         arrivals = probe(model, example_input, [w.writers for w in candidates], [w.units for w in candidates])
@@ -63,13 +63,13 @@ def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Seque
                 coupling.left_out[_name(written)] = str(reason)
             start += written.units
         # The trial changes tensors in place, which no graph may be waiting for.
-        failed = refused(model, example_input, coupling.groups)
+        failed = failing_groups(model, example_input, coupling.groups)
     coupling.left_out.update(failed)
     coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
     return coupling
 
 
-def _group(model: nn.Module, written: Written, arrivals: Arrivals, touched: set[str], start: int) -> Group:
+def _group(model: nn.Module, written: WrittenChannels, arrivals: ChannelReads, touched: set[str], start: int) -> Group:
     """Return the group of one written set.
 
     Raises:
@@ -88,17 +88,17 @@ def _group(model: nn.Module, written: Written, arrivals: Arrivals, touched: set[
     for name, module in model.named_modules():
         if name not in touched:
             continue
-        if not (makes(module) or carries(module)):
+        if not (mixes_channels(module) or is_channelwise(module)):
             raise CouplingError(f"{type(module).__name__} {name!r} reads them, and it needs all or mixes them")
         units = arrivals.units[name]
         if (units == MIXED).any():
             raise CouplingError(f"{type(module).__name__} {name!r} reads them mixed with one another")
         index = _index(units - start, written.units, name)
-        if makes(module):
+        if mixes_channels(module):
             readers += 1
             axes.append(Axis(_join(name, "weight"), column_dim(module), False, index))
         else:
-            held = [local for local in CARRIED if getattr(module, local, None) is not None]
+            held = [local for local in CHANNELWISE_TENSORS if getattr(module, local, None) is not None]
             axes += [Axis(_join(name, local), 0, True, index) for local in held]
     if not readers:
         raise CouplingError("no layer reads them")
@@ -133,7 +133,7 @@ def _tied(model: nn.Module) -> dict[str, str]:
     tied = {n: f"is tied: {', '.join(shared)}" for shared in names.values() if len(shared) > 1 for n in shared}
     known = {name for shared in names.values() for name in shared}
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None) if makes(module) or carries(module) else None
+        weight = getattr(module, "weight", None) if mixes_channels(module) or is_channelwise(module) else None
         if weight is not None and _join(name, "weight") not in known:
             tied[_join(name, "weight")] = "is computed (a parametrization), no tensor of its own"
     return tied
@@ -150,7 +150,7 @@ def _excluded(model: nn.Module, globs: Sequence[str]) -> set[str]:
     return excluded
 
 
-def _name(written: Written) -> str:
+def _name(written: WrittenChannels) -> str:
     return _join(written.writers[0], "weight")
 
 

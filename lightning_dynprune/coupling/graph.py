@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.coupling.group import CouplingError
-from lightning_dynprune.coupling.isolation import call, tensors
-from lightning_dynprune.coupling.layers import carries, makes, outputs_of
+from lightning_dynprune.coupling.isolation import run_example
+from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels, num_output_channels
 
 
 @dataclass
-class Written:
+class WrittenChannels:
     """Channels and the layers that write into them.
 
     Attributes:
@@ -31,7 +32,7 @@ class Written:
     names: set[str] = field(default_factory=set)
 
 
-def written_together(model: nn.Module, example_input: Any) -> list[Written]:
+def written_channels(model: nn.Module, example_input: Any) -> list[WrittenChannels]:
     """Return the channels that layers of a model write, those that meet in a sum or a product taken together.
 
     Gradients must be enabled; ``requires_grad`` of the parameters is set and left so.
@@ -43,10 +44,10 @@ def written_together(model: nn.Module, example_input: Any) -> list[Written]:
     graph = _build(model, example_input)
     names = {module: name for name, module in model.named_modules()}
     parameters = {parameter: name for name, parameter in model.named_parameters()}
-    found: list[Written] = []
+    found: list[WrittenChannels] = []
     done: set[str] = set()
     for name, module in model.named_modules():
-        if not makes(module) or name in done or module not in graph.module2node:
+        if not mixes_channels(module) or name in done or module not in graph.module2node:
             continue
         written = _follow(graph, module, names, parameters)
         done.update(written.writers)
@@ -65,7 +66,7 @@ def _build(model: nn.Module, example_input: Any) -> Any:
         parameter.requires_grad_(parameter.is_floating_point())
 
     def forward(model: nn.Module, example_input: Any) -> list[torch.Tensor]:
-        outputs = [tensor for tensor in tensors(call(model, example_input)) if tensor.grad_fn is not None]
+        outputs = [tensor for tensor in nested_tensors(run_example(model, example_input)) if tensor.grad_fn is not None]
         if not outputs:
             raise CouplingError(
                 f"{type(model).__name__} gives no tensor that depends on its parameters by autograd; its forward must "
@@ -96,9 +97,11 @@ def _build(model: nn.Module, example_input: Any) -> Any:
         ) from error
 
 
-def _follow(graph: Any, root: nn.Module, names: dict[nn.Module, str], parameters: dict[nn.Parameter, str]) -> Written:
-    units = outputs_of(root)
-    written = Written(units, [names[root]])
+def _follow(
+    graph: Any, root: nn.Module, names: dict[nn.Module, str], parameters: dict[nn.Parameter, str]
+) -> WrittenChannels:
+    units = num_output_channels(root)
+    written = WrittenChannels(units, [names[root]])
     try:
         members = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, range(units))
     except Exception as error:
@@ -112,10 +115,10 @@ def _follow(graph: Any, root: nn.Module, names: dict[nn.Module, str], parameters
             reasons.append(f"meets the parameter {parameters[module]!r}, which no layer known here owns")
         elif isinstance(module, nn.Embedding):
             reasons.append(f"meets the embedding {names[module]!r}")
-        elif isinstance(module, _ConvNd) and not makes(module) and not carries(module):
+        elif isinstance(module, _ConvNd) and not mixes_channels(module) and not is_channelwise(module):
             reasons.append(f"meets the grouped convolution {names[module]!r}")
-        elif makes(module) and writes and module is not root:
-            width = outputs_of(module)
+        elif mixes_channels(module) and writes and module is not root:
+            width = num_output_channels(module)
             if width == 1:  # one value that scales all channels alike is none of them
                 continue
             written.writers.append(names[module])

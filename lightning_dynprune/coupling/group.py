@@ -38,14 +38,14 @@ class Group:
         name: the first written weight's name.
         units: how many there are.
         axes: where they lie.
-        count: qualified name of the module's attribute that holds the number of units (``"blocks.0.heads"``), where
-            the forward reads one; empty elsewhere.
+        count_attribute: qualified name of the module's attribute that holds the number of units
+            (``"blocks.0.heads"``), where the forward reads one; empty elsewhere.
     """
 
     name: str
     units: int
     axes: tuple[Axis, ...]
-    count: str = ""
+    count_attribute: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling.group import Axis, CouplingError, Group
 
-COUNTS = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
+HEAD_COUNT_ATTRIBUTES = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
 _SPLIT = re.compile(r"(?:to_|w_?|proj_|lin_|attn_)?([qkv])(?:uery|ueries|ey|alue)?s?(?:_?(?:proj\w*|lin\w*|w))?")
 
 
@@ -37,7 +39,7 @@ def attention_heads(
     Example:
         >>> net = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16)
         >>> group, = attention_heads(net)
-        >>> group.name, group.units, group.count
+        >>> group.name, group.units, group.count_attribute
         ('self_attn.in_proj_weight', 2, 'self_attn.num_heads')
     """
     modules = dict(model.named_modules())
@@ -67,7 +69,7 @@ def attention_heads(
 
 
 def _plain(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | None:
-    attribute = next((a for a in COUNTS if _is_count(getattr(module, a, None))), "")
+    attribute = next((a for a in HEAD_COUNT_ATTRIBUTES if _is_count(getattr(module, a, None))), "")
     count = given.get(name) or (getattr(module, attribute) if attribute else 0)
     linears = {local: child for local, child in module.named_children() if isinstance(child, nn.Linear)}
     if not count or not linears:
@@ -142,8 +144,8 @@ def _rows(prefix: str, has_bias: bool, index: Tensor) -> list[Axis]:
     return [Axis(f"{prefix}.{local}", 0, True, index) for local in (("weight", "bias") if has_bias else ("weight",))]
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: Any) -> bool:
+    return is_whole(value, low=1)
 
 
 def _join(prefix: str, local: str) -> str:

@@ -8,15 +8,15 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 # The tensors of a layer that carries channels, which lie along their first dimension.
-CARRIED = ("weight", "bias", "running_mean", "running_var")
+CHANNELWISE_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
-def makes(module: nn.Module) -> bool:
+def mixes_channels(module: nn.Module) -> bool:
     """Return whether each output channel is computed from all input channels: Linear, convolution of one group."""
     return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
 
 
-def carries(module: nn.Module) -> bool:
+def is_channelwise(module: nn.Module) -> bool:
     """Return whether each output channel is computed from the input channel of the same number alone."""
     if isinstance(module, _ConvNd):
         return 1 < module.groups == module.in_channels == module.out_channels
@@ -27,7 +27,7 @@ def carries(module: nn.Module) -> bool:
     return isinstance(module, (_BatchNorm, _InstanceNorm))
 
 
-def owns(module: nn.Module) -> bool:
+def holds_tensors(module: nn.Module) -> bool:
     """Return whether a module holds parameters or buffers itself."""
     return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
 
@@ -51,6 +51,6 @@ def column_dim(module: nn.Module) -> int:
     return 1 - row_dim(module)
 
 
-def outputs_of(module: nn.Module) -> int:
+def num_output_channels(module: nn.Module) -> int:
     """Return the number of output channels of a layer that makes them."""
     return module.out_features if isinstance(module, nn.Linear) else int(module.out_channels)  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lightning_dynprune.coupling.group import Group
-from lightning_dynprune.coupling.layers import carries, owns
-from lightning_dynprune.masks import select
+from lightning_dynprune.coupling.layers import holds_tensors, is_channelwise
+from lightning_dynprune.masks import select_along
 
 
 class Narrowing:
@@ -68,25 +68,25 @@ class Narrowing:
             for dim, positions in dims.items():
                 stays = torch.ones(data.shape[dim], dtype=torch.bool).index_fill_(0, positions, False)
                 stayed[name][dim] = stays.nonzero().flatten()
-                data = select(data, dim, stayed[name][dim])
-                grad = None if grad is None else select(grad, dim, stayed[name][dim])
+                data = select_along(data, dim, stayed[name][dim])
+                grad = None if grad is None else select_along(grad, dim, stayed[name][dim])
             self.set(name, data, grad)
         for group, keep in zip(groups, kept, strict=True):
-            if group.count:
-                owner, _, attribute = group.count.rpartition(".")
+            if group.count_attribute:
+                owner, _, attribute = group.count_attribute.rpartition(".")
                 self.set_attribute(self.model.get_submodule(owner), attribute, int(keep.sum()))
-        self.fit()
+        self.update_widths()
         return stayed
 
-    def fit(self) -> None:
+    def update_widths(self) -> None:
         """Set what modules say of their widths (``in_channels``, ``num_features``, ...) to their tensors' shapes."""
         for module in self.model.modules():
-            for attribute, value in widths(module).items():
+            for attribute, value in layer_widths(module).items():
                 if getattr(module, attribute) != value:
                     self.set_attribute(module, attribute, value)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def matching_instance_norms(self) -> Iterator[None]:
         """Tell instance norms that hold no tensors how many channels reach them, while the model runs."""
 
         def tell(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -94,7 +94,7 @@ class Narrowing:
             if args[0].dim() > 2 and module.num_features != width:
                 self.set_attribute(module, "num_features", width)
 
-        bare = [m for m in self.model.modules() if isinstance(m, _InstanceNorm) and not owns(m)]
+        bare = [m for m in self.model.modules() if isinstance(m, _InstanceNorm) and not holds_tensors(m)]
         handles = [module.register_forward_pre_hook(tell) for module in bare]
         try:
             yield
@@ -120,13 +120,13 @@ class Narrowing:
         tensor.grad = grad
 
 
-def widths(module: nn.Module) -> Mapping[str, int]:
+def layer_widths(module: nn.Module) -> Mapping[str, int]:
     """Return the attributes of a layer that its tensors' shapes decide, with what they decide."""
     if isinstance(module, nn.Linear):
         return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
     if isinstance(module, _ConvNd):
         first, second = module.weight.shape[:2]
-        if carries(module):
+        if is_channelwise(module):
             return {"out_channels": first, "in_channels": first, "groups": first}
         first, second = (first, second * module.groups)
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),
@@ -135,9 +135,9 @@ def widths(module: nn.Module) -> Mapping[str, int]:
     if isinstance(module, _NormBase):
         held = weight if weight is not None else module.running_mean
         return {} if held is None else {"num_features": len(held)}
-    if isinstance(module, nn.GroupNorm) and carries(module):
+    if isinstance(module, nn.GroupNorm) and is_channelwise(module):
         return {} if weight is None else {"num_channels": len(module.weight), "num_groups": len(module.weight)}
-    if isinstance(module, nn.PReLU) and carries(module):
+    if isinstance(module, nn.PReLU) and is_channelwise(module):
         return {"num_parameters": len(module.weight)}
     return {}
 

@@ -18,23 +18,24 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.coupling.isolation import call, tensors
-from lightning_dynprune.coupling.layers import carries, channel_dim, makes, owns
+from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.coupling.isolation import run_example
+from lightning_dynprune.coupling.layers import channel_dim, holds_tensors, is_channelwise, mixes_channels
 
 # Of units, given by their numbers, which are to change.
 Flag: TypeAlias = "Callable[[Tensor], Tensor]"
 
-NOWHERE = -1
+NOT_READ = -1
 MIXED = -2
 OUTPUT = "the model's outputs"
 
 
 @dataclass
-class Arrivals:
+class ChannelReads:
     """Where units arrive.
 
     Attributes:
-        units: layer name -> for each of its input channels the unit it reads, ``NOWHERE`` or ``MIXED``; int64.
+        units: layer name -> for each of its input channels the unit it reads, ``NOT_READ`` or ``MIXED``; int64.
         touched: group position -> names of all modules, and ``OUTPUT``, that see it at all.
     """
 
@@ -43,7 +44,7 @@ class Arrivals:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]], sizes: Sequence[int]) -> Arrivals:
+def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]], sizes: Sequence[int]) -> ChannelReads:
     """Return where the channels of groups arrive; the model must be in eval mode.
 
     Args:
@@ -58,7 +59,7 @@ def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]]
     }
     passes = _Passes(model, example_input, ranges)
     base = passes.run(_within(0, 0))
-    arrivals = Arrivals()
+    arrivals = ChannelReads()
     for start, size in zip(starts, sizes, strict=True):
         seen = passes.run(_within(start, start + size))
         arrivals.touched.append({name for name, changed in _differences(base, seen) if changed.any()})
@@ -67,7 +68,7 @@ def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]]
         zeros = dict(_differences(base, passes.run(_having(bit, 0))))
         for name, one in _differences(base, passes.run(_having(bit, 1))):
             so_far = spelled.get(name, torch.zeros(one.shape, dtype=torch.int64))
-            lost = torch.where(one & zeros[name], MIXED, torch.where(one | zeros[name], 0, NOWHERE))
+            lost = torch.where(one & zeros[name], MIXED, torch.where(one | zeros[name], 0, NOT_READ))
             spelled[name] = torch.where(so_far < 0, so_far, so_far + (one.long() << bit))
             spelled[name] = torch.minimum(spelled[name], lost.where(lost < 0, spelled[name]))
     for name, calls in spelled.items():
@@ -105,8 +106,8 @@ class _Passes:
         """Return for each layer what it was given, ``(calls, channels)``, where ``flag`` says which units change."""
         self.seen, self.flag = {}, flag
         with self._hooked():
-            outputs = call(self.model, self.example_input)
-        for tensor in tensors(outputs):
+            outputs = run_example(self.model, self.example_input)
+        for tensor in nested_tensors(outputs):
             self._note(OUTPUT, _fingerprint(tensor.reshape(-1), None))
         return {name: torch.stack(calls) for name, calls in self.seen.items()}
 
@@ -114,12 +115,12 @@ class _Passes:
     def _hooked(self) -> Iterator[None]:
         handles = []
         for seed, (name, module) in enumerate(self.model.named_modules()):
-            if not owns(module) and not carries(module):
+            if not holds_tensors(module) and not is_channelwise(module):
                 continue
             handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
-            if makes(module):
+            if mixes_channels(module):
                 handles.append(module.register_forward_hook(partial(self._noise, name, seed)))
-            elif carries(module):
+            elif is_channelwise(module):
                 handles.append(module.register_forward_hook(_carry, with_kwargs=True))
         try:
             yield
@@ -128,8 +129,8 @@ class _Passes:
                 handle.remove()
 
     def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = tensors(args) + tensors(kwargs)
-        if (makes(module) or carries(module)) and len(given) == 1:
+        given = nested_tensors(args) + nested_tensors(kwargs)
+        if (mixes_channels(module) or is_channelwise(module)) and len(given) == 1:
             self._note(name, _fingerprint(given[0], channel_dim(module)))
             return
         for tensor in given:
@@ -153,7 +154,7 @@ class _Passes:
 
 def _carry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
     """Give each channel's mean in place of what a norm or a depthwise convolution made of it."""
-    given = (tensors(args) + tensors(kwargs))[0]
+    given = (nested_tensors(args) + nested_tensors(kwargs))[0]
     dim = channel_dim(module) % given.dim()
     others = list(range(dim + 1, given.dim()))
     mean = given.mean(dim=others, keepdim=True) if others else given

@@ -3,7 +3,7 @@
 May import base.
 """
 
-from lightning_dynprune.distributed.ranks import Ranks, checksum
-from lightning_dynprune.distributed.shards import Shard, here, is_sharded, owned_here
+from lightning_dynprune.distributed.ranks import Ranks, mask_checksum
+from lightning_dynprune.distributed.shards import Shard, is_sharded, local_part, owned_here
 
-__all__ = ["Ranks", "Shard", "checksum", "here", "is_sharded", "owned_here"]
+__all__ = ["Ranks", "Shard", "is_sharded", "local_part", "mask_checksum", "owned_here"]

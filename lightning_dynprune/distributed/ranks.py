@@ -32,7 +32,7 @@ class Ranks:
 
     Example:
         >>> ranks = Ranks()
-        >>> ranks.size, ranks.rank, ranks.add(torch.tensor([3])).tolist()
+        >>> ranks.size, ranks.rank, ranks.sum(torch.tensor([3])).tolist()
         (1, 0, [3])
     """
 
@@ -43,13 +43,13 @@ class Ranks:
         self.rank: int = dist.get_rank(group) if has_others else 0
 
     @classmethod
-    def alone(cls) -> Ranks:
+    def single(cls) -> Ranks:
         """Return a group of this process only."""
         ranks = cls.__new__(cls)
         ranks.group, ranks.device, ranks.size, ranks.rank = None, torch.device("cpu"), 1, 0
         return ranks
 
-    def add(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, on its own device; the tensor itself where there is one."""
         if self.size == 1:
             return tensor
@@ -66,12 +66,8 @@ class Ranks:
         dist.all_gather(received, sent, group=self.group)
         return [other.to(tensor.device) for other in received]
 
-    def join(self, tensor: Tensor) -> Tensor:
-        """Return the flat tensors of all processes one behind the other, in the order of their ranks."""
-        return self.join_each([tensor])[0]
-
-    def join_each(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return what :meth:`join` makes of each of several tensors; two messages for all of them."""
+    def concat_each(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return, for each of several flat tensors, those of all processes concatenated in rank order; two messages."""
         if self.size == 1:
             return list(tensors)
         lengths = torch.stack(self.gather(torch.tensor([tensor.numel() for tensor in tensors])))
@@ -85,7 +81,7 @@ class Ranks:
         return [torch.cat(parts).to(tensor.dtype) for tensor, *parts in zip(tensors, *received, strict=False)]
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """Let an error of one process end the block in all of them, so that none waits for it.
 
         Raises:
@@ -100,7 +96,7 @@ class Ranks:
         except Exception as raised:
             error = raised
         # A sum takes fewer hops than a gather, and mostly there is nothing to say.
-        if not self.add(torch.tensor([error is not None], dtype=torch.int64)):
+        if not self.sum(torch.tensor([error is not None], dtype=torch.int64)):
             return
         said = "" if error is None else f"{type(error).__name__}: {error}"
         told = torch.zeros(_MESSAGE, dtype=torch.uint8)
@@ -113,7 +109,7 @@ class Ranks:
         quoted = bytes(messages[first].tolist()).rstrip(b"\0").decode(errors="replace")
         raise RankError(f"rank {first} failed: {quoted}")
 
-    def agree(self, names: Sequence[str], checksums: Sequence[int], places: Sequence[int] | None = None) -> None:
+    def check_equal(self, names: Sequence[str], checksums: Sequence[int], places: Sequence[int] | None = None) -> None:
         """Raise where processes that hold the same thing have different checksums of it.
 
         Args:
@@ -145,7 +141,7 @@ class Ranks:
                 )
 
 
-def checksum(mask: Tensor) -> int:
+def mask_checksum(mask: Tensor) -> int:
     """Return 64 bits that tell masks apart, as a signed number.
 
     Eight connections are read as one number, mixed with their place and added up, so that order matters.
@@ -155,7 +151,7 @@ def checksum(mask: Tensor) -> int:
 
     Example:
         >>> a, b = torch.tensor([True, False, True]), torch.tensor([False, True, True])
-        >>> checksum(a) == checksum(a.clone()), checksum(a) == checksum(b)
+        >>> mask_checksum(a) == mask_checksum(a.clone()), mask_checksum(a) == mask_checksum(b)
         (True, False)
     """
     flat = mask.reshape(-1).view(torch.uint8)

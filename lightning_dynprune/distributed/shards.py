@@ -24,7 +24,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def here(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this process holds, sharing its memory; all of it where it is not sharded."""
     if not is_sharded(tensor):
         return tensor
@@ -56,7 +56,7 @@ class Shard:
     is_owner: bool = True
 
     @classmethod
-    def of(cls, tensor: Any) -> Shard:
+    def from_tensor(cls, tensor: Any) -> Shard:
         """Return the part that this process holds of a sharded tensor.
 
         Raises:
@@ -71,13 +71,13 @@ class Shard:
         return cls(tuple(tensor.shape), tuple(offset), tuple(size), mesh, placements)
 
     @property
-    def place(self) -> int:
+    def box_id(self) -> int:
         """A number of 62 bits that tells one box of a tensor from another."""
         text = repr((self.offset, self.size)).encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2
 
     @property
-    def is_by_rows(self) -> bool:
+    def is_row_sharded(self) -> bool:
         """Whether every process holds whole rows, or all of the tensor: the first dimension alone is cut."""
         return all(placement.is_replicate() or placement.is_shard(0) for placement in self.placements)
 
@@ -91,18 +91,18 @@ class Shard:
             stride *= extent
         return whole
 
-    def cut(self, whole: Tensor) -> Tensor:
+    def local_box(self, whole: Tensor) -> Tensor:
         """Return the box of a whole tensor."""
         for dim, (first, length) in enumerate(zip(self.offset, self.size, strict=True)):
             # An empty box may begin past the end.
             whole = whole.narrow(dim, min(first, whole.shape[dim]), length)
         return whole
 
-    def whole(self, part: Tensor) -> Tensor:
+    def full_tensor(self, part: Tensor) -> Tensor:
         """Return the whole tensor of which every process gives its box; called by all of them."""
-        return self.spread(part).full_tensor()
+        return self.as_dtensor(part).full_tensor()
 
-    def spread(self, part: Tensor) -> DTensor:
+    def as_dtensor(self, part: Tensor) -> DTensor:
         """Return a sharded tensor of which this process holds ``part``, laid out as the one at hand."""
         from torch.distributed.tensor import DTensor
 
@@ -121,7 +121,7 @@ def owned_here(tensors: Sequence[Tensor], ranks: Ranks) -> list[bool]:
 
     The meshes of two tensors may differ, so the processes tell each other; all of them call this.
     """
-    places = torch.tensor([Shard.of(tensor).place if is_sharded(tensor) else 0 for tensor in tensors])
+    places = torch.tensor([Shard.from_tensor(tensor).box_id if is_sharded(tensor) else 0 for tensor in tensors])
     everyone = ranks.gather(places)
     return [
         not any(bool(other[position] == place) for other in everyone[: ranks.rank])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import count_true, true_positions
-from lightning_dynprune.masks import PIECE, pack_bits, unpack_bits
+from lightning_dynprune.masks import CHUNK_SIZE, pack_bits, unpack_bits
 
 ENCODINGS = GAPS, BITS = "gaps", "bits"
 # Below one flip in so many connections the gaps between flips are both smaller and faster to write than the bits.
@@ -99,12 +99,14 @@ class Delta:
 
 
 def _flips(before: Tensor, after: Tensor) -> Iterator[Tensor]:
-    for old, new in zip(torch.split(before, PIECE), torch.split(after, PIECE), strict=True):
+    for old, new in zip(torch.split(before, CHUNK_SIZE), torch.split(after, CHUNK_SIZE), strict=True):
         yield old ^ new
 
 
 def _dropped_values(before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
-    pieces = zip(torch.split(before, PIECE), torch.split(after, PIECE), torch.split(weight, PIECE), strict=True)
+    pieces = zip(
+        torch.split(before, CHUNK_SIZE), torch.split(after, CHUNK_SIZE), torch.split(weight, CHUNK_SIZE), strict=True
+    )
     return torch.cat([values.index_select(0, true_positions(old & ~new)).cpu() for old, new, values in pieces])
 
 
@@ -116,7 +118,7 @@ def _gaps(before: Tensor, after: Tensor) -> Tensor:
     last = torch.tensor([-1])
     written = [torch.zeros(0, dtype=torch.uint8)]
     for number, flips in enumerate(_flips(before, after)):
-        positions = true_positions(flips).cpu() + number * PIECE
+        positions = true_positions(flips).cpu() + number * CHUNK_SIZE
         if positions.numel():
             gaps = torch.diff(positions, prepend=last).sub_(1)
             last = positions[-1:]
@@ -137,7 +139,7 @@ def _gap_bytes(gaps: Tensor) -> Tensor:
 def _read_gaps(letters: Tensor, numel: int, flipped: int, name: str) -> Tensor:
     packed = torch.zeros((numel + 7) // 8, dtype=torch.uint8)
     found = stop = 0
-    for piece in torch.split(letters, PIECE) if letters.numel() else ():
+    for piece in torch.split(letters, CHUNK_SIZE) if letters.numel() else ():
         ends = piece != _LONG
         # Every position is the sum of the gaps so far and of the flips before it.
         sums = torch.cumsum(piece.to(torch.int64) + ends, 0).add_(stop)

@@ -12,7 +12,7 @@ from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.masks import MaskSet, pack_bits, unpack_bits
 
 
-def packed_before(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> Tensor:
+def packed_mask_before(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> Tensor:
     """Return one target's mask as it stood before the recorded updates, packed.
 
     Args:
@@ -26,7 +26,7 @@ def packed_before(masks: MaskSet, position: int, record: Sequence[Sequence[Delta
     return packed
 
 
-def lost_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> tuple[Tensor, Tensor]:
+def pruned_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> tuple[Tensor, Tensor]:
     """Return what was kept before the recorded updates and is pruned now: flat indices, values at the first cut.
 
     Args:
@@ -38,7 +38,7 @@ def lost_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]])
         ValueError: the masks are not those that the updates left.
     """
     target = masks.targets[position]
-    mask = packed_before(masks, position, record)
+    mask = packed_mask_before(masks, position, record)
     missing = mask & ~pack_bits(masks.tensors[position])
     found = [torch.zeros(0, dtype=torch.int64)]
     remembered = [target.parameter.detach().new_zeros(0, device="cpu")]
@@ -57,7 +57,7 @@ def lost_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]])
     return index, torch.cat(remembered).index_select(0, order)
 
 
-def returned(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> int:
+def count_returned(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> int:
     """Return how many connections of one target are kept now and were pruned at some time since the record begins.
 
     Args:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_dynprune.base import check_count, check_real, write_atomically
+from lightning_dynprune.base import check_count, check_flag, check_real, check_whole, write_atomically
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.state import read_state, write_state
 from lightning_dynprune.journal.table import summary_table
-from lightning_dynprune.journal.update import Gone, Update
+from lightning_dynprune.journal.update import DiscardedTotals, Update
 from lightning_dynprune.masks import MaskSet, unpack_bits
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ class Journal:
         cap: float | None = 8.0,
         longest: int | None = 1000,
     ) -> None:
-        if not isinstance(remember_values, bool):
-            raise TypeError(f"remember_values={remember_values!r} is not accepted; give True or False")
         self.masks = masks
-        self.remember_values = remember_values
+        self.remember_values = check_flag("remember_values", remember_values)
         self.cap = None if cap is None else check_real("cap", cap, low=0)
         self.longest = None if longest is None else check_count("longest", longest)
         self.updates: list[Update] = []
@@ -75,15 +73,15 @@ class Journal:
         # Of the last updates, as many as the cap leaves room for.
         self._deltas: list[tuple[Delta, ...]] = []
         self._bytes = 0
-        self._gone = Gone()
+        self._discarded = DiscardedTotals()
 
     @property
     def totals(self) -> dict[str, int]:
         """All ``updates`` made so far, and the connections they ``dropped`` and ``grown``; what was let go counts."""
         return {
-            "updates": self._gone.updates + len(self.updates),
-            "dropped": self._gone.dropped + sum(sum(update.dropped.values()) for update in self.updates),
-            "grown": self._gone.grown + sum(sum(update.grown.values()) for update in self.updates),
+            "updates": self._discarded.updates + len(self.updates),
+            "dropped": self._discarded.dropped + sum(sum(update.dropped.values()) for update in self.updates),
+            "grown": self._discarded.grown + sum(sum(update.grown.values()) for update in self.updates),
         }
 
     @property
@@ -92,21 +90,21 @@ class Journal:
         return 8 * self._bytes / max(self.masks.total, 1)
 
     @property
-    def reach(self) -> int:
+    def earliest_step(self) -> int:
         """The earliest step whose masks can be given; 0 = all of them."""
         gone = len(self.updates) - len(self._deltas)
-        return self.updates[gone - 1].step if gone else self._gone.step
+        return self.updates[gone - 1].step if gone else self._discarded.step
 
     @property
     def returned_share(self) -> float | None:
         """Share of the connections now kept that had once been cut; None where no positions are left to tell from.
 
-        In a capped journal it is over the updates since :attr:`reach`. Reads the whole record, so it takes its time.
+        In a capped journal it covers the updates since :attr:`earliest_step`. It reads the whole record, which is slow.
         """
         if self.updates and not self._deltas:
             return None
         kept = sum(self.masks.kept)
-        returned = sum(past.returned(self.masks, i, self._deltas) for i in range(len(self.masks.targets)))
+        returned = sum(past.count_returned(self.masks, i, self._deltas) for i in range(len(self.masks.targets)))
         return returned / kept if kept else None
 
     def delta(self, before: Tensor, after: Tensor, weight: Tensor) -> Delta:
@@ -155,7 +153,7 @@ class Journal:
         """
         self.notes.append((step, text))
 
-    def forget(self, step: int, why: str) -> None:
+    def discard_positions(self, step: int, why: str) -> None:
         """Let go of all positions recorded so far, where they mean nothing any more; the figures stay.
 
         Args:
@@ -179,7 +177,7 @@ class Journal:
         deltas = self._deltas_after(step)
         masks = {}
         for position, (target, mask) in enumerate(zip(self.masks.targets, self.masks.tensors, strict=True)):
-            packed = past.packed_before(self.masks, position, deltas)
+            packed = past.packed_mask_before(self.masks, position, deltas)
             masks[target.name] = unpack_bits(packed, target.numel, target.name).to(mask.device).view(mask.shape)
         return masks
 
@@ -207,11 +205,11 @@ class Journal:
                 f"the values cut after step {step} were not all remembered; the run was resumed from one with "
                 "remember_values=False"
             )
-        return {t.name: past.lost_since(self.masks, i, deltas) for i, t in enumerate(self.masks.targets)}
+        return {t.name: past.pruned_since(self.masks, i, deltas) for i, t in enumerate(self.masks.targets)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole record as tensors and plain values; the tensors are copies."""
-        return write_state(self.masks.targets, self._gone, self.updates, self.notes, self._deltas)
+        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a :meth:`state_dict`; everything is checked before anything is changed.
@@ -223,7 +221,7 @@ class Journal:
             ValueError: the state is of another version or of other targets, or damaged.
         """
         read = read_state(state, self.masks.targets, self.remember_values)
-        self._gone, self.updates, self.notes, self._deltas = read
+        self._discarded, self.updates, self.notes, self._deltas = read
         self._bytes = sum(map(_size, self._deltas))
         self._let_go()
 
@@ -258,7 +256,7 @@ class Journal:
         if self.longest is None or len(self.updates) <= self.longest:
             return
         for update in self.updates[: -self.longest]:
-            self._gone = self._gone.and_then(update)
+            self._discarded = self._discarded.plus(update)
         del self.updates[: -self.longest]
         for deltas in self._deltas[: -self.longest]:
             self._bytes -= _size(deltas)
@@ -270,13 +268,12 @@ class Journal:
 
     def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
         """Return the deltas recorded after a step."""
-        if not isinstance(step, int) or isinstance(step, bool):
-            raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
-        if step < self.reach:
+        step = check_whole("step", step)
+        if step < self.earliest_step:
             raise ValueError(
                 f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, longest="
                 f"{self.longest} updates, slimming, or targets held in parts, let go of all positions before step "
-                f"{self.reach}; give step={self.reach} or later, or raise cap or longest"
+                f"{self.earliest_step}; give step={self.earliest_step} or later, or raise cap or longest"
             )
         later = sum(update.step > step for update in self.updates)
         return self._deltas[len(self._deltas) - later :]

@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.journal.delta import ENCODINGS, Delta
-from lightning_dynprune.journal.update import Gone, Update, read_gone, read_update
+from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
 
 _VERSION = 2
 _KEYS = ("version", "targets", "gone", "updates", "notes", "recorded", "valued", "positions", "values")
 
-Contents = tuple[Gone, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
+Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
 
 
 def write_state(
     targets: Sequence[Target],
-    gone: Gone,
+    gone: DiscardedTotals,
     updates: Sequence[Update],
     notes: Sequence[tuple[int, str]],
     record: Sequence[tuple[Delta, ...]],
@@ -74,7 +75,7 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
     _refuse_other_state(state, targets)
     sizes = {target.name: target.numel for target in targets}
     updates = [read_update(entry, sizes, f"journal: update {n}") for n, entry in enumerate(state["updates"])]
-    gone = read_gone(state["gone"])
+    gone = read_discarded_totals(state["gone"])
     for earlier, later in pairwise([gone.step, *(update.step for update in updates)]):
         if later < earlier:
             raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
@@ -88,7 +89,7 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
         for update, row in zip(updates[len(updates) - rows :], record, strict=True)
     ]
     valued = state["valued"]
-    if not isinstance(valued, int) or not 0 <= valued <= rows:
+    if not is_whole(valued) or not 0 <= valued <= rows:
         raise ValueError(f"journal: values of {valued!r} updates, but positions of {rows}; it is damaged")
     start = rows - valued
     for position, target in enumerate(targets if valued else ()):

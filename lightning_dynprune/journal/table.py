@@ -54,7 +54,7 @@ def _returned(journal: Journal) -> str:
     share = journal.returned_share
     if share is None:
         return "kept connections that had once been cut: not known, the cap has let go of all positions"
-    since = f" since step {journal.reach}, where the cap lets the record begin" if journal.reach else ""
+    since = f" since step {journal.earliest_step}, where the cap lets the record begin" if journal.earliest_step else ""
     return f"kept connections that had once been cut{since}: {share:.2%}"
 
 

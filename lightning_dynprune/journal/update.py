@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_dynprune.base import is_number
+from lightning_dynprune.base import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Gone:
+class DiscardedTotals:
     """What the updates came to that are no longer recorded.
 
     Attributes:
@@ -49,22 +49,22 @@ class Gone:
     grown: int = 0
     step: int = 0
 
-    def and_then(self, update: Update) -> Gone:
+    def plus(self, update: Update) -> DiscardedTotals:
         """Return the same with one more update."""
         dropped, grown = sum(update.dropped.values()), sum(update.grown.values())
-        return Gone(self.updates + 1, self.dropped + dropped, self.grown + grown, update.step)
+        return DiscardedTotals(self.updates + 1, self.dropped + dropped, self.grown + grown, update.step)
 
 
-def read_gone(entry: Any) -> Gone:
+def read_discarded_totals(entry: Any) -> DiscardedTotals:
     """Return what ``dataclasses.asdict`` made ``entry`` of, every figure checked.
 
     Raises:
         ValueError: a figure is missing or no whole number of at least 0.
     """
-    fields = {f.name for f in dataclasses.fields(Gone)}
+    fields = {f.name for f in dataclasses.fields(DiscardedTotals)}
     if not isinstance(entry, Mapping) or set(entry) != fields or not all(map(_is_count, entry.values())):
         raise ValueError(f"journal: 'gone' does not count {sorted(fields)}; the file is damaged")
-    return Gone(**entry)
+    return DiscardedTotals(**entry)
 
 
 def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
@@ -104,4 +104,4 @@ def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_whole(value) and value >= 0

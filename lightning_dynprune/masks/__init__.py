@@ -4,21 +4,34 @@ May import targets, distributed and base.
 """
 
 from lightning_dynprune.masks.latent import LATENT, LatentWeights
-from lightning_dynprune.masks.mask_set import PIECE, MaskSet, pack_bits, select, unpack_bits, without_scratch_bit
-from lightning_dynprune.masks.optimizer_slots import Stayed, applied, carry, clear, trains
+from lightning_dynprune.masks.mask_set import (
+    CHUNK_SIZE,
+    MaskSet,
+    pack_bits,
+    select_along,
+    unpack_bits,
+    without_scratch_bit,
+)
+from lightning_dynprune.masks.optimizer_slots import (
+    KeptEntries,
+    applied_gradient,
+    narrow_slots,
+    optimizer_holds,
+    reset_slots,
+)
 
 __all__ = [
+    "CHUNK_SIZE",
     "LATENT",
-    "PIECE",
+    "KeptEntries",
     "LatentWeights",
     "MaskSet",
-    "Stayed",
-    "applied",
-    "carry",
-    "clear",
+    "applied_gradient",
+    "narrow_slots",
+    "optimizer_holds",
     "pack_bits",
-    "select",
-    "trains",
+    "reset_slots",
+    "select_along",
     "unpack_bits",
     "without_scratch_bit",
 ]

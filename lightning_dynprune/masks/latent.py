@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import integer_view
 from lightning_dynprune.masks.mask_set import MaskSet, integer_pieces
 
 LATENT = "latent"
@@ -19,7 +20,7 @@ class LatentWeights:
     Costs as many bytes a connection as the parameter's type has (4 for float32), beside the mask.
 
     Args:
-        masks: of the targets; each target's state must have room for the values, see :meth:`make_room`.
+        masks: of the targets; each target's state must have room for the values, see :meth:`allocate`.
 
     Source: the straight-through estimator, Bengio et al. (2013); masked weights with it, Guo et al. (2016).
 
@@ -29,7 +30,7 @@ class LatentWeights:
         >>> target = Target("w", nn.Parameter(torch.tensor([1.0, -2.0, 3.0])))
         >>> masks = MaskSet([target])
         >>> latent = LatentWeights(masks)
-        >>> latent.make_room()
+        >>> latent.allocate()
         >>> latent.join(0)
         >>> _ = masks.write(0, [torch.tensor([True, False, True])])
         >>> latent.split(0)
@@ -44,7 +45,7 @@ class LatentWeights:
         self._masks = masks
         self._joined = [False] * len(masks.targets)
 
-    def make_room(self) -> None:
+    def allocate(self) -> None:
         """Give every target the tensor that its values behind the mask wait in."""
         for target in self._masks.targets:
             target.state[LATENT] = torch.zeros_like(target.values)
@@ -77,11 +78,10 @@ class LatentWeights:
             values.mul_(mask)
         hidden.bitwise_xor_(visible)
 
-    def apart(self) -> None:
+    def mark_split(self) -> None:
         """Take note that the parameters hold ``w * m``, as a checkpoint has them."""
         self._joined = [False] * len(self._joined)
 
     def _bits(self, position: int) -> tuple[Tensor, Tensor]:
         target = self._masks.targets[position]
-        kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[target.parameter.element_size()]
-        return target.state[LATENT].view(kind), target.values.view(kind)
+        return integer_view(target.state[LATENT]), integer_view(target.values)

@@ -9,16 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import count_true
+from lightning_dynprune.base import count_true, integer_view
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.targets import Target
 
 # A mixed-type product makes a converted copy of its smaller operand: pieces of this many entries keep that copy in
 # cache and off the peak of memory. On an accelerator the product is one kernel, whatever its size.
-PIECE = 2**19
+CHUNK_SIZE = 2**19
 # Eight bools read as one int64, times this: the i-th lowest of them arrives at the i-th bit of the highest byte.
 _GATHER = 0x0102040810204080
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class MaskSet:
@@ -33,7 +32,7 @@ class MaskSet:
 
     Attributes:
         kept: connections of each target that live.
-        whole: connections of each target before any were slimmed away.
+        original_numel: connections of each target before any were slimmed away.
 
     Example:
         >>> from torch import nn
@@ -48,17 +47,17 @@ class MaskSet:
 
     def __init__(self, targets: Sequence[Target], ranks: Ranks | None = None) -> None:
         self.targets = list(targets)
-        self.ranks = ranks or Ranks.alone()
+        self.ranks = ranks or Ranks.single()
         # Strides follow the parameter's, so that a channels_last weight is masked in one straight pass.
         self.tensors = [torch.ones_like(t.values, dtype=torch.bool) for t in targets]
         self.kept = [target.numel for target in targets]
-        self.whole = list(self.kept)
+        self.original_numel = list(self.kept)
         self._plan: list[tuple[int, list[tuple[Tensor, Tensor]]]] = []
 
     @property
     def total(self) -> int:
         """Connections of all targets, those that were slimmed away among them."""
-        return sum(self.whole)
+        return sum(self.original_numel)
 
     @property
     def sparsity(self) -> float:
@@ -66,7 +65,7 @@ class MaskSet:
         return (self.total - sum(self.kept)) / self.total
 
     @property
-    def shared(self) -> Ranks | None:
+    def shard_ranks(self) -> Ranks | None:
         """The processes that hold the targets in parts; None where every process holds them whole."""
         return self.ranks if any(target.shard is not None for target in self.targets) else None
 
@@ -82,7 +81,7 @@ class MaskSet:
         if all(shard is None for shard in shards):
             return here.tolist()
         owned = torch.tensor([shard is not None and shard.is_owner for shard in shards], device=here.device)
-        summed = self.ranks.add(here * owned.unsqueeze(1)).tolist()
+        summed = self.ranks.sum(here * owned.unsqueeze(1)).tolist()
         return [own if shard is None else row for own, row, shard in zip(here.tolist(), summed, shards, strict=True)]
 
     def write(
@@ -186,7 +185,7 @@ class MaskSet:
         return self._plan[position][1]
 
     @torch.no_grad()
-    def mask(self, position: int, tensor: Tensor) -> None:
+    def zero_pruned(self, position: int, tensor: Tensor) -> None:
         """Set the pruned entries of ``tensor``, shaped like the target at ``position`` here, to +0.0."""
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
@@ -199,23 +198,25 @@ class MaskSet:
             stayed: dimension -> the positions that stayed, int64.
         """
         for dim, positions in stayed.items():
-            self.tensors[position] = select(self.tensors[position], dim, positions)
+            self.tensors[position] = select_along(self.tensors[position], dim, positions)
         self._plan = []
 
     def pack(self) -> dict[str, Tensor]:
         """Return the whole masks as bits: name -> uint8, eight connections a byte, the first in the lowest bit."""
         return {t.name: _packed(t, mask) for t, mask in zip(self.targets, self.tensors, strict=True)}
 
-    def unpacked(self, packed: Mapping[str, Tensor]) -> list[Tensor]:
+    def unpack(self, packed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the masks of :meth:`pack`, shaped like the masks here; none is taken over yet.
 
         Raises:
             ValueError: a mask does not fit its target.
         """
-        return [t.part(unpack_bits(packed[t.name], t.numel, t.name).view(t.parameter.shape)) for t in self.targets]
+        return [
+            t.local_part(unpack_bits(packed[t.name], t.numel, t.name).view(t.parameter.shape)) for t in self.targets
+        ]
 
-    def replace(self, masks: Sequence[Tensor]) -> None:
-        """Take over masks from :meth:`unpacked`."""
+    def load(self, masks: Sequence[Tensor]) -> None:
+        """Take over masks from :meth:`unpack`."""
         flat = (mask.reshape(-1).to(own.device) for mask, own in zip(masks, self.tensors, strict=True))
         self.write_each((position, [mask], None) for position, mask in enumerate(flat))
 
@@ -231,16 +232,16 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
     The product of a float's bits and 0 or 1 is the float itself or +0.0: no -0.0, and no NaN or inf left behind, which
     a product of floats would leave.
     """
-    bits = tensor.view(_BITS[tensor.element_size()])
+    bits = integer_view(tensor)
     ones = mask.view(torch.uint8)
     if tensor.device.type != "cpu" or not (bits.is_contiguous() and ones.is_contiguous()):
         order = sorted(range(bits.dim()), key=lambda axis: bits.stride()[axis], reverse=True)
         yield bits.permute(order), ones.permute(order)
         return
-    yield from zip(torch.split(bits.view(-1), PIECE), torch.split(ones.view(-1), PIECE), strict=True)
+    yield from zip(torch.split(bits.view(-1), CHUNK_SIZE), torch.split(ones.view(-1), CHUNK_SIZE), strict=True)
 
 
-def select(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
+def select_along(tensor: Tensor, dim: int, positions: Tensor) -> Tensor:
     """Return the entries at ``positions`` (int64) along ``dim``, in the memory format of ``tensor``."""
     chosen = tensor.index_select(dim, positions.to(tensor.device))
     for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
@@ -257,17 +258,17 @@ def pack_bits(mask: Tensor) -> Tensor:
 def _packed(target: Target, mask: Tensor) -> Tensor:
     """Return the whole mask of a target, of which a part is here, as bits."""
     shard = target.shard
-    if shard is None or not shard.is_by_rows or math.prod(shard.shape[1:]) % 8:
-        return pack_bits(target.whole(mask))
+    if shard is None or not shard.is_row_sharded or math.prod(shard.shape[1:]) % 8:
+        return pack_bits(target.full_tensor(mask))
     # Rows end where bytes do, so that bits can be sent: an eighth of the message.
     width = math.prod(shard.shape[1:]) // 8
     rows = replace(shard, shape=(shard.shape[0], width))
-    return rows.whole(_bits(mask).view(-1, width)).reshape(-1).cpu()
+    return rows.full_tensor(_bits(mask).view(-1, width)).reshape(-1).cpu()
 
 
 def _bits(mask: Tensor) -> Tensor:
     packed = []
-    for piece in torch.split(mask.reshape(-1), PIECE):
+    for piece in torch.split(mask.reshape(-1), CHUNK_SIZE):
         if piece.numel() % 8 or piece.storage_offset() % 8:
             piece = torch.nn.functional.pad(piece.view(torch.uint8), (0, -piece.numel() % 8))
         packed.append((piece.view(torch.int64) * _GATHER >> 56).to(torch.uint8))
@@ -286,7 +287,7 @@ def unpack_bits(packed: Tensor, numel: int, name: str) -> Tensor:
             f"expected uint8 ({(numel + 7) // 8},)"
         )
     place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=packed.device)
-    bits = torch.cat([(piece.unsqueeze(1) & place).ne(0).view(-1) for piece in torch.split(packed, PIECE)])
+    bits = torch.cat([(piece.unsqueeze(1) & place).ne(0).view(-1) for piece in torch.split(packed, CHUNK_SIZE)])
     if bits[numel:].any():
         raise ValueError(f"mask of {name}: bits are set past its {numel} connections; the file is damaged")
     return bits[:numel]

@@ -10,8 +10,8 @@ import torch
 from torch import Size, Tensor, nn
 from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
 
-from lightning_dynprune.distributed import here
-from lightning_dynprune.masks.mask_set import integer_pieces, select
+from lightning_dynprune.distributed import local_part
+from lightning_dynprune.masks.mask_set import integer_pieces, select_along
 
 
 def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[tuple[Tensor, float]]:
@@ -30,11 +30,11 @@ def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[
             continue
         for name, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
-                yield here(value), _start(optimizer, parameter, name)
+                yield local_part(value), _start(optimizer, parameter, name)
 
 
 @torch.no_grad()
-def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
+def reset_slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
     """Set a parameter's slots back to what they start from, except where ``keep`` is True.
 
     LBFGS has one history for all its parameters, of steps in a space that a new mask has changed: it starts anew.
@@ -45,7 +45,7 @@ def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor
         keep: bool, shaped like the parameter, or the part of it that this process holds.
     """
     for optimizer in optimizers:
-        if isinstance(optimizer, LBFGS) and trains(optimizer, {parameter}):
+        if isinstance(optimizer, LBFGS) and optimizer_holds(optimizer, {parameter}):
             optimizer.state.clear()
     for slot, start in slots(optimizers, parameter):
         for values, mask in integer_pieces(slot, keep):
@@ -54,7 +54,7 @@ def clear(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor
             slot.masked_fill_(~keep, start)
 
 
-def applied(optimizer: Optimizer, grad: Tensor) -> Tensor:
+def applied_gradient(optimizer: Optimizer, grad: Tensor) -> Tensor:
     """Return a gradient as an optimizer that is about to step applies it.
 
     A fused optimizer is handed the gradients of a scaled loss and divides by the scale within its step. Where they
@@ -74,7 +74,7 @@ def applied(optimizer: Optimizer, grad: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Stayed:
+class KeptEntries:
     """Which entries of a parameter were left when it got smaller.
 
     Attributes:
@@ -87,7 +87,7 @@ class Stayed:
 
 
 @torch.no_grad()
-def carry(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, Stayed]) -> None:
+def narrow_slots(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, KeptEntries]) -> None:
     """Let the slots of parameters that got smaller follow them, entry for entry.
 
     A slot of the parameter's old shape loses the entries that the parameter lost, a factored one (Adafactor's) its rows
@@ -111,7 +111,7 @@ def carry(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, Stayed])
         >>> weight.grad = torch.tensor([1.0, 2.0, 3.0])
         >>> optimizer.step()
         >>> weight.grad, weight.data = None, weight.data[1:]
-        >>> carry([optimizer], {weight: Stayed(torch.Size([3]), {0: torch.tensor([1, 2])})})
+        >>> narrow_slots([optimizer], {weight: KeptEntries(torch.Size([3]), {0: torch.tensor([1, 2])})})
         >>> optimizer.state[weight]["momentum_buffer"].tolist()
         [2.0, 3.0]
     """
@@ -126,14 +126,14 @@ def carry(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, Stayed])
     for optimizer, parameter, name, slot in carried:
         optimizer.state[parameter][name] = slot
     for optimizer in optimizers:
-        if isinstance(optimizer, LBFGS) and trains(optimizer, set(moves)):
+        if isinstance(optimizer, LBFGS) and optimizer_holds(optimizer, set(moves)):
             if optimizer.state:
                 warnings.warn("LBFGS: its history does not fit the smaller parameters and starts anew", stacklevel=2)
             optimizer.state.clear()
             optimizer._numel_cache = None
 
 
-def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: Stayed) -> Tensor:
+def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: KeptEntries) -> Tensor:
     fits = slot.dim() == len(stayed.shape) and all(
         size in (1, whole) for size, whole in zip(slot.shape, stayed.shape, strict=True)
     )
@@ -145,13 +145,13 @@ def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: Stayed) -> 
     for dim, positions in stayed.positions.items():
         whole = stayed.shape[dim]
         if slot.shape[dim] == whole:
-            slot = select(slot, dim, positions)
+            slot = select_along(slot, dim, positions)
         elif isinstance(optimizer, Adafactor):
             slot = slot * (whole / len(positions))
     return slot
 
 
-def trains(optimizer: Optimizer, parameters: set[nn.Parameter]) -> bool:
+def optimizer_holds(optimizer: Optimizer, parameters: set[nn.Parameter]) -> bool:
     """Return whether an optimizer holds one of the parameters."""
     return any(p in parameters for group in optimizer.param_groups for p in group["params"])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:
@@ -24,19 +24,23 @@ class Pattern:
     :class:`~lightning_dynprune.patterns.coupled.CoupledPattern`.
 
     Attributes:
-        decides: the sparsity follows from the pattern, so it need not be given.
+        sets_sparsity: the sparsity follows from the pattern, so it need not be given.
         coupled: units reach over several targets; see :class:`~lightning_dynprune.patterns.coupled.CoupledPattern`.
     """
 
-    decides: ClassVar[bool] = False
+    sets_sparsity: ClassVar[bool] = False
     coupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @property
     def size(self) -> int:
         """Connections in a unit."""
         return 1
 
-    def outside(self, target: Target) -> int:
+    def num_uncovered(self, target: Target) -> int:
         """Return how many connections of a target no unit covers; they are always kept."""
         return 0
 
@@ -48,7 +52,7 @@ class Pattern:
         """
         return
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at, given what the user asked for (None: nothing).
 
         Raises:
@@ -79,7 +83,7 @@ class TargetPattern(Pattern, ABC):
     def expand(self, target: Target, keep: Tensor) -> Tensor:
         """Return a mask shaped like the target from one bool a unit; what no unit covers is kept."""
 
-    def protect(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
+    def protected_units(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
         """Return which units must stay, one bool each; None where every one may go.
 
         Args:

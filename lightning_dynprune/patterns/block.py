@@ -49,6 +49,7 @@ class Block(TargetPattern):
     pad: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("pattern block: rows", self.rows)
         check_count("pattern block: columns", self.columns)
         check_flag("pattern block: pad", self.pad)
@@ -82,7 +83,7 @@ class Block(TargetPattern):
         matrix[: high * self.rows, : wide * self.columns] = blocks.reshape(high * self.rows, wide * self.columns)
         return from_matrix(target, matrix)
 
-    def outside(self, target: Target) -> int:
+    def num_uncovered(self, target: Target) -> int:
         """Return the connections at the edge."""
         high, wide = self._blocks(target)
         return target.numel - high * wide * self.size
@@ -109,14 +110,14 @@ class Block(TargetPattern):
                         f"{', '.join(map(str, divisors(has)))}; or exclude it, or give pad=True to leave its edge dense"
                     )
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity as it is.
 
         Raises:
             ValueError: edges that fill no block leave less to prune.
         """
         total = sum(target.numel for target in targets)
-        most = 1 - sum(map(self.outside, targets)) / max(total, 1)
+        most = 1 - sum(map(self.num_uncovered, targets)) / max(total, 1)
         if self.pad and is_number(sparsity) and sparsity is not None and sparsity > most:
             raise ValueError(
                 f"sparsity={sparsity!r} is not within reach of pattern {self.label}: edges that fill no block stay "

@@ -59,7 +59,7 @@ class CoupledPattern(Pattern, ABC):
                 "behind a whole pruned unit there is no gradient that could tell which; use one that does not, such "
                 "as magnitude, taylor or wanda"
             )
-        if schedule.returns:
+        if schedule.can_decrease:
             raise ValueError(
                 f"pattern {self.label} does not go with schedule={type(schedule).__name__}, in whose dense phases "
                 "pruned units would have to return; use one that only rises, such as cubic"

@@ -43,16 +43,17 @@ class NM(TargetPattern):
     Example:
         >>> target = Target("w", torch.nn.Parameter(torch.zeros(1, 4)))
         >>> scores = torch.tensor([1.0, 4.0, 3.0, 2.0])
-        >>> NM(2, 4).protect(target, scores, None).tolist()
+        >>> NM(2, 4).protected_units(target, scores, None).tolist()
         [False, True, True, False]
     """
 
     n: int = 2
     m: int = 4
     pad: bool = False
-    decides: ClassVar[bool] = True
+    sets_sparsity: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("pattern n_m: n", self.n)
         check_count("pattern n_m: m", self.m)
         check_flag("pattern n_m: pad", self.pad)
@@ -76,7 +77,7 @@ class NM(TargetPattern):
             grouped.copy_(keep.view(grouped.shape))
         return mask
 
-    def protect(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
+    def protected_units(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
         """Return the ``n`` best of every group; of equal ones the first."""
         if lives is not None:
             scores = scores.masked_fill(~lives, -torch.inf)
@@ -85,7 +86,7 @@ class NM(TargetPattern):
         best.scatter_(1, best_first[:, : self.n], True)
         return best.view(-1) if lives is None else best.view(-1) & lives
 
-    def outside(self, target: Target) -> int:
+    def num_uncovered(self, target: Target) -> int:
         """Return the connections of inputs that fill no group."""
         return target.numel - self._covered(target)
 
@@ -110,7 +111,7 @@ class NM(TargetPattern):
                     f"n={self.n}: {fits}; or exclude it, or give pad=True to leave its edge dense"
                 )
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity that ``n`` of ``m`` amount to.
 
         Raises:
@@ -118,7 +119,9 @@ class NM(TargetPattern):
         """
         total = sum(target.numel for target in targets)
         pruned = sum(self._covered(target) for target in targets) * (self.m - self.n) // self.m
-        poor = [t for t in targets if t.numel - self.outside(t) and t.min_kept * self.m > self._covered(t) * self.n]
+        poor = [
+            t for t in targets if t.numel - self.num_uncovered(t) and t.min_kept * self.m > self._covered(t) * self.n
+        ]
         if poor:
             raise ValueError(
                 f"min_kept={poor[0].min_kept} of {poor[0].name} is more than pattern {self.label} keeps; lower it"

@@ -6,7 +6,7 @@ from lightning_dynprune.schedules.constant import Constant, OneShot
 from lightning_dynprune.schedules.cosine import Cosine
 from lightning_dynprune.schedules.exponential import Exponential
 from lightning_dynprune.schedules.polynomial import Cubic, Linear
-from lightning_dynprune.schedules.settings import resolved, settled
+from lightning_dynprune.schedules.settings import resolve_settings, settings_at
 from lightning_dynprune.schedules.sparsity import sparsity_schedule
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "OneShot",
     "Schedule",
     "Span",
-    "resolved",
-    "settled",
+    "resolve_settings",
+    "settings_at",
     "sparsity_schedule",
 ]

@@ -27,7 +27,7 @@ class ACDC(Schedule):
         [(9, 0.0), (10, 0.9), (15, 0.0), (20, 0.9), (70, 0.9), (75, 0.0), (80, 0.0), (85, 0.9)]
     """
 
-    returns: ClassVar[bool] = True
+    can_decrease: ClassVar[bool] = True
     begin: Moment = 0.1
     end: Moment = 0.85
     every: Moment = 0.05

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from lightning_dynprune.base import Registry, check_real, is_number
+from lightning_dynprune.base import Registry, check_real, convert_settings, is_number
 
 Moment: TypeAlias = "int | float | str"
 
@@ -39,13 +39,16 @@ class Horizon:
         steps: optimizer steps of the whole training.
         steps_per_epoch: optimizer steps of one epoch.
         epochs: epochs of the whole training; counted from the other two where it is not given.
-        rehearsal: this is a short trial of a longer training, whose schedules end later.
+        trial_run: this is a short trial of a longer training, whose schedules end later.
     """
 
     steps: int | None = None
     steps_per_epoch: int | None = None
     epochs: int | None = None
-    rehearsal: bool = False
+    trial_run: bool = False
+
+    def __post_init__(self) -> None:
+        convert_settings(self)
 
     def length(self, unit: str) -> int | None:
         """Return how long training is in "steps" or "epochs"; None where that is not known."""
@@ -95,10 +98,10 @@ class Schedule(ABC):
         ValueError: a moment out of range.
 
     Attributes:
-        returns: a sparsity on it also falls, so that pruned connections return.
+        can_decrease: a sparsity on it also falls, so that pruned connections return.
     """
 
-    returns: ClassVar[bool] = False
+    can_decrease: ClassVar[bool] = False
 
     final: float
     initial: float = 0.0
@@ -108,6 +111,7 @@ class Schedule(ABC):
     span: Span | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         check_real("schedule: final", self.final)
         check_real("schedule: initial", self.initial)
         for setting in ("begin", "end", "every"):
@@ -117,7 +121,7 @@ class Schedule(ABC):
     def curve(self, progress: float) -> float:
         """Return the value at ``progress``, which runs from 0 at ``begin`` to 1 at ``end``."""
 
-    def between(self, share: float) -> float:
+    def interpolate(self, share: float) -> float:
         """Return the value ``share`` of the way from ``initial`` to ``final``."""
         return self.initial + (self.final - self.initial) * share
 
@@ -138,7 +142,7 @@ class Schedule(ABC):
                 "give an end at or after the beginning"
             )
         last = horizon.length(unit)
-        if last is not None and end > last and horizon.rehearsal:
+        if last is not None and end > last and horizon.trial_run:
             warnings.warn(
                 f"schedule: end={self.end!r} lies after this trial, which ends at {last} {unit}; it is drawn together "
                 "into one update at its end",
@@ -154,7 +158,7 @@ class Schedule(ABC):
         object.__setattr__(resolved, "span", Span(unit, begin, end, every))
         return resolved
 
-    def starts(self, clock: Clock) -> bool:
+    def is_due_at_start(self, clock: Clock) -> bool:
         """Return whether an update is due before the first step, and this is the moment."""
         return clock.step == 0 and self._resolved().begin == 0 and self.value(clock) > 0
 

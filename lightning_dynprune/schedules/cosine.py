@@ -20,4 +20,4 @@ class Cosine(Schedule):
 
     def curve(self, progress: float) -> float:
         """Return the value at ``progress``."""
-        return self.between((1 - math.cos(math.pi * progress)) / 2)
+        return self.interpolate((1 - math.cos(math.pi * progress)) / 2)

@@ -20,7 +20,7 @@ class Linear(Schedule):
 
     def curve(self, progress: float) -> float:
         """Return the value at ``progress``."""
-        return self.between(progress)
+        return self.interpolate(progress)
 
 
 @SCHEDULES.register("cubic")
@@ -47,4 +47,4 @@ class Cubic(Schedule):
 
     def curve(self, progress: float) -> float:
         """Return the value at ``progress``."""
-        return self.between(1 - (1 - progress) ** self.power)
+        return self.interpolate(1 - (1 - progress) ** self.power)

@@ -18,13 +18,13 @@ def _schedules_of(part: Any) -> dict[str, Schedule]:
     return {name: value for name, value in values.items() if isinstance(value, Schedule)}
 
 
-def resolved(part: PartT, horizon: Horizon) -> PartT:
+def resolve_settings(part: PartT, horizon: Horizon) -> PartT:
     """Return the part with its schedules counted in steps or epochs."""
     changing = {name: value.resolve(horizon) for name, value in _schedules_of(part).items()}
     return cast("PartT", dataclasses.replace(cast("Any", part), **changing)) if changing else part
 
 
-def settled(part: PartT, clock: Clock) -> PartT:
+def settings_at(part: PartT, clock: Clock) -> PartT:
     """Return the part with the numbers its settings have now."""
     now = {name: value.value(clock) for name, value in _schedules_of(part).items()}
     return cast("PartT", dataclasses.replace(cast("Any", part), **now)) if now else part

@@ -4,6 +4,6 @@ May import masks and the rooms below it.
 """
 
 from lightning_dynprune.selection.exact_cut import Cut, cut, cut_above, cut_each
-from lightning_dynprune.selection.scores import Scores, moments, require_finite, widened
+from lightning_dynprune.selection.scores import Scores, at_least_float32, check_finite, moments
 
-__all__ = ["Cut", "Scores", "cut", "cut_above", "cut_each", "moments", "require_finite", "widened"]
+__all__ = ["Cut", "Scores", "at_least_float32", "check_finite", "cut", "cut_above", "cut_each", "moments"]

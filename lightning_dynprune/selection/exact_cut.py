@@ -10,10 +10,10 @@ from itertools import accumulate, islice, pairwise
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import compared, count_true, true_positions
+from lightning_dynprune.base import compare_to_bool, count_true, true_positions
 from lightning_dynprune.distributed import Ranks, Shard
-from lightning_dynprune.selection.radix import kth_best_each, kth_smallest_each
-from lightning_dynprune.selection.scores import Scores, widened
+from lightning_dynprune.selection.radix import kth_largest_each, kth_smallest_each
+from lightning_dynprune.selection.scores import Scores, at_least_float32
 
 _SIGMAS = 6.0  # a bracket this wide misses about twice in a billion cuts; a miss costs one more pass
 _COLLECTED = 0.12  # at most about this share of all units is collected inside a bracket
@@ -44,7 +44,7 @@ class Cut:
         left, start = self.ties, 0
         for keep, values, candidates, positions in self._pieces(scores):
             if left:
-                tied = compared(values, self.value, torch.eq)
+                tied = compare_to_bool(values, self.value, torch.eq)
                 if candidates is not None:
                     tied &= candidates
                 count = int(count_true(tied))
@@ -63,9 +63,9 @@ class Cut:
         """Yield what lies above the cut, and the scores among which its ties are: all, or those at some positions."""
         if self.drafted is None or scores.scratch_bits is None:
             for piece, candidates in scores.pieces():
-                values = widened(piece)
+                values = at_least_float32(piece)
                 values = values if self.dtype is None else values.to(self.dtype)
-                keep = compared(values, self.value)
+                keep = compare_to_bool(values, self.value)
                 if candidates is not None:
                     keep &= candidates
                 yield keep, values, candidates, None
@@ -94,7 +94,8 @@ def cut(keep: int, scores: Sequence[Scores]) -> list[Cut]:
         NonFiniteError: a score is not finite.
 
     Example:
-        >>> a, b = Scores.of("a", torch.tensor([0.1, 0.9])), Scores.of("b", torch.tensor([0.5, 0.7, 0.7]))
+        >>> a = Scores.from_tensor("a", torch.tensor([0.1, 0.9]))
+        >>> b = Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
         >>> cuts = cut(3, [a, b])
         >>> [next(c.keeps(s)).tolist() for c, s in zip(cuts, [a, b])]
         [[False, True], [False, True, True]]
@@ -104,7 +105,7 @@ def cut(keep: int, scores: Sequence[Scores]) -> list[Cut]:
         free = [i for i in range(len(scores)) if i not in cuts]
         left = max(keep - sum(c.kept for c in cuts.values()), 0)
         found = dict(zip(free, _cut_freely([left], [[scores[i] for i in free]])[0], strict=True))
-        poor = [i for i in free if found[i].kept < scores[i].floor]
+        poor = [i for i in free if found[i].kept < scores[i].effective_min_kept]
         if not poor:
             return [(cuts | found)[i] for i in range(len(scores))]
         cuts |= dict(zip(poor, cut_each([0] * len(poor), [scores[i] for i in poor]), strict=True))
@@ -123,11 +124,12 @@ def cut_each(keeps: Sequence[int], scores: Sequence[Scores]) -> list[Cut]:
         NonFiniteError: a score is not finite.
 
     Example:
-        >>> a, b = Scores.of("a", torch.tensor([0.1, 0.9])), Scores.of("b", torch.tensor([0.5, 0.7, 0.7]))
+        >>> a = Scores.from_tensor("a", torch.tensor([0.1, 0.9]))
+        >>> b = Scores.from_tensor("b", torch.tensor([0.5, 0.7, 0.7]))
         >>> [c.kept for c in cut_each([1, 2], [a, b])]
         [1, 2]
     """
-    most = [max(keep, s.floor) for keep, s in zip(keeps, scores, strict=True)]
+    most = [max(keep, s.effective_min_kept) for keep, s in zip(keeps, scores, strict=True)]
     return [found for (found,) in _cut_freely(most, [[s] for s in scores])]
 
 
@@ -138,13 +140,13 @@ def cut_above(value: float, scores: Scores) -> Cut:
         NonFiniteError: a score is not finite.
     """
     count = torch.zeros((), dtype=torch.int64)
-    ranks = scores.ranks or Ranks.alone()
-    with ranks.together():
-        for piece, candidates in scores.checked():
+    ranks = scores.ranks or Ranks.single()
+    with ranks.raise_together():
+        for piece, candidates in scores.finite_pieces():
             above = piece > value
             count = count + count_true(above if candidates is None else above & candidates).to(count.device)
-    kept = int(ranks.add(count if scores.is_owner else torch.zeros_like(count))) + scores.num_protected
-    if kept < scores.floor:
+    kept = int(ranks.sum(count if scores.is_owner else torch.zeros_like(count))) + scores.num_protected
+    if kept < scores.effective_min_kept:
         return cut_each([0], [scores])[0]
     return Cut(value, 0, kept)
 
@@ -236,7 +238,7 @@ class _Search:
 
 def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> list[list[Cut]]:
     """Cut groups of targets, each by itself, without regard to ``min_kept``; the messages of all groups go together."""
-    ranks = next((s.ranks for group in groups for s in group if s.ranks is not None), Ranks.alone())
+    ranks = next((s.ranks for group in groups for s in group if s.ranks is not None), Ranks.single())
     cuts: dict[int, list[Cut]] = {}
     searched: dict[int, int] = {}
     for number, (keep, group) in enumerate(zip(keeps, groups, strict=True)):
@@ -244,20 +246,20 @@ def _cut_freely(keeps: Sequence[int], groups: Sequence[Sequence[Scores]]) -> lis
         if 0 < keep < sum(s.candidates for s in group):
             searched[number] = keep
         else:
-            cuts[number] = [Cut(-math.inf, 0, s.most) if keep else Cut(math.inf, 0, s.num_protected) for s in group]
-    with ranks.together():
+            cuts[number] = [Cut(-math.inf, 0, s.max_kept) if keep else Cut(math.inf, 0, s.num_protected) for s in group]
+    with ranks.raise_together():
         for number in cuts:
             for s in groups[number]:
-                for _ in s.checked():
+                for _ in s.finite_pieces():
                     pass
         most = max(_SENT // max(len(searched), 1), 2**12) if ranks.size > 1 else 2**18
         drawn = [_draw(groups[number], most) for number in searched]
     if searched:
-        samples = ranks.join_each(drawn)
+        samples = ranks.concat_each(drawn)
         searches = [_Search(searched[n], groups[n], sample) for n, sample in zip(searched, samples, strict=True)]
         going = searches
         while going:
-            with ranks.together():
+            with ranks.raise_together():
                 for search in going:
                     search.look()
             _add(going, ranks)
@@ -276,7 +278,7 @@ def _draw(scores: Sequence[Scores], most: int) -> Tensor:
     units = sum(s.units for s in scores)
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
     size = min(size, most)
-    own = [s.here if s.is_owner else 0 for s in scores]
+    own = [s.local_units if s.is_owner else 0 for s in scores]
     size, units = math.ceil(size * sum(own) / units), sum(own)
     generator = torch.Generator().manual_seed(units)
     stretch = (torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)) * (units / max(size, 1))
@@ -284,7 +286,7 @@ def _draw(scores: Sequence[Scores], most: int) -> Tensor:
     starts = list(accumulate(own, initial=0))
     bounds = torch.searchsorted(index, torch.tensor(starts)).tolist()
     drawn = [
-        s.drawn((index[first:last] - start).to(s.device)).cpu()
+        s.candidate_scores((index[first:last] - start).to(s.device)).cpu()
         for s, start, (first, last) in zip(scores, starts, pairwise(bounds), strict=False)
     ]
     dtype = torch.float64 if any(d.dtype == torch.float64 for d in drawn) else torch.float32
@@ -329,9 +331,9 @@ def _scan(scores: Scores, bottom: float, top: float, dtype: torch.dtype) -> _Fou
     inside_count = torch.zeros((), dtype=torch.int64, device=scores.device)
     pieces: list[_Inside] = []
     start = 0
-    for piece, candidates in scores.checked():
+    for piece, candidates in scores.finite_pieces():
         piece = piece.to(dtype)
-        above, inside = compared(piece, top), compared(piece, bottom, torch.ge)
+        above, inside = compare_to_bool(piece, top), compare_to_bool(piece, bottom, torch.ge)
         if candidates is not None:
             above &= candidates
             inside &= candidates
@@ -358,7 +360,7 @@ def _add(searches: Sequence[_Search], ranks: Ranks) -> None:
         for search in searches
         for f, s in zip(search.found, search.scores, strict=True)
     ]
-    summed = iter(ranks.add(torch.tensor(counts)).tolist())
+    summed = iter(ranks.sum(torch.tensor(counts)).tolist())
     for search in searches:
         of_each = zip(search.found, islice(summed, len(search.found)), strict=True)
         search.found = [_Found(above, inside, f.pieces) for f, (above, inside) in of_each]
@@ -373,7 +375,7 @@ def _settle(searches: Sequence[_Search], ranks: Ranks) -> list[list[Cut]]:
         for search in collecting
         for own in search.spoken
     ]
-    summed = iter(ranks.add(torch.tensor(counts)).tolist() if counts else [])
+    summed = iter(ranks.sum(torch.tensor(counts)).tolist() if counts else [])
     cuts: list[list[Cut]] = []
     split: list[_Split] = []
     for search in searches:
@@ -407,7 +409,7 @@ def _best_inside(searches: Sequence[_Search], ranks: Ranks) -> list[float]:
         own = [number for number, search in enumerate(searches) if search.sample.dtype == dtype]
         if own:
             at, totals = [searches[n].rank for n in own], [searches[n].inside for n in own]
-            best |= dict(zip(own, kth_best_each(at, [values[n] for n in own], totals, ranks, dtype), strict=True))
+            best |= dict(zip(own, kth_largest_each(at, [values[n] for n in own], totals, ranks, dtype), strict=True))
     return [best[number] for number in range(len(searches))]
 
 
@@ -452,7 +454,7 @@ def _tied(at: Cut, found: _Found, scores: Scores) -> Iterator[tuple[int, Tensor]
             yield inside.units, inside.positions[inside.values == at.value].long()
         return
     for piece, candidates in scores.pieces():
-        tied = compared(widened(piece).to(at.dtype), at.value, torch.eq)
+        tied = compare_to_bool(at_least_float32(piece).to(at.dtype), at.value, torch.eq)
         yield piece.numel(), (tied if candidates is None else tied & candidates).nonzero().view(-1)
 
 

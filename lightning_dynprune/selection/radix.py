@@ -44,7 +44,7 @@ def kth_smallest_each(
                 if shift + _DIGIT < bits:
                     keys = keys[(keys >> (shift + _DIGIT)) == found[lot]]
                 counts[lot] += torch.bincount((keys >> shift) & (2**_DIGIT - 1), minlength=2**_DIGIT).cpu()
-        for lot, reached in enumerate(ranks.add(counts).cumsum(1)):
+        for lot, reached in enumerate(ranks.sum(counts).cumsum(1)):
             digit = int(torch.searchsorted(reached, left[lot]))
             left[lot] -= int(reached[digit - 1]) if digit else 0
             if shift + _DIGIT >= 64 and digit >= 2 ** (_DIGIT - 1):
@@ -53,7 +53,7 @@ def kth_smallest_each(
     return [number ^ flip for number in found]
 
 
-def kth_best(k: int, values: Iterable[Tensor], total: int, ranks: Ranks, dtype: torch.dtype) -> float:
+def kth_largest(k: int, values: Iterable[Tensor], total: int, ranks: Ranks, dtype: torch.dtype) -> float:
     """Return the ``k``-th largest of floats that several processes hold.
 
     Args:
@@ -64,16 +64,16 @@ def kth_best(k: int, values: Iterable[Tensor], total: int, ranks: Ranks, dtype: 
         dtype: float32 or float64, what the values are compared in.
 
     Example:
-        >>> kth_best(2, [torch.tensor([0.5, -2.0, 3.0])], 3, Ranks(), torch.float32)
+        >>> kth_largest(2, [torch.tensor([0.5, -2.0, 3.0])], 3, Ranks(), torch.float32)
         0.5
     """
-    return kth_best_each([k], [values], [total], ranks, dtype)[0]
+    return kth_largest_each([k], [values], [total], ranks, dtype)[0]
 
 
-def kth_best_each(
+def kth_largest_each(
     ks: Sequence[int], values: Sequence[Iterable[Tensor]], totals: Sequence[int], ranks: Ranks, dtype: torch.dtype
 ) -> list[float]:
-    """Return what :func:`kth_best` returns of several lots of floats; one message a digit for all of them."""
+    """Return what :func:`kth_largest` returns of several lots of floats; one message a digit for all of them."""
     kind, bits = _KINDS[dtype]
     half = 2**31 if bits == 32 else 0
 

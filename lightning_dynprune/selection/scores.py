@@ -30,10 +30,10 @@ class Scores:
         protected: flat bool, which units stay whatever they score; no candidates. None: none.
         num_protected: how many those are.
         size: connections of a unit.
-        outside: connections of the target that no unit covers.
+        num_uncovered: connections of the target that no unit covers.
         device: where the scores are made.
         shape: shape of the target.
-        share: the target's own sparsity at the end, where it has one.
+        sparsity: the target's own sparsity at the end, where it has one.
         clip: scores above this count as infinitely good.
         scratch_bits: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there
             is no such memory, and scores are then made once more to tell what stays.
@@ -53,10 +53,10 @@ class Scores:
     protected: Tensor | None = None
     num_protected: int = 0
     size: int = 1
-    outside: int = 0
+    num_uncovered: int = 0
     device: torch.device | str = "cpu"
     shape: tuple[int, ...] = ()
-    share: float | None = None
+    sparsity: float | None = None
     clip: float = math.inf
     scratch_bits: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Scores:
     shard: Shard | None = None
 
     @property
-    def here(self) -> int:
+    def local_units(self) -> int:
         """Units whose scores are made by this process."""
         return self.units if self.shard is None else math.prod(self.shard.size)
 
@@ -78,36 +78,36 @@ class Scores:
         return self.ranks.rank == 0 if self.shard is None else self.shard.is_owner
 
     @property
-    def floor(self) -> int:
+    def effective_min_kept(self) -> int:
         """Units that must be kept, as far as there are any to keep."""
-        return min(max(self.min_kept, self.num_protected), self.most)
+        return min(max(self.min_kept, self.num_protected), self.max_kept)
 
     @property
-    def most(self) -> int:
+    def max_kept(self) -> int:
         """Units that may be kept."""
         return self.candidates + self.num_protected
 
-    def checked(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def finite_pieces(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield the pieces, in float32 at least.
 
         Raises:
             NonFiniteError: a score is not finite.
         """
         for scores, candidates in self.pieces():
-            require_finite(scores, f"scores of {self.name}")
-            yield self._clipped(widened(scores)), candidates
+            check_finite(scores, f"scores of {self.name}")
+            yield self._clipped(at_least_float32(scores)), candidates
 
-    def drawn(self, index: Tensor) -> Tensor:
+    def candidate_scores(self, index: Tensor) -> Tensor:
         """Return the scores of those units of ``index`` that are candidates."""
         scores, candidates = self.sample(index)
-        scores = self._clipped(widened(scores))
+        scores = self._clipped(at_least_float32(scores))
         return scores if candidates is None else scores[candidates]
 
     def _clipped(self, scores: Tensor) -> Tensor:
         return scores if self.clip == math.inf else scores.masked_fill(scores > self.clip, math.inf)
 
     @classmethod
-    def of(cls, name: str, scores: Tensor, candidates: Tensor | None = None, min_kept: int = 1) -> Scores:
+    def from_tensor(cls, name: str, scores: Tensor, candidates: Tensor | None = None, min_kept: int = 1) -> Scores:
         """Return scores that lie in one tensor."""
         flat = scores.reshape(-1)
         mask = None if candidates is None else candidates.reshape(-1)
@@ -130,18 +130,18 @@ def moments(scores: Scores) -> tuple[float, float]:
         NonFiniteError: a score is not finite.
     """
     sums = torch.zeros(2, dtype=torch.float64)
-    ranks = scores.ranks or Ranks.alone()
-    with ranks.together():
-        for piece, candidates in scores.checked():
+    ranks = scores.ranks or Ranks.single()
+    with ranks.raise_together():
+        for piece, candidates in scores.finite_pieces():
             values = (piece if candidates is None else piece[candidates]).double()
             sums += torch.stack([values.sum(), values.square_().sum()]).cpu()
-    total, squares = ranks.add(sums if scores.is_owner else torch.zeros_like(sums)).tolist()
+    total, squares = ranks.sum(sums if scores.is_owner else torch.zeros_like(sums)).tolist()
     count = max(scores.candidates, 1)
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean * mean, 0.0))
 
 
-def require_finite(values: Tensor, what: str) -> None:
+def check_finite(values: Tensor, what: str) -> None:
     """Raise where a tensor holds NaN or inf.
 
     Raises:
@@ -155,6 +155,6 @@ def require_finite(values: Tensor, what: str) -> None:
         )
 
 
-def widened(scores: Tensor) -> Tensor:
+def at_least_float32(scores: Tensor) -> Tensor:
     """Return scores in float32 or float64; the exact same values."""
     return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()

@@ -1,7 +1,7 @@
 """Strategies: what a connection is worth, and whether a pruned one returns."""
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.strategies.default_parts import with_partner
+from lightning_dynprune.strategies.default_parts import with_default
 from lightning_dynprune.strategies.magnitude import Magnitude
 from lightning_dynprune.strategies.movement import Movement
 from lightning_dynprune.strategies.random import Random, uniform
@@ -31,5 +31,5 @@ __all__ = [
     "Taylor",
     "Wanda",
     "uniform",
-    "with_partner",
+    "with_default",
 ]

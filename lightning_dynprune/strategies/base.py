@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.targets import Target, TargetView
 
@@ -23,8 +23,8 @@ class Strategy(ABC):
     Attributes:
         elementwise: a connection's score depends on nothing but that connection, so a target may be scored in pieces.
         needs_gradients: ``score`` or ``grow`` reads ``target.grad``.
-        needs_activations: ``attend`` is called with the inputs of the targets' modules.
-        sums: names in the state of what ``attend`` adds up, so that several processes can add up theirs.
+        needs_activations: ``observe_inputs`` is called with the inputs of the targets' modules.
+        summed_state: names of the state tensors that are summed over processes, as ``observe_inputs`` fills them.
         accumulates: ``observe`` is called before each optimizer step.
         latent: the values behind the mask keep training, and all of them are scored; without it pruned connections are
             zero in the parameter and only living ones are scored.
@@ -45,12 +45,16 @@ class Strategy(ABC):
     elementwise: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = False
-    sums: ClassVar[tuple[str, ...]] = ()
+    summed_state: ClassVar[tuple[str, ...]] = ()
     accumulates: ClassVar[bool] = False
     latent: ClassVar[bool] = False
     threshold: ClassVar[str | Mapping[str, Any]] = "topk"
     schedule: ClassVar[str | Mapping[str, Any]] = "cubic"
     exchange: float | Schedule = 0.0
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @abstractmethod
     def score(self, target: TargetView) -> Tensor:
@@ -75,7 +79,7 @@ class Strategy(ABC):
         """Take note of a step's gradient in ``target.state``; called only where ``accumulates`` is declared."""
         return
 
-    def attend(self, target: TargetView, inputs: Tensor) -> None:
+    def observe_inputs(self, target: TargetView, inputs: Tensor) -> None:
         """Take note of inputs in ``target.state``; called only where ``needs_activations`` is declared.
 
         Args:

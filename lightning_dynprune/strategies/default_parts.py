@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def with_partner(kind: str, given: Any, own: str | Mapping[str, Any]) -> Any:
+def with_default(kind: str, given: Any, own: str | Mapping[str, Any]) -> Any:
     """Return the setting that the user gave, or the strategy's own partner where none was given.
 
     Args:
@@ -16,7 +16,7 @@ def with_partner(kind: str, given: Any, own: str | Mapping[str, Any]) -> Any:
         own: a registered name, or a mapping with ``name``.
 
     Example:
-        >>> with_partner("schedule", {"begin": 0.1, "end": None}, {"name": "constant", "begin": 0})
+        >>> with_default("schedule", {"begin": 0.1, "end": None}, {"name": "constant", "begin": 0})
         {'name': 'constant', 'begin': 0.1}
     """
     partner = {"name": own} if isinstance(own, str) else dict(own)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import check_flag
-from lightning_dynprune.selection import require_finite
+from lightning_dynprune.selection import check_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
 
@@ -38,7 +38,7 @@ class Wanda(Strategy):
         >>> target = Target("w", torch.nn.Parameter(torch.tensor([[8.0, -1.0], [1.0, 3.0]])))
         >>> target.state = Wanda().init_state(target)
         >>> view = target.view(torch.ones(2, 2, dtype=torch.bool))
-        >>> Wanda().attend(view, torch.tensor([[[1.0, 7.0]]]))
+        >>> Wanda().observe_inputs(view, torch.tensor([[[1.0, 7.0]]]))
         >>> Wanda(per_row=False).score(view).tolist()
         [[8.0, 7.0], [1.0, 21.0]]
         >>> Wanda().score(view).tolist()
@@ -48,9 +48,10 @@ class Wanda(Strategy):
     per_row: bool = True
     elementwise: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = True
-    sums: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
+    summed_state: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_flag("strategy wanda: per_row", self.per_row)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
@@ -61,7 +62,7 @@ class Wanda(Strategy):
             "inputs": torch.zeros((), dtype=torch.int64, device=device),
         }
 
-    def attend(self, target: TargetView, inputs: Tensor) -> None:
+    def observe_inputs(self, target: TargetView, inputs: Tensor) -> None:
         """Add the squares of some inputs."""
         target.state["input_squares"].add_(inputs.square().sum(1))
         target.state["inputs"].add_(inputs.shape[1])
@@ -79,7 +80,7 @@ class Wanda(Strategy):
                 "module never runs, exclude it from targets"
             )
         # Ranks would hide it.
-        require_finite(target.state["input_squares"], f"inputs of {target.name}")
+        check_finite(target.state["input_squares"], f"inputs of {target.name}")
         norms = (target.state["input_squares"] / target.state["inputs"]).sqrt()
         groups, columns = norms.shape
         rows = target.weight.reshape(groups, -1, columns)

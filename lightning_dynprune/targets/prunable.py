@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def originals(module: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
+def parametrized_originals(module: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
     """Yield the parameters from which ``torch.nn.utils.parametrize`` computes tensors of a module, and which tensor.
 
     Args:
@@ -21,7 +21,7 @@ def originals(module: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
 
     Example:
         >>> linear = torch.nn.utils.parametrizations.orthogonal(nn.Linear(2, 2))
-        >>> [name for _, name in originals(linear)]
+        >>> [name for _, name in parametrized_originals(linear)]
         ['weight']
     """
     if is_parametrized(module):
@@ -32,7 +32,7 @@ def originals(module: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
                 yield parameter, name
 
 
-def refuse(name: str, parameter: nn.Parameter, owners: Iterable[tuple[nn.Module, str]]) -> None:
+def check_prunable(name: str, parameter: nn.Parameter, owners: Iterable[tuple[nn.Module, str]]) -> None:
     """Raise where a parameter cannot be pruned.
 
     Args:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_dynprune.base import check_count, check_share
-from lightning_dynprune.distributed import Shard, here, is_sharded
-from lightning_dynprune.targets.prunable import originals, refuse
+from lightning_dynprune.distributed import Shard, is_sharded, local_part
+from lightning_dynprune.targets.prunable import check_prunable, parametrized_originals
 
 Selector: TypeAlias = "str | type[nn.Module]"
 Targets: TypeAlias = "Selector | Sequence[Selector] | Mapping[str, Any] | None"
@@ -61,21 +61,21 @@ class Target:
     @property
     def values(self) -> Tensor:
         """The parameter's values, or the part of them that this process holds; it shares their memory."""
-        return here(self.parameter).detach()
+        return local_part(self.parameter).detach()
 
     @property
     def grad(self) -> Tensor | None:
         """The parameter's gradient, or the part of it that this process holds."""
         grad = self.parameter.grad
-        return None if grad is None else here(grad)
+        return None if grad is None else local_part(grad)
 
-    def whole(self, part: Tensor) -> Tensor:
+    def full_tensor(self, part: Tensor) -> Tensor:
         """Return the whole of a tensor of which every process holds the part that lies beside its values."""
-        return part if self.shard is None else self.shard.whole(part)
+        return part if self.shard is None else self.shard.full_tensor(part)
 
-    def part(self, whole: Tensor) -> Tensor:
+    def local_part(self, whole: Tensor) -> Tensor:
         """Return of a tensor shaped like the target the part that lies beside the values here."""
-        return whole if self.shard is None else self.shard.cut(whole)
+        return whole if self.shard is None else self.shard.local_box(whole)
 
     def view(self, mask: Tensor, seed: int = 0, run_seed: int = 0, step: int = 1) -> TargetView:
         """Return what a strategy sees of this target, shaped like its values here."""
@@ -178,14 +178,14 @@ def find_targets(
 
     Raises:
         ValueError: a glob or type matches nothing, a setting is unknown or out of range, nothing is left to prune, or
-            a chosen parameter cannot be pruned, see :func:`~lightning_dynprune.targets.prunable.refuse`.
+            a chosen parameter cannot be pruned, see :func:`~lightning_dynprune.targets.prunable.check_prunable`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
         >>> [target.name for target in find_targets(net, exclude="2.*")]
         ['0.weight']
     """
-    check_count("min_kept", min_kept)
+    min_kept = check_count("min_kept", min_kept)
     catalog = _Catalog(model)
     chosen = _chosen(catalog, targets, exclude)
     found, frozen = [], []
@@ -195,11 +195,11 @@ def find_targets(
         if not parameter.requires_grad:
             frozen.append(names[0])
             continue
-        refuse(names[0], parameter, catalog.owners[parameter])
+        check_prunable(names[0], parameter, catalog.owners[parameter])
         settings = _settings(names[0], chosen[parameter], min_kept)
         convolution = catalog.convolution(parameter)
         groups, transposed = (1, False) if convolution is None else (convolution.groups, convolution.transposed)
-        shard = Shard.of(parameter) if is_sharded(parameter) else None
+        shard = Shard.from_tensor(parameter) if is_sharded(parameter) else None
         sparse = any(isinstance(module, _LOOKUP_TYPES) and module.sparse for module, _ in catalog.owners[parameter])
         found.append(Target(names[0], parameter, groups=groups, transposed=transposed, shard=shard, **settings))
         found[-1].sparse_gradients = sparse
@@ -248,7 +248,7 @@ class _Catalog:
                 self.owners.setdefault(parameter, []).append((module, local))
         for prefix, module in model.named_modules():
             # What is chosen by the name or the module of a weight is chosen where the weight is computed, too.
-            for parameter, local in originals(module):
+            for parameter, local in parametrized_originals(module):
                 self.names[parameter].append(f"{prefix}.{local}" if prefix else local)
                 self.owners[parameter].append((module, local))
         self.names = {p: self.names[p] for p in model.parameters()}
@@ -303,18 +303,18 @@ def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
-    settings = {"min_kept": min_kept}
+    settings: dict[str, Any] = {"min_kept": min_kept}
     if given is None:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
     if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
-    if given.get("sparsity") is not None:
-        check_share(f"targets: sparsity of {name}", given["sparsity"])
-    if "min_kept" in given:
-        check_count(f"targets: min_kept of {name}", given["min_kept"])
-    return {**settings, **given}
+    settings = {**settings, **given}
+    if settings.get("sparsity") is not None:
+        settings["sparsity"] = check_share(f"targets: sparsity of {name}", settings["sparsity"])
+    settings["min_kept"] = check_count(f"targets: min_kept of {name}", settings["min_kept"])
+    return settings
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.selection import Cut, Scores, cut, cut_above
 from lightning_dynprune.targets import Target
 
@@ -18,10 +18,14 @@ class Threshold(ABC):
     """Turns scores and the scheduled sparsity into one cut a target.
 
     Attributes:
-        adjusts: :meth:`adjust` changes scores.
+        adjusts_scores: :meth:`adjust_scores` changes scores.
     """
 
-    adjusts: ClassVar[bool] = False
+    adjusts_scores: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @property
     def exact(self) -> bool:
@@ -40,7 +44,7 @@ class Threshold(ABC):
             NonFiniteError: a score is not finite.
         """
 
-    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+    def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep ``keep`` units in all, the best-scored over all targets.
 
         Args:
@@ -52,7 +56,7 @@ class Threshold(ABC):
         """
         return cut(keep, scores)
 
-    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return which pruned units fill ``room``: the worthiest over all targets.
 
         Args:
@@ -65,7 +69,7 @@ class Threshold(ABC):
         """
         return cut(room, worth)
 
-    def adjust(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
+    def adjust_scores(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
         """Return scores that heed which units live now; by default the scores as they are.
 
         Args:
@@ -80,7 +84,7 @@ class Threshold(ABC):
         """Return the tensors to remember of a target, of any shape; they are saved in checkpoints."""
         return {}
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at, given what the user asked for (None: nothing).
 
         Raises:
@@ -119,7 +123,7 @@ class ValueThreshold(Threshold):
 def units_kept(scores: Sequence[Scores], sparsity: float) -> int:
     """Return how many units live where this share of all connections is pruned, rounded to the nearest."""
     units, size = sum(s.units for s in scores), scores[0].size if scores else 1
-    total = units * size + sum(s.outside for s in scores)
+    total = units * size + sum(s.num_uncovered for s in scores)
     return max(units - int(sparsity * total / size + 0.5), 0)
 
 

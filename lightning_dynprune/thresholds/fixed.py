@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("fixed")
-@dataclass
+@dataclass(frozen=True)
 class Fixed(ValueThreshold):
     """Keeps what scores above ``theta``; the scheduled sparsity is the ceiling.
 
@@ -23,13 +23,14 @@ class Fixed(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Fixed(0.3).cut([Scores.of("w", torch.tensor([0.5, 0.3, 0.1]))], sparsity=0.9)
+        >>> Fixed(0.3).cut([Scores.from_tensor("w", torch.tensor([0.5, 0.3, 0.1]))], sparsity=0.9)
         [Cut(value=0.3, ties=0, kept=1)]
     """
 
     theta: float | Schedule
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.theta, Schedule):
             check_real("threshold fixed: theta", self.theta)
 

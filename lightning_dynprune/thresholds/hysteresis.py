@@ -22,7 +22,7 @@ _OPEN = -1.0  # T is never below 0, so this says that it is not frozen yet
 
 
 @THRESHOLDS.register("hysteresis")
-@dataclass
+@dataclass(frozen=True)
 class Hysteresis(ValueThreshold):
     """Prunes a living unit that scores at most ``a T``, returns a pruned one that scores above ``b T``.
 
@@ -54,7 +54,7 @@ class Hysteresis(ValueThreshold):
 
         >>> import torch
         >>> scores, lives = torch.tensor([0.8, 1.0, 1.2, 0.8, 1.0, 1.2]), torch.tensor([True] * 3 + [False] * 3)
-        >>> heeded = Hysteresis(c=1.0, gamma=0.0).adjust(scores, lives, seed=0, step=1)
+        >>> heeded = Hysteresis(c=1.0, gamma=0.0).adjust_scores(scores, lives, seed=0, step=1)
         >>> (heeded > 1.0).tolist()
         [False, True, True, False, False, True]
     """
@@ -66,9 +66,10 @@ class Hysteresis(ValueThreshold):
     power: float = 1.0
     scope: str = "global"
 
-    adjusts: ClassVar[bool] = True
+    adjusts_scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("threshold hysteresis: a", self.a, 1e-6)
         check_real("threshold hysteresis: b", self.b, self.a)
         check_real("threshold hysteresis: gamma", self.gamma, 0)
@@ -80,14 +81,14 @@ class Hysteresis(ValueThreshold):
                 check_real(f"threshold hysteresis: c of {glob}", value)
         elif self.c is not None:
             check_real("threshold hysteresis: c", self.c)
-        self._topk = TopK(self.scope)
+        TopK(self.scope)  # raises for an unknown scope
 
     @property
     def exact(self) -> bool:
         """Where T follows the scheduled sparsity."""
         return self.c is None
 
-    def adjust(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
+    def adjust_scores(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
         """Return ``s / a`` of living units and ``s / b`` of pruned ones, so that one cut at T does for both.
 
         A target that chance leaves out scores infinitely good where it lives and infinitely bad where it does not.
@@ -117,25 +118,29 @@ class Hysteresis(ValueThreshold):
         mean, std = moments(scores)
         return max(self.a * (mean + self._c(scores.name) * std), 0.0)
 
-    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+    def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep ``keep`` units in all."""
-        return self._topk.cut_to(keep, scores)
+        return self._topk.cut_to_count(keep, scores)
 
-    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return which pruned units fill ``room``."""
-        return self._topk.share_out(room, worth, kept)
+        return self._topk.select_grown(room, worth, kept)
 
     def init_memory(self, target: Target) -> dict[str, Tensor]:
         """Return ``threshold``: T, -1 until it is frozen."""
         return {} if self.c is None else {"threshold": torch.tensor(_OPEN, dtype=torch.float64)}
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at, or the most of it where ``c`` decides."""
         if self.c is None:
-            return self._topk.planned(targets, sparsity)
+            return self._topk.final_sparsity(targets, sparsity)
         for target in targets:
             self._c(target.name)
-        return super().planned(targets, sparsity)
+        return super().final_sparsity(targets, sparsity)
+
+    @property
+    def _topk(self) -> TopK:
+        return TopK(self.scope)
 
     def _moves(self, seed: int, step: int) -> bool:
         """Return whether chance lets a target be updated."""

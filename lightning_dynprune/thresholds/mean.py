@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("mean")
-@dataclass
+@dataclass(frozen=True)
 class Mean(ValueThreshold):
     """Keeps what scores above ``mean(score) (1 - rate)``, the mean over the target's living units.
 
@@ -26,13 +26,14 @@ class Mean(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Mean(0.5).cut([Scores.of("w", torch.tensor([1.0, 3.0, 8.0]))], sparsity=0.9)
+        >>> Mean(0.5).cut([Scores.from_tensor("w", torch.tensor([1.0, 3.0, 8.0]))], sparsity=0.9)
         [Cut(value=2.0, ties=0, kept=2)]
     """
 
     rate: float | Schedule = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.rate, Schedule):
             check_real("threshold mean: rate", self.rate, high=1.0)
 

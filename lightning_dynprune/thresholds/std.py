@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("std")
-@dataclass
+@dataclass(frozen=True)
 class Std(ValueThreshold):
     """Keeps what scores above ``mean(score) + c std(score)``, both over the target's living units.
 
@@ -25,13 +25,14 @@ class Std(ValueThreshold):
 
     Example:
         >>> import torch
-        >>> Std(0.0).cut([Scores.of("w", torch.tensor([1.0, 2.0, 6.0]))], sparsity=0.9)
+        >>> Std(0.0).cut([Scores.from_tensor("w", torch.tensor([1.0, 2.0, 6.0]))], sparsity=0.9)
         [Cut(value=3.0, ties=0, kept=1)]
     """
 
     c: float | Schedule = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.c, Schedule):
             check_real("threshold std: c", self.c)
 

@@ -14,7 +14,7 @@ SCOPES = ("global", "uniform", "erk", "layer")
 
 
 @THRESHOLDS.register("topk")
-@dataclass
+@dataclass(frozen=True)
 class TopK(Threshold):
     """Keeps the best-scored units, as many as the scheduled sparsity leaves, to the unit.
 
@@ -31,7 +31,7 @@ class TopK(Threshold):
 
     Example:
         >>> import torch
-        >>> a, b = Scores.of("a", torch.tensor([1.0, 2.0])), Scores.of("b", torch.tensor([3.0, 4.0]))
+        >>> a, b = Scores.from_tensor("a", torch.tensor([1.0, 2.0])), Scores.from_tensor("b", torch.tensor([3.0, 4.0]))
         >>> [c.kept for c in TopK("global").cut([a, b], 0.5)], [c.kept for c in TopK("uniform").cut([a, b], 0.5)]
         ([1, 1], [1, 1])
         >>> [c.kept for c in TopK("global").cut([a, b], 0.25)]
@@ -41,6 +41,7 @@ class TopK(Threshold):
     scope: str = "global"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scope not in SCOPES:
             raise ValueError(f"threshold topk: scope={self.scope!r} is unknown; known: {', '.join(SCOPES)}")
 
@@ -51,17 +52,17 @@ class TopK(Threshold):
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
         """Return where each target is cut."""
-        return self.cut_to(units_kept(scores, sparsity), scores)
+        return self.cut_to_count(units_kept(scores, sparsity), scores)
 
-    def cut_to(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
+    def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep ``keep`` units in all, shared out by the scope."""
         if self.scope == "global":
             return cut(keep, scores)
-        floors, caps = [s.floor for s in scores], [s.most for s in scores]
+        floors, caps = [s.effective_min_kept for s in scores], [s.max_kept for s in scores]
         counts = allocate(keep, self._wanted(scores, keep), floors, caps)
         return cut_each(counts, scores)
 
-    def share_out(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return which pruned units fill ``room``, shared out so that all that live then are as the scope has it."""
         if self.scope == "global":
             return cut(room, worth)
@@ -70,10 +71,10 @@ class TopK(Threshold):
         counts = allocate(keep, self._wanted(worth, keep), kept, caps)
         return cut_each([count - k for count, k in zip(counts, kept, strict=True)], worth)
 
-    def planned(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
+    def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
         """Return the sparsity to end at; in the scope ``layer``, what the targets' own amount to."""
         if self.scope != "layer":
-            return super().planned(targets, sparsity)
+            return super().final_sparsity(targets, sparsity)
         if missing := [target.name for target in targets if target.sparsity is None]:
             raise ValueError(
                 f"threshold topk: scope='layer' needs a sparsity for {missing[0]}; give one in targets, such as "
@@ -94,9 +95,9 @@ class TopK(Threshold):
         if self.scope == "erk":
             return [float(sum(s.shape)) for s in scores]
         units = sum(s.units for s in scores)
-        planned = sum(s.units * (s.share or 0.0) for s in scores)
+        planned = sum(s.units * (s.sparsity or 0.0) for s in scores)
         done = (units - keep) / planned if planned else 0.0
-        return [s.units * (1 - min((s.share or 0.0) * done, 1.0)) for s in scores]
+        return [s.units * (1 - min((s.sparsity or 0.0) * done, 1.0)) for s in scores]
 
 
 def allocate(keep: int, wanted: Sequence[float], floors: Sequence[int], caps: Sequence[int]) -> list[int]:

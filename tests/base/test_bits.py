@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_dynprune.base import compared, count_true, true_positions
+from lightning_dynprune.base import compare_to_bool, count_true, true_positions
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 13, 1023, 1024, 1025, 300_000])
@@ -27,6 +27,6 @@ def test_a_view_that_starts_anywhere_is_counted_right():
 def test_comparisons_equal_torchs_own(dtype, compare):
     values = torch.tensor([-1.0, -0.0, 0.0, 1e-40, 0.5, 1.0, float("inf")], dtype=dtype)
     for bound in (0.0, 0.5, float("inf"), -float("inf")):
-        found = compared(values, bound, compare)
+        found = compare_to_bool(values, bound, compare)
         assert found.dtype == torch.bool
         assert torch.equal(found, compare(values, bound))

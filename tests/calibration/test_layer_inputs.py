@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_dynprune.calibration import Inputs
+from lightning_dynprune.calibration import InputCapture
 from lightning_dynprune.calibration.layer_inputs import input_rows, row_pieces
 from lightning_dynprune.targets import Target, find_targets
 
@@ -17,7 +17,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 def collected(model: nn.Module, targets: list[Target], *batches: torch.Tensor) -> dict[int, list[torch.Tensor]]:
     taken: dict[int, list[torch.Tensor]] = {}
-    with Inputs(model, targets, lambda position, rows: taken.setdefault(position, []).append(rows)):
+    with InputCapture(model, targets, lambda position, rows: taken.setdefault(position, []).append(rows)):
         for batch in batches:
             model(batch)
     return taken
@@ -107,9 +107,9 @@ def test_inputs_hands_over_every_call_and_nothing_after_exit():
 def test_hooks_go_where_the_model_or_the_taker_fails():
     net = nn.Linear(3, 2)
     targets = find_targets(net)
-    with pytest.raises(RuntimeError), Inputs(net, targets, lambda *_: None):
+    with pytest.raises(RuntimeError), InputCapture(net, targets, lambda *_: None):
         net(torch.ones(1, 4))
-    with pytest.raises(ZeroDivisionError), Inputs(net, targets, lambda *_: 1 / 0):
+    with pytest.raises(ZeroDivisionError), InputCapture(net, targets, lambda *_: 1 / 0):
         net(torch.ones(1, 3))
     assert not net._forward_pre_hooks
 
@@ -118,7 +118,7 @@ def test_a_module_that_does_not_run_hands_over_nothing():
     net = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Linear(2, 2)})
     targets = find_targets(net)
     taken: list[int] = []
-    with Inputs(net, targets, lambda position, rows: taken.append(position)):
+    with InputCapture(net, targets, lambda position, rows: taken.append(position)):
         net["used"](torch.ones(1, 2))
         net["used"](torch.ones(0, 2))
     assert taken == [0]
@@ -135,7 +135,7 @@ def test_both_owners_of_a_tied_weight_count():
 def test_inputs_given_by_name_are_handed_over():
     net = nn.Linear(2, 2)
     taken: list[torch.Tensor] = []
-    with Inputs(net, find_targets(net), lambda _, rows: taken.append(rows)):
+    with InputCapture(net, find_targets(net), lambda _, rows: taken.append(rows)):
         net(input=torch.ones(3, 2))
     assert taken[0].shape == (1, 3, 2)
 
@@ -144,7 +144,7 @@ def test_under_autocast_what_is_taken_stays_in_float32():
     net = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     products = []
     with (
-        Inputs(net, find_targets(net), lambda _, rows: products.append((rows, rows.mT @ rows))),
+        InputCapture(net, find_targets(net), lambda _, rows: products.append((rows, rows.mT @ rows))),
         torch.autocast("cpu", torch.bfloat16),
     ):
         net(torch.randn(9, 64))
@@ -157,7 +157,7 @@ def test_under_autocast_what_is_taken_stays_in_float32():
 def test_what_is_made_while_no_gradients_are_kept_can_be_written_to_later(mode):
     net = nn.Linear(2, 2)
     sums: list[torch.Tensor] = []
-    with mode(), Inputs(net, find_targets(net), lambda _, rows: sums.append(rows.sum(1))):
+    with mode(), InputCapture(net, find_targets(net), lambda _, rows: sums.append(rows.sum(1))):
         net(torch.ones(3, 2))
     assert sums[0].add_(1).tolist() == [[4.0, 4.0]]
 
@@ -189,7 +189,7 @@ def test_targets_without_rows_are_refused_by_name():
     }
     for name, what in named.items():
         with pytest.raises(ValueError, match=f"Conv3d only, and {name} is {what}; exclude it from targets"):
-            Inputs(net, find_targets(net, [name, "fine.weight"]), lambda *_: None)
+            InputCapture(net, find_targets(net, [name, "fine.weight"]), lambda *_: None)
     stranger = Target("far.weight", nn.Parameter(torch.ones(2, 2)))
     with pytest.raises(ValueError, match=r"far.weight is no parameter of ModuleDict"):
-        Inputs(net, [stranger], lambda *_: None)
+        InputCapture(net, [stranger], lambda *_: None)

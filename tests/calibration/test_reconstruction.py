@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_dynprune.calibration import Hessians, Inputs
+from lightning_dynprune.calibration import Hessians, InputCapture
 from lightning_dynprune.calibration.layer_inputs import input_rows
 from lightning_dynprune.calibration.reconstruction import refit
 from lightning_dynprune.selection.scores import NonFiniteError
@@ -239,10 +239,10 @@ def test_hessians_add_up_what_a_model_reads_and_refit_its_layers():
     targets = find_targets(net)
     hessians = Hessians(targets)
     batches = [torch.randn(16, 2, 5), torch.randn(5, 2, 5)]
-    with torch.inference_mode(), Inputs(net, targets, hessians.take):
+    with torch.inference_mode(), InputCapture(net, targets, hessians.accumulate):
         net(batches[0])
-    assert hessians.ready
-    with torch.no_grad(), Inputs(net, targets, hessians.take):
+    assert hessians.is_ready
+    with torch.no_grad(), InputCapture(net, targets, hessians.accumulate):
         net(batches[1])
     rows = input_rows(net[0], torch.cat(batches))
     torch.testing.assert_close(hessians.tensors[0], rows.mT @ rows)
@@ -251,16 +251,16 @@ def test_hessians_add_up_what_a_model_reads_and_refit_its_layers():
     expected = refit(weight, mask, hessians.tensors[1], damping=0.1)
     assert torch.equal(hessians.refit(1, weight, mask, damping=0.1), expected)
     hessians.clear()
-    assert not hessians.ready
+    assert not hessians.is_ready
     assert not hessians.tensors
 
 
 def test_hessians_say_which_target_has_no_inputs_or_none_that_are_finite():
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     hessians = Hessians(find_targets(net))
-    hessians.take(0, torch.ones(1, 3, 2))
+    hessians.accumulate(0, torch.ones(1, 3, 2))
     with pytest.raises(RuntimeError, match=r"no inputs of 1.weight: call pruner.calibrate\(batches\) first"):
         hessians.check()
-    hessians.take(1, torch.tensor([[[1.0, math.nan]]]))
+    hessians.accumulate(1, torch.tensor([[[1.0, math.nan]]]))
     with pytest.raises(NonFiniteError, match=r"inputs of 1.weight are not finite"):
         hessians.check()

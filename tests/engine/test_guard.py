@@ -245,7 +245,7 @@ def test_a_journal_that_does_not_reach_back_leads_as_far_as_it_does():
     )
     run.validate(0.9)
     run.validate(0.5)
-    reach = run.pruner.journal.reach
+    reach = run.pruner.journal.earliest_step
     assert reach > 12
     (said,) = run.validate(0.5)
     assert f"back to the masks of step {reach}, sparsity 0.8000, and held" in said

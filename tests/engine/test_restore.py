@@ -192,7 +192,7 @@ def test_the_schedule_goes_on_after_a_restore_unless_it_is_paused():
 
 def test_a_journal_that_does_not_reach_back_refuses_and_changes_nothing():
     run = Run(journal={"remember_values": True, "cap": 1.0}, **GROWING).to(20)
-    reach = run.pruner.journal.reach
+    reach = run.pruner.journal.earliest_step
     assert 2 < reach < 20
     masks = [m.clone() for m in run.pruner.masks.tensors]
     weights = [t.parameter.detach().clone() for t in run.pruner.targets]

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.runs import ResumeRefused, read_run
-from lightning_dynprune.base import DamagedError, checksum, refuse_damaged_file
+from lightning_dynprune.base import DamagedError, state_checksum, validate_checkpoint_file
 from lightning_dynprune.engine import sealed
 from tests.compatibility.runs import EPOCHS, Module, pruning
 from tests.conformance.loop import Run, same
@@ -52,7 +52,7 @@ def test_no_flipped_bit_of_the_pruning_state_is_taken_for_a_value(strategy):
         with pytest.raises(DamagedError, match="does not match its checksum, so it is damaged"):
             other.load_state_dict(state)
         tensor[place] ^= bit
-    for key in ("updates", "seed", "carried", "at_floor", "clock"):
+    for key in ("updates", "seed", "previous_sparsity", "at_min_kept", "clock"):
         with pytest.raises(DamagedError, match="does not match its checksum"):
             other.load_state_dict({**state, key: None})
     assert same(other.state_dict(), before)
@@ -62,11 +62,11 @@ def test_no_flipped_bit_of_the_pruning_state_is_taken_for_a_value(strategy):
 def test_a_checksum_is_that_of_the_values_whatever_their_layout_and_order():
     weight = torch.arange(24.0).reshape(2, 3, 2, 2)
     state = {"a": weight, "b": [1, 2.5, None, True, ("x", torch.zeros(0))]}
-    assert checksum(state) == checksum({"b": state["b"], "a": weight.to(memory_format=torch.channels_last)})
+    assert state_checksum(state) == state_checksum({"b": state["b"], "a": weight.to(memory_format=torch.channels_last)})
     for other in ({"b": [1, 2.5, None, 1, ("x", torch.zeros(0))]}, {"a": weight.reshape(2, 3, 4)}, {"c": 0}):
-        assert checksum({**state, **other}) != checksum(state)
+        assert state_checksum({**state, **other}) != state_checksum(state)
     with pytest.raises(TypeError, match="holds a set"):
-        checksum({"a": {1}})
+        state_checksum({"a": {1}})
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_wherever_a_bit_flips_in_the_file_it_is_noticed_or_changes_nothing_that_
     for _ in range(300):
         damaged = flipped(saved, chance.randrange(size), chance.randrange(8))
         try:
-            refuse_damaged_file(damaged, "ckpt_path")
+            validate_checkpoint_file(damaged, "ckpt_path")
         except DamagedError:
             noticed += 1
         else:
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_is_cut_off_is_refused_by_name(saved, share, tmp_path)
     content = saved.read_bytes()
     cut.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(DamagedError, match=f"resume={cut} is damaged or cut off"):
-        refuse_damaged_file(cut, "resume")
+        validate_checkpoint_file(cut, "resume")
     with pytest.raises(ResumeRefused, match=f"resume={cut} is damaged or cut off"):
         read_run(cut)
     with pytest.raises((RuntimeError, OSError)):  # by torch, before the callback has its turn
@@ -144,17 +144,17 @@ def test_a_file_without_checksums_is_left_to_who_loads_it(tmp_path):
         torch.save({"a": torch.ones(3)}, tmp_path / "plain.ckpt")
     finally:
         torch.serialization.set_crc32_options(True)
-    refuse_damaged_file(tmp_path / "plain.ckpt", "ckpt_path")
+    validate_checkpoint_file(tmp_path / "plain.ckpt", "ckpt_path")
     (tmp_path / "other.ckpt").write_bytes(b"no archive")
-    refuse_damaged_file(tmp_path / "other.ckpt", "ckpt_path")
-    refuse_damaged_file(tmp_path / "nowhere.ckpt", "ckpt_path")
+    validate_checkpoint_file(tmp_path / "other.ckpt", "ckpt_path")
+    validate_checkpoint_file(tmp_path / "nowhere.ckpt", "ckpt_path")
 
 
 def test_an_archive_that_unfolds_is_not_read_through(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", b"\0" * 2**20)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *args: pytest.fail("a part was read"))
-    refuse_damaged_file(tmp_path / "bomb.ckpt", "ckpt_path")
+    validate_checkpoint_file(tmp_path / "bomb.ckpt", "ckpt_path")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -183,7 +183,7 @@ def test_a_pruning_state_of_an_older_release_is_refused_by_both_versions(saved, 
     content["callbacks"]["DynamicPruning"] = sealed({**state, "version": 3})
     older = tmp_path / "older.ckpt"
     torch.save(content, older)
-    with pytest.raises(ValueError, match=r"of version 3 cannot be read; expected 4\. Resume with the release"):
+    with pytest.raises(ValueError, match=r"of version 3 cannot be read; expected 5 or 4\. Resume with the release"):
         fitted(tmp_path, pruning("taylor"), resume=older)
 
 

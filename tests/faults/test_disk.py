@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from lightning_dynprune.base import remove_scratch, write_atomically, write_json
+from lightning_dynprune.base import remove_temporary_files, write_atomically, write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.deploy.exporting import ExportError, export
 from lightning_dynprune.deploy.slimming import save
@@ -100,7 +100,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     left = [".last.4711-4712.ckpt", ".results.1-1.json"]
     for name in kept + left:
         (tmp_path / name).write_text(name)
-    remove_scratch(tmp_path)
+    remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 

@@ -73,7 +73,7 @@ def read(data: bytes, folder: Path) -> bool:
         assert str(after) == str(before)
         return False
     if pruner.journal is not None:
-        pruner.journal.mask_at(pruner.journal.reach)
+        pruner.journal.mask_at(pruner.journal.earliest_step)
         pruner.journal.summary()
     pruner.load_state_dict(STATES[kind])
     return True

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_dynprune.journal import Delta
-from lightning_dynprune.masks import PIECE, pack_bits
+from lightning_dynprune.masks import CHUNK_SIZE, pack_bits
 
 
 def as_bytes(*letters: int) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_bits_are_packed_as_numpy_packs_them_wherever_the_mask_lies_in_memory(nu
 
 @pytest.mark.parametrize("churn", [0.0, 0.00001, 0.002, 0.02, 0.05, 0.5, 1.0])
 def test_flips_come_back_across_pieces(churn):
-    before, after = random_masks(2 * PIECE + 5, churn)
+    before, after = random_masks(2 * CHUNK_SIZE + 5, churn)
     delta = Delta.between(before, after)
     assert delta.flipped == int((before ^ after).sum())
     assert torch.equal(delta.packed(), pack_bits(before ^ after))

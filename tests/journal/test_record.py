@@ -117,7 +117,7 @@ def test_the_cap_lets_go_of_the_oldest_positions_and_keeps_their_figures():
     journal = Journal(mask_set(torch.ones(4096)), remember_values=True, cap=3.1)
     history = random_run(journal, [1, 2, 3, 4, 5], 0.5)
     assert journal.bits == 3.0
-    assert journal.reach == 2
+    assert journal.earliest_step == 2
     assert [update.step for update in journal.updates] == [1, 2, 3, 4, 5]
     for step in (2, 3, 4, 5):
         assert torch.equal(journal.mask_at(step)["a"], history[step][0])
@@ -133,7 +133,7 @@ def test_no_cap_keeps_all_and_a_cap_of_nothing_none():
     for cap, reach in [(None, 0), (0, 9)]:
         journal = Journal(mask_set(torch.ones(64)), cap=cap)
         history = random_run(journal, list(range(1, 10)), 0.5)
-        assert journal.reach == reach
+        assert journal.earliest_step == reach
         assert torch.equal(journal.mask_at(9)["a"], history[9][0])
 
 
@@ -159,7 +159,7 @@ def test_a_capped_record_tells_the_returned_share_since_its_reach():
     update_to(journal, 2, [bools("11110000")])
     update_to(journal, 3, [bools("11000011")])
     # Only the last update is left: two of the four kept came back by it.
-    assert journal.reach == 2
+    assert journal.earliest_step == 2
     assert journal.returned_share == 0.5
     journal.cap = 0.0
     update_to(journal, 4, [bools("11000001")])
@@ -171,7 +171,7 @@ def test_a_capped_record_tells_the_returned_share_since_its_reach():
     [
         ({"cap": -1}, ValueError, r"cap=-1 is not accepted; give a number in \[0, inf\]"),
         ({"cap": "8"}, TypeError, "cap='8' is not a finite number"),
-        ({"remember_values": 1}, TypeError, "remember_values=1 is not accepted; give True or False"),
+        ({"remember_values": 1}, TypeError, "remember_values=1 is not accepted; give true or false"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, error, message):
@@ -206,7 +206,7 @@ def test_the_longest_record_lets_go_of_whole_updates_and_goes_on_counting_them()
     assert journal.totals == unbounded.totals
     assert journal.totals["updates"] == len(unbounded.updates) == 10
     assert journal.bits == pytest.approx(unbounded.bits * 0.3, rel=0.1)
-    assert journal.reach == 7
+    assert journal.earliest_step == 7
     for step in (7, 8, 9, 10):
         assert torch.equal(journal.mask_at(step)["a"], history[step][0])
     with pytest.raises(

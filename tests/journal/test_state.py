@@ -28,7 +28,7 @@ def loaded(journal: Journal, **settings) -> Journal:
     file.seek(0)
     state = torch.load(file, weights_only=True)
     other = Journal(mask_set(torch.ones(40, 30), torch.ones(77)), **{"cap": None, "remember_values": True, **settings})
-    other.masks.replace(other.masks.unpacked(state["masks"]))
+    other.masks.load(other.masks.unpack(state["masks"]))
     other.load_state_dict(state["journal"])
     return other
 
@@ -64,10 +64,10 @@ def test_an_empty_journal_comes_back_empty():
 
 def test_a_capped_record_comes_back_with_its_reach():
     first = recorded(cap=1.4)
-    assert first.reach > 0
+    assert first.earliest_step > 0
     second = loaded(first, cap=1.4)
-    assert (second.reach, len(second.updates)) == (first.reach, 4)
-    assert torch.equal(second.mask_at(first.reach)["a"], first.mask_at(first.reach)["a"])
+    assert (second.earliest_step, len(second.updates)) == (first.earliest_step, 4)
+    assert torch.equal(second.mask_at(first.earliest_step)["a"], first.mask_at(first.earliest_step)["a"])
 
 
 def test_the_settings_stay_the_readers_own():
@@ -186,7 +186,7 @@ def test_what_was_let_go_is_counted_on_after_a_resume():
     straight, resumed = recorded(longest=2), loaded(recorded(longest=2), longest=2)
     assert resumed.totals == straight.totals
     assert resumed.totals["updates"] == 4
-    assert resumed.reach == straight.reach == 4
+    assert resumed.earliest_step == straight.earliest_step == 4
     for journal in (straight, resumed):
         random_run(journal, [8, 9], 0.05, seed=1)
     assert resumed.totals == straight.totals

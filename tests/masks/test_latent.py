@@ -25,7 +25,7 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 def latent_of(*values: torch.Tensor) -> tuple[LatentWeights, MaskSet]:
     masks = MaskSet([Target(str(i), nn.Parameter(value)) for i, value in enumerate(values)])
     latent = LatentWeights(masks)
-    latent.make_room()
+    latent.allocate()
     return latent, masks
 
 

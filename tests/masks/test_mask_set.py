@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune.masks import PIECE, MaskSet, pack_bits, unpack_bits
+from lightning_dynprune.masks import CHUNK_SIZE, MaskSet, pack_bits, unpack_bits
 from lightning_dynprune.targets import Target
 
 
@@ -28,8 +28,8 @@ def test_apply_leaves_plus_zero_whatever_was_there(dtype):
 
 
 def test_apply_reaches_past_the_first_piece():
-    masks, parameter = mask_set(torch.ones(2 * PIECE + 3))
-    keep = torch.rand(2 * PIECE + 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    masks, parameter = mask_set(torch.ones(2 * CHUNK_SIZE + 3))
+    keep = torch.rand(2 * CHUNK_SIZE + 3, generator=torch.Generator().manual_seed(0)) < 0.3
     assert masks.write(0, torch.split(keep, 1000)) == (int((~keep).sum()), 0)
     masks.apply()
     assert torch.equal(parameter != 0, keep)
@@ -63,7 +63,7 @@ def test_write_counts_what_was_dropped_and_grown():
     assert masks.sparsity == 0.5
 
 
-@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, PIECE + 5])
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, CHUNK_SIZE + 5])
 def test_bits_round_trip(n):
     mask = torch.rand(n, generator=torch.Generator().manual_seed(n)) < 0.5
     packed = pack_bits(mask)
@@ -87,7 +87,7 @@ def test_no_mask_changes_when_one_of_them_does_not_fit():
     a, b = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))
     masks = MaskSet([Target("a", a), Target("b", b)])
     with pytest.raises(ValueError, match="mask of b"):
-        masks.unpacked({"a": torch.tensor([1], dtype=torch.uint8), "b": torch.zeros(2, dtype=torch.uint8)})
+        masks.unpack({"a": torch.tensor([1], dtype=torch.uint8), "b": torch.zeros(2, dtype=torch.uint8)})
     assert masks.tensors[0].all()
 
 
@@ -95,5 +95,5 @@ def test_mask_zeroes_a_tensor_where_pruned():
     masks, _ = mask_set(torch.ones(3))
     masks.write(0, [torch.tensor([True, False, True])])
     slot = torch.tensor([1.0, -5.0, 2.0])
-    masks.mask(0, slot)
+    masks.zero_pruned(0, slot)
     assert slot.tolist() == [1.0, 0.0, 2.0]

@@ -27,7 +27,7 @@ def test_a_block_scores_its_mean_and_spans_rows_and_columns():
 
 def test_the_edge_is_kept_where_it_is_padded():
     pattern = Block(rows=2, columns=1, pad=True)
-    assert pattern.outside(target(5, 3)) == 3
+    assert pattern.num_uncovered(target(5, 3)) == 3
     mask = pattern.expand(target(5, 3), torch.zeros(6, dtype=torch.bool))
     assert mask.int().tolist() == [[0] * 3] * 4 + [[1] * 3]
 
@@ -57,7 +57,7 @@ def test_what_is_pooled_from_a_mask_expands_to_it(rows, columns, outputs, rest, 
     assert mask.shape == weight.parameter.shape
     assert torch.equal(pattern.pool(weight, mask.float()) > 0.5, keep)
     assert int((~mask).sum()) == int((~keep).sum()) * pattern.size
-    assert weight.numel - units * pattern.size == pattern.outside(weight)
+    assert weight.numel - units * pattern.size == pattern.num_uncovered(weight)
 
 
 @pytest.mark.parametrize(

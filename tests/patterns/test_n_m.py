@@ -43,7 +43,7 @@ def test_groups_of_a_convolution_lie_along_its_input_channels():
 
 
 def test_ties_go_to_the_first():
-    assert NM(2, 4).protect(Target("w", nn.Parameter(torch.zeros(1, 4))), torch.ones(4), None).tolist() == [
+    assert NM(2, 4).protected_units(Target("w", nn.Parameter(torch.zeros(1, 4))), torch.ones(4), None).tolist() == [
         True,
         True,
         False,
@@ -54,7 +54,12 @@ def test_ties_go_to_the_first():
 def test_only_living_connections_are_protected():
     weight = Target("w", nn.Parameter(torch.zeros(1, 4)))
     lives = torch.tensor([True, False, True, False])
-    assert NM(1, 4).protect(weight, torch.tensor([1.0, 9.0, 2.0, 8.0]), lives).tolist() == [False, False, True, False]
+    assert NM(1, 4).protected_units(weight, torch.tensor([1.0, 9.0, 2.0, 8.0]), lives).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (1, 4), (3, 8), (7, 8)])

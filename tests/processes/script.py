@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.batches import TensorBatches
-from lightning_dynprune.distributed import checksum, here, is_sharded
+from lightning_dynprune.distributed import is_sharded, local_part, mask_checksum
 from lightning_dynprune.distributed.ranks import RankError
 from lightning_dynprune.engine import AccuracyGuard
 from tests.compatibility.runs import EPOCHS, STRATEGIES, Module, pruning
@@ -104,12 +104,12 @@ class Report(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         parameters = dict(pl_module.named_parameters())
-        masks = {name: here(mask) for name, mask in self.pruning.masks.items()}
+        masks = {name: local_part(mask) for name, mask in self.pruning.masks.items()}
         for name, mask in masks.items():
-            pruned = here(parameters[name]).detach()[~mask]
+            pruned = local_part(parameters[name]).detach()[~mask]
             assert not pruned.count_nonzero(), f"{name} is not zero where it is pruned"
             assert not torch.signbit(pruned).any(), f"{name} holds -0.0"
-        self.checksums.append([checksum(mask) for mask in masks.values()])
+        self.checksums.append([mask_checksum(mask) for mask in masks.values()])
         self.sparsities.append(self.pruning.sparsity)
         self.logged.append(float(trainer.callback_metrics["dynprune/sparsity"]))
 

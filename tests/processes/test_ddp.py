@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_dynprune.distributed import Ranks, checksum
+from lightning_dynprune.distributed import Ranks, mask_checksum
 from lightning_dynprune.distributed.ranks import RankError
 from tests.conformance import parts
 from tests.processes.group import together
@@ -37,7 +37,7 @@ def _one(settings: dict[str, Any]) -> dict[str, Any]:
     record = ours._record
 
     def recorded(*args: Any) -> Any:
-        seen.extend(checksum(mask) for mask in ours.masks.tensors)
+        seen.extend(mask_checksum(mask) for mask in ours.masks.tensors)
         return record(*args)
 
     ours._record = recorded  # type: ignore[method-assign]
@@ -140,7 +140,7 @@ def _each_on_its_own(rank: int) -> int:
     net = nn.Linear(8, 8)
     ours = pruner(net, adam(net), strategy="random", seed=rank, process_group=groups[rank])
     ours.update(0.5)
-    return checksum(ours.masks.tensors[0])
+    return mask_checksum(ours.masks.tensors[0])
 
 
 def test_a_group_of_one_prunes_on_its_own(tmp_path):
@@ -151,10 +151,10 @@ def test_a_group_of_one_prunes_on_its_own(tmp_path):
 def _messages(rank: int) -> list[str]:
     ranks, said = Ranks(), []
     with pytest.raises(RankError) as caught:
-        ranks.agree(["a", "b"], [5, rank // 2])
+        ranks.check_equal(["a", "b"], [5, rank // 2])
     said.append(str(caught.value))
     # Parts that differ are not compared.
-    ranks.agree(["a"], [rank], places=[rank])
+    ranks.check_equal(["a"], [rank], places=[rank])
     return said
 
 
@@ -166,11 +166,11 @@ def test_a_checksum_heeds_every_entry_and_its_place():
     generator = torch.Generator().manual_seed(0)
     for size in (1, 7, 8, 9, 4096, 2**19 + 3):
         mask = torch.rand(size, generator=generator) < 0.5
-        known = checksum(mask)
-        assert checksum(mask.clone()) == known
+        known = mask_checksum(mask)
+        assert mask_checksum(mask.clone()) == known
         for place in torch.randint(size, (20,), generator=generator).tolist():
             other = mask.clone()
             other[place] ^= True
-            assert checksum(other) != known
-    assert checksum(torch.zeros(16, dtype=torch.bool)) != checksum(torch.zeros(24, dtype=torch.bool))
-    assert len({checksum(row) for row in torch.eye(4096, dtype=torch.bool)}) == 4096
+            assert mask_checksum(other) != known
+    assert mask_checksum(torch.zeros(16, dtype=torch.bool)) != mask_checksum(torch.zeros(24, dtype=torch.bool))
+    assert len({mask_checksum(row) for row in torch.eye(4096, dtype=torch.bool)}) == 4096

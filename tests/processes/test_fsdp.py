@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from lightning_dynprune.distributed import Ranks, Shard
 from lightning_dynprune.distributed.ranks import RankError
 from lightning_dynprune.engine import Pruner
-from lightning_dynprune.selection.radix import kth_best, kth_smallest
+from lightning_dynprune.selection.radix import kth_largest, kth_smallest
 from tests.conformance import parts
 from tests.processes.group import together
 from tests.processes.training import STEPS, adam, agreement, alone, batch, ended, network, pruner, train
@@ -100,11 +100,12 @@ def _other_half(rank: int, layout: str, settings: dict[str, Any], saved: bytes) 
     net, ours, optimizer, share = _begun(layout, settings)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            shard = Shard.of(parameter)
-            parameter.to_local().copy_(shard.cut(state["weights"][name]))
+            shard = Shard.from_tensor(parameter)
+            parameter.to_local().copy_(shard.local_box(state["weights"][name]))
             slots = state["slots"].pop(0)
             optimizer.state[parameter] = {
-                k: shard.spread(shard.cut(v).clone()) if v.shape == parameter.shape else v for k, v in slots.items()
+                k: shard.as_dtensor(shard.local_box(v).clone()) if v.shape == parameter.shape else v
+                for k, v in slots.items()
             }
     ours.load_state_dict(state["pruner"])
     before = copy.deepcopy(ours.state_dict())
@@ -209,7 +210,7 @@ def _by_two_optimizers(rank: int, layout: str | None) -> dict[str, Any]:
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
             optimizer.step()
-            waiting = ours.state_dict()["turns"] or waiting
+            waiting = ours.state_dict()["gradient_snapshot"] or waiting
         ours.tick()
     assert waiting is not None
     return {**ended(ours), "gradients": waiting["gradients"]}
@@ -244,12 +245,12 @@ def _places(rank: int) -> list[Tensor]:
     for layout in ("data", "both"):
         net, _ = _sharded(layout)
         for parameter in net.parameters():
-            shard = Shard.of(parameter)
+            shard = Shard.from_tensor(parameter)
             numbers = torch.arange(parameter.numel()).view(parameter.shape)
-            part = shard.cut(numbers)
+            part = shard.local_box(numbers)
             assert part.shape == parameter.to_local().shape
             assert torch.equal(shard.positions(torch.arange(part.numel())), part.reshape(-1))
-            found.append(shard.whole(part.clone()))
+            found.append(shard.full_tensor(part.clone()))
     return found
 
 
@@ -262,7 +263,7 @@ def test_parts_know_their_places_and_make_the_whole(tmp_path):
 
 def _selected(rank: int, values: Tensor, ranks: list[int]) -> list[float]:
     own = values.chunk(3)[rank]
-    return [kth_best(k, [own[:5], own[5:]], values.numel(), Ranks(), values.dtype) for k in ranks]
+    return [kth_largest(k, [own[:5], own[5:]], values.numel(), Ranks(), values.dtype) for k in ranks]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -280,4 +281,4 @@ def test_the_kth_best_of_numbers_held_apart_is_that_of_all(dtype, tmp_path):
 def test_the_kth_smallest_reads_digits_of_either_sign():
     numbers = torch.tensor([-(2**63), -1, 0, 1, 2**40, 2**63 - 1, 7, 7])
     ordered = numbers.sort().values.tolist()
-    assert [kth_smallest(k + 1, lambda: [numbers], 64, Ranks.alone()) for k in range(8)] == ordered
+    assert [kth_smallest(k + 1, lambda: [numbers], 64, Ranks.single()) for k in range(8)] == ordered

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.engine import Pruner
 from lightning_dynprune.masks import MaskSet, pack_bits
-from lightning_dynprune.selection.radix import kth_best_each
+from lightning_dynprune.selection.radix import kth_largest_each
 from lightning_dynprune.targets import find_targets
 from tests.processes.group import together
 
@@ -56,7 +56,7 @@ def _written_and_packed(rank: int) -> dict[str, object]:
     fully_shard(net, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     masks = MaskSet(find_targets(net), Ranks())
     asked = _sums()
-    parts = [target.part(mask) for target, mask in zip(masks.targets, _masks(), strict=True)]
+    parts = [target.local_part(mask) for target, mask in zip(masks.targets, _masks(), strict=True)]
     changes = masks.write_each((i, [part.reshape(-1)], None) for i, part in enumerate(parts))
     counts = masks.count(masks.tensors)
     return {"changes": changes, "kept": masks.kept, "counts": counts, "asked": asked, "packed": masks.pack()}
@@ -109,8 +109,8 @@ def _joined_and_ranked(rank: int) -> tuple[list[Tensor], list[float]]:
     ranks = Ranks()
     own = [torch.arange(3 * rank, dtype=torch.float32), torch.full((int(rank == 1),), 0.1, dtype=torch.float64)]
     lots = [torch.tensor([1.0, 4.0]) + rank, torch.tensor([-2.0]) * rank]
-    best = kth_best_each([2, 3], [[lot] for lot in lots], [6, 3], ranks, torch.float32)
-    return ranks.join_each(own), best
+    best = kth_largest_each([2, 3], [[lot] for lot in lots], [6, 3], ranks, torch.float32)
+    return ranks.concat_each(own), best
 
 
 def test_several_lots_are_joined_and_ranked_each_by_itself(tmp_path: Path) -> None:

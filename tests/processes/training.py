@@ -76,7 +76,7 @@ def alone(**settings: Any) -> dict[str, Any]:
 def ended(ours: Pruner) -> dict[str, Any]:
     """Return the masks, sparsity and weights of a run, whole."""
     state = ours.state_dict()
-    weights = {t.name: t.whole(t.values.clone()) for t in ours.targets}
+    weights = {t.name: t.full_tensor(t.values.clone()) for t in ours.targets}
     update = ours.last_update
     assert update is not None
     return {

@@ -20,7 +20,7 @@ def scores(weight: Tensor, *inputs: Tensor, per_row: bool = True, groups: int = 
     target.state = strategy.init_state(target)
     view = target.view(torch.ones_like(weight, dtype=torch.bool))
     for rows in inputs:
-        strategy.attend(view, rows)
+        strategy.observe_inputs(view, rows)
     return strategy.score(view)
 
 

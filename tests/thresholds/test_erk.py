@@ -50,7 +50,7 @@ def test_the_shapes_are_those_of_resnet_50():
 @pytest.mark.parametrize(("sparsity", "dense"), [(0.8, 8), (0.9, 1)])
 def test_resnet_50_is_shared_out_as_the_authors_do(sparsity, dense):
     shapes = resnet50()
-    scores = [Scores.of(str(i), torch.zeros(()).expand(shape)) for i, shape in enumerate(shapes)]
+    scores = [Scores.from_tensor(str(i), torch.zeros(()).expand(shape)) for i, shape in enumerate(shapes)]
     kept = [cut.kept for cut in TopK("erk").cut(scores, sparsity)]
     expected = [d * math.prod(shape) for d, shape in zip(densities(shapes, sparsity), shapes, strict=True)]
     assert max(abs(k - e) for k, e in zip(kept, expected, strict=True)) <= 1

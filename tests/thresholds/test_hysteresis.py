@@ -22,7 +22,7 @@ def layer(weight: list[float], sparsity: float = 0.9, **settings) -> Layer:
 
 def test_the_living_are_measured_against_a_and_the_pruned_against_b():
     threshold = Hysteresis(a=0.5, b=2.0)
-    heeded = threshold.adjust(torch.tensor([1.0, 2.0, 1.0, 2.0]), LIVES, seed=0, step=1)
+    heeded = threshold.adjust_scores(torch.tensor([1.0, 2.0, 1.0, 2.0]), LIVES, seed=0, step=1)
     assert heeded.tolist() == [2.0, 4.0, 0.5, 1.0]
 
 

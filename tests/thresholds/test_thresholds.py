@@ -87,7 +87,7 @@ def test_the_mean_rule_at_every_batch_cannot_empty_a_layer():
 
 
 def of(*tensors: list[float]) -> list[Scores]:
-    return [Scores.of(f"t{i}", torch.tensor(t)) for i, t in enumerate(tensors)]
+    return [Scores.from_tensor(f"t{i}", torch.tensor(t)) for i, t in enumerate(tensors)]
 
 
 def keeps(threshold, scores, sparsity):
@@ -168,7 +168,7 @@ def erk_densities(shapes: list[tuple[int, ...]], density: float) -> list[float]:
 def test_erk_matches_the_published_solution(sparsity):
     shapes = [(64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3), (128, 128, 1, 1), (10, 128)]
     generator = torch.Generator().manual_seed(0)
-    scores = [Scores.of(str(s), torch.rand(s, generator=generator)) for s in shapes]
+    scores = [Scores.from_tensor(str(s), torch.rand(s, generator=generator)) for s in shapes]
     expected = erk_densities(shapes, 1 - sparsity)
     cuts = TopK("erk").cut(scores, sparsity)
     for c, s, density in zip(cuts, shapes, expected, strict=True):
@@ -196,7 +196,7 @@ def test_layer_reaches_each_targets_own_sparsity_by_equal_shares_of_the_way():
 
 def planned(threshold: TopK | Fixed, shares: list[float | None], sparsity: float | None) -> float | None:
     targets = [Target(f"t{i}", nn.Parameter(torch.zeros(100)), sparsity=share) for i, share in enumerate(shares)]
-    return threshold.planned(targets, sparsity)
+    return threshold.final_sparsity(targets, sparsity)
 
 
 @pytest.mark.parametrize(

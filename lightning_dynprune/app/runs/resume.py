@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
-from lightning_dynprune.base import DamagedError, refuse_damaged_file
+from lightning_dynprune.base import DamagedError, validate_checkpoint_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
@@ -102,7 +102,7 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         ResumeRefused: the file is damaged, or is no checkpoint of this program.
     """
     try:
-        refuse_damaged_file(checkpoint, "resume")
+        validate_checkpoint_file(checkpoint, "resume")
         content = read_checkpoint(checkpoint)
     except DamagedError as error:
         raise ResumeRefused(str(error)) from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_dynprune.base import remove_scratch
+from lightning_dynprune.base import remove_temporary_files
 
 try:
     import fcntl
@@ -54,5 +54,5 @@ def sole_run(folder: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
-            remove_scratch(folder)
+            remove_temporary_files(folder)
         yield

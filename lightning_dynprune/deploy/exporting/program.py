@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
-from lightning_dynprune.coupling import quiet
+from lightning_dynprune.coupling import isolated
 from lightning_dynprune.deploy.exporting.base import ExportError, in_short
 from lightning_dynprune.deploy.exporting.example import Example
 
@@ -31,7 +31,7 @@ def ready(model: nn.Module) -> Iterator[None]:
             raise ValueError(f"{name} is on {tensor.device}; exports are checked on the CPU, so give model.cpu()")
     moved: list[tuple[Tensor, Tensor]] = []
     try:
-        with quiet(model), torch.no_grad(), warnings.catch_warnings():
+        with isolated(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             for tensor in (*model.parameters(), *model.buffers()):

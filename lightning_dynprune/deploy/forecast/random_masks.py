@@ -43,7 +43,7 @@ def masked(
         scores = torch.rand(target.parameter.shape, generator=generator).to(target.parameter.device)
         scores = pattern.pool(target, scores).reshape(-1)
         if isinstance(pattern, NM):
-            keep = pattern.protect(target, scores, None)
+            keep = pattern.protected_units(target, scores, None)
             assert keep is not None
         else:
             keep = torch.zeros_like(scores, dtype=torch.bool)

@@ -9,19 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_count, check_flag, check_real
+from lightning_dynprune.base import check_count, check_flag, check_real, max_relative_difference, nested_tensors
 from lightning_dynprune.coupling import (
     Coupling,
     CouplingError,
     Group,
     Narrowing,
     attention_heads,
-    call,
     coupled_groups,
-    distance,
-    quiet,
-    refused,
-    tensors,
+    failing_groups,
+    isolated,
+    run_example,
 )
 from lightning_dynprune.deploy.slimming.dead_units import (
     Constants,
@@ -31,7 +29,7 @@ from lightning_dynprune.deploy.slimming.dead_units import (
     fold_constants,
 )
 from lightning_dynprune.deploy.slimming.slimmed import Slimmed
-from lightning_dynprune.masks import Stayed, carry
+from lightning_dynprune.masks import KeptEntries, narrow_slots
 
 
 class SlimError(RuntimeError):
@@ -64,7 +62,7 @@ def slim(
         model: the network.
         example_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments; on the model's device.
         optimizer: one or more, whose slots follow entry for entry; see
-            :func:`lightning_dynprune.masks.optimizer_slots.carry`.
+            :func:`lightning_dynprune.masks.optimizer_slots.narrow_slots`.
         tolerance: how far outputs on the example may move, over the largest of them; else all is put back.
         round_to: keep the units of a group in multiples of this, where there are as many; 8 suits most hardware.
         fold: let biases take over channels that are constant but not zero. A batch norm in train mode makes another
@@ -90,9 +88,9 @@ def slim(
         >>> net[0].weight.shape, net[2].weight.shape
         (torch.Size([2, 3]), torch.Size([2, 2]))
     """
-    check_real("slim: tolerance", tolerance, 0.0)
-    check_count("slim: round_to", round_to)
-    check_flag("slim: fold", fold)
+    tolerance = check_real("slim: tolerance", tolerance, 0.0)
+    round_to = check_count("slim: round_to", round_to)
+    fold = check_flag("slim: fold", fold)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     before = _size(model)
     coupling = coupled_groups(model, example_input, exclude=exclude)
@@ -102,8 +100,8 @@ def slim(
     change = Narrowing(model)
     shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
     try:
-        with quiet(model):
-            expected = [tensor.clone() for tensor in tensors(call(model, example_input))]
+        with isolated(model):
+            expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
         dead, folded, constant = _remove(change, example_input, coupling.groups, attention, fold)
         kept = [_rounded(~gone, round_to) for gone in dead]
         stayed = change.narrow(groups, kept)
@@ -113,8 +111,8 @@ def slim(
             trouble = trouble or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
             raise SlimError(f"slim: {trouble}; {_culprit(model, example_input, groups, dead)}")
         parameters = dict(model.named_parameters())
-        moves = {parameters[n]: Stayed(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
-        carry(optimizers, moves)
+        moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        narrow_slots(optimizers, moves)
     except BaseException:
         change.undo()
         raise
@@ -138,7 +136,7 @@ def _remove(
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
     folded: dict[str, int] = {}
     while True:
-        with quiet(model):
+        with isolated(model):
             constants = Constants(model, example_input, groups)
         now = dead_units(model, groups, constants, fold)
         if fold:
@@ -155,8 +153,8 @@ def _remove(
 def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) -> tuple[float, str]:
     """Return how far the outputs moved, and what was raised where the model does not run any more."""
     try:
-        with quiet(change.model), change.told():
-            return distance(expected, tensors(call(change.model, example_input))), ""
+        with isolated(change.model), change.matching_instance_norms():
+            return max_relative_difference(expected, nested_tensors(run_example(change.model, example_input))), ""
     except CouplingError as error:
         return float("inf"), f"{type(error.__cause__).__name__}: {error.__cause__}"
 
@@ -166,8 +164,8 @@ def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coup
     groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
     able = []
     for group in groups:
-        owner = group.count.rpartition(".")[0]
-        if not group.count:
+        owner = group.count_attribute.rpartition(".")[0]
+        if not group.count_attribute:
             coupling.left_out[group.name] = "its heads stay: no attribute of its module holds their number"
         elif isinstance(model.get_submodule(owner), nn.MultiheadAttention):
             coupling.left_out[group.name] = (
@@ -189,10 +187,10 @@ def _rounded(kept: Tensor, multiple: int) -> Tensor:
 
 def _culprit(model: nn.Module, example_input: Any, groups: Sequence[Group], dead: Sequence[Tensor]) -> str:
     """Return which group is at fault, found by trying each, and what to do; the model is as it was."""
-    with quiet(model):
-        failed = refused(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
+    with isolated(model):
+        failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
     for group in groups:
-        owner, _, attribute = group.count.rpartition(".")
+        owner, _, attribute = group.count_attribute.rpartition(".")
         if group.name in failed and attribute:
             kind = type(model.get_submodule(owner)).__name__
             return (

@@ -10,7 +10,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lightning_dynprune.base import write_atomically
-from lightning_dynprune.coupling import CouplingError, Group, Narrowing, attention_heads, call, coupled_groups, quiet
+from lightning_dynprune.coupling import (
+    CouplingError,
+    Group,
+    Narrowing,
+    attention_heads,
+    coupled_groups,
+    isolated,
+    run_example,
+)
 from lightning_dynprune.deploy.compact import write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
@@ -93,8 +101,8 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
             refuse_odd_layers(model, heads)
             if example_input is not None:
                 refuse_odd_groups(model, groups, before)
-                with quiet(model), torch.no_grad():
-                    call(model, example_input)
+                with isolated(model), torch.no_grad():
+                    run_example(model, example_input)
         except BaseException:
             change.undo()
             raise
@@ -131,4 +139,4 @@ def _take_over(change: Narrowing, tensors: dict[str, Tensor], attributes: dict[s
         module = change.model.get_submodule(owner)
         if getattr(module, local) != value:
             change.set_attribute(module, local, value)
-    change.fit()
+    change.update_widths()

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from torch import Size, Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from lightning_dynprune.coupling import CARRIED, COUNTS, Group, attention_heads, carries, makes, outputs_of, owns
+from lightning_dynprune.base import is_whole
+from lightning_dynprune.coupling import (
+    CHANNELWISE_TENSORS,
+    HEAD_COUNT_ATTRIBUTES,
+    Group,
+    attention_heads,
+    holds_tensors,
+    is_channelwise,
+    mixes_channels,
+    num_output_channels,
+)
 
 FORMAT = "lightning-dynprune slim"
 VERSION = "1"
@@ -20,11 +30,15 @@ def attributes_of(model: nn.Module) -> dict[str, int]:
     """Return what no tensor's shape tells: numbers of heads, and channels of instance norms without tensors."""
     found = {}
     for name, module in model.named_modules():
-        locals_ = ("num_features",) if isinstance(module, _InstanceNorm) and not owns(module) else COUNTS
+        locals_ = (
+            ("num_features",)
+            if isinstance(module, _InstanceNorm) and not holds_tensors(module)
+            else HEAD_COUNT_ATTRIBUTES
+        )
         for local in locals_:
             value = getattr(module, local, None)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                found[f"{name}.{local}".lstrip(".")] = value
+            if is_whole(value, low=1):
+                found[f"{name}.{local}".lstrip(".")] = int(value)
     return found
 
 
@@ -75,7 +89,7 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
     for name, value in said.items():
         if name not in known:
             raise ValueError(f"attribute {name[:200]!r} is no number of heads or channels of {type(model).__name__}")
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= known[name]:
+        if not is_whole(value, 1, known[name]):
             raise ValueError(f"attribute {name!r}: {str(value)[:200]} is not accepted; give 1 to {known[name]}")
     return said
 
@@ -120,13 +134,15 @@ def refuse_misfits(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dic
 def refuse_odd_layers(model: nn.Module, heads: Sequence[Group]) -> None:
     """Raise ValueError where the tensors of one layer, or of one attention module, do not agree in their widths."""
     for name, module in model.named_modules():
-        if not makes(module) and not carries(module):
+        if not mixes_channels(module) and not is_channelwise(module):
             continue
         lengths = {}
-        for local in CARRIED:
+        for local in CHANNELWISE_TENSORS:
             tensor = getattr(module, local, None)
             if tensor is not None:
-                lengths[local] = outputs_of(module) if makes(module) and local == "weight" else len(tensor)
+                lengths[local] = (
+                    num_output_channels(module) if mixes_channels(module) and local == "weight" else len(tensor)
+                )
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
             raise ValueError(f"channels do not agree: {told}")
@@ -170,8 +186,8 @@ def _free_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return along which dimensions the tensors of layers have channels that may go: name -> dimensions."""
     free: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        if makes(module) or carries(module):
-            for local in CARRIED:
-                both = makes(module) and local == "weight"
+        if mixes_channels(module) or is_channelwise(module):
+            for local in CHANNELWISE_TENSORS:
+                both = mixes_channels(module) and local == "weight"
                 free[f"{name}.{local}".lstrip(".")] = (0, 1) if both else (0,)
     return free

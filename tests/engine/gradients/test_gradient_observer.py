@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.engine import Pruner
-from lightning_dynprune.masks import applied
+from lightning_dynprune.masks import applied_gradient
 
 EACH = {"name": "linear", "begin": 1, "end": 4, "every": 1}
 LATER = {"name": "one_shot", "begin": 100}
@@ -47,9 +47,8 @@ def test_a_branch_that_gets_no_gradient_goes_first_and_is_named_once():
     assert pruner.masks.kept == [8, 1]
     said = [str(w.message) for w in seen if "no gradient" in str(w.message)]
     assert said == [
-        "no gradient has reached unused.weight yet, so to strategy Taylor its connections are worth nothing and may "
-        "be the first to go; exclude what takes no part in the loss, or give strategy='magnitude', which needs no "
-        "gradients"
+        "no gradient has reached unused.weight yet, so strategy Taylor scores its connections 0 and may prune them "
+        "first; exclude what takes no part in the loss, or give strategy='magnitude', which needs no gradients"
     ]
 
 
@@ -191,4 +190,4 @@ def test_a_fused_optimizer_under_a_loss_scaler_is_seen_with_the_gradients_it_app
 def test_what_an_optimizer_applies_is_the_gradient_itself_without_a_scaler():
     weight = nn.Parameter(torch.ones(2))
     grad = torch.tensor([1.0, 2.0])
-    assert applied(torch.optim.Adam([weight], fused=True), grad) is grad
+    assert applied_gradient(torch.optim.Adam([weight], fused=True), grad) is grad
