@@ -120,29 +120,33 @@ class Journal:
         """
         return Delta.between(before, after, weight if self.remember_values else None)
 
-    def add(self, update: Update, deltas: Sequence[Delta] | None) -> None:
-        """Record an update that was made.
+    def add(self, update: Update, deltas: Sequence[Delta] | None, note: str | None = None) -> None:
+        """Record an update that was made; one that is recorded already, the same object, is not recorded twice.
 
         Args:
             update: its figures.
             deltas: what it flipped, one a target, in the order of the targets; None where that is not known here, and
                 earlier positions are let go of, as they cannot be walked back to.
+            note: a decision in words that led to it.
 
         Raises:
             ValueError: the deltas are of other targets, or the update is older than the last one recorded.
         """
+        if self.updates and self.updates[-1] is update:
+            return
         sizes = [target.numel for target in self.masks.targets]
         if deltas is not None and [delta.numel for delta in deltas] != sizes:
             raise ValueError(f"deltas of {[d.numel for d in deltas]} connections do not fit targets of {sizes}")
         if self.updates and update.step < self.updates[-1].step:
             raise ValueError(f"an update at step {update.step} cannot follow one at step {self.updates[-1].step}")
-        self.updates.append(update)
+        notes = self.notes if note is None else [*self.notes, (update.step, note)]
         if deltas is None:
-            self._clear()
+            record = self._bounded([*self.updates, update], [], 0)
         else:
-            self._deltas.append(tuple(deltas))
-            self._bytes += _size(deltas)
-        self._let_go()
+            taken = self._bytes + _size(deltas)
+            record = self._bounded([*self.updates, update], [*self._deltas, tuple(deltas)], taken)
+        # One statement, so that an interruption finds all of it done or nothing.
+        self.notes, (self.updates, self._deltas, self._bytes, self._discarded) = notes, record
 
     def note(self, step: int, text: str) -> None:
         """Record a decision in words.
@@ -221,9 +225,10 @@ class Journal:
             ValueError: the state is of another version or of other targets, or damaged.
         """
         read = read_state(state, self.masks.targets, self.remember_values)
-        self._discarded, self.updates, self.notes, self._deltas = read
-        self._bytes = sum(map(_size, self._deltas))
-        self._let_go()
+        self._discarded, updates, self.notes, deltas = read
+        self.updates, self._deltas, self._bytes, self._discarded = self._bounded(
+            updates, deltas, sum(map(_size, deltas))
+        )
 
     def summary(self) -> str:
         """Return a table of the updates, every target's density, and how many kept connections had once been cut."""
@@ -245,22 +250,27 @@ class Journal:
             write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
         return figure
 
-    def _let_go(self) -> None:
-        """Let go of the oldest positions past the cap, and of the oldest updates past the longest record."""
+    def _bounded(
+        self, updates: list[Update], deltas: list[tuple[Delta, ...]], taken: int
+    ) -> tuple[list[Update], list[tuple[Delta, ...]], int, DiscardedTotals]:
+        """Return a record without the oldest positions past the cap and the oldest updates past the longest record.
+
+        Returns:
+            Updates, positions, the bytes that these take, and the totals of the updates that are left out.
+        """
         room = math.inf if self.cap is None else self.cap * self.masks.total
+        discarded = self._discarded
         gone = 0
-        while 8 * self._bytes > room:
-            self._bytes -= _size(self._deltas[gone])
+        while 8 * taken > room:
+            taken -= _size(deltas[gone])
             gone += 1
-        del self._deltas[:gone]
-        if self.longest is None or len(self.updates) <= self.longest:
-            return
-        for update in self.updates[: -self.longest]:
-            self._discarded = self._discarded.plus(update)
-        del self.updates[: -self.longest]
-        for deltas in self._deltas[: -self.longest]:
-            self._bytes -= _size(deltas)
-        del self._deltas[: -self.longest]
+        deltas = deltas[gone:]
+        if self.longest is None or len(updates) <= self.longest:
+            return updates, deltas, taken, discarded
+        for update in updates[: -self.longest]:
+            discarded = discarded.plus(update)
+        taken -= sum(map(_size, deltas[: -self.longest]))
+        return updates[-self.longest :], deltas[-self.longest :], taken, discarded
 
     def _clear(self) -> None:
         self._deltas.clear()
