@@ -14,6 +14,7 @@ from lightning_dynprune.masks.mask_set import (
 )
 from lightning_dynprune.masks.optimizer_slots import (
     KeptEntries,
+    NarrowedSlots,
     applied_gradient,
     narrow_slots,
     optimizer_holds,
@@ -26,6 +27,7 @@ __all__ = [
     "KeptEntries",
     "LatentWeights",
     "MaskSet",
+    "NarrowedSlots",
     "applied_gradient",
     "narrow_slots",
     "optimizer_holds",

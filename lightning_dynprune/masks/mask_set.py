@@ -190,15 +190,26 @@ class MaskSet:
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
 
-    def narrow(self, position: int, stayed: Mapping[int, Tensor]) -> None:
-        """Follow a target that was slimmed: what is gone was pruned, and still counts as that.
+    def narrowed(self, position: int, stayed: Mapping[int, Tensor]) -> Tensor:
+        """Return the mask of a target that gets smaller.
 
         Args:
             position: of the target.
-            stayed: dimension -> the positions that stayed, int64.
+            stayed: dimension -> the positions that stay, int64.
         """
+        mask = self.tensors[position]
         for dim, positions in stayed.items():
-            self.tensors[position] = select_along(self.tensors[position], dim, positions)
+            mask = select_along(mask, dim, positions)
+        return mask
+
+    def narrow(self, masks: Mapping[int, Tensor]) -> None:
+        """Follow targets that got smaller: what is gone was pruned, and still counts as that.
+
+        Args:
+            masks: position of a target -> its mask from :meth:`narrowed`.
+        """
+        for position, mask in masks.items():
+            self.tensors[position] = mask
         self._plan = []
 
     def pack(self) -> dict[str, Tensor]:

@@ -269,8 +269,8 @@ class CoupledMasks:
             if member.any_pruned and (grad := member.tensor.grad) is not None:
                 grad.masked_fill_(member.along(member.pruned), 0.0)
 
-    def narrow(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> None:
-        """Follow a model whose pruned units were removed.
+    def narrowed(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> list[Group]:
+        """Return the groups of a model whose pruned units are removed.
 
         Args:
             stayed: tensor name -> dimension -> the positions that stayed, int64.
@@ -279,7 +279,11 @@ class CoupledMasks:
         for group, lives in zip(self.groups, self.alive, strict=True):
             axes = tuple(_narrowed(axis, lives, stayed.get(axis.name, {}).get(axis.dim)) for axis in group.axes)
             narrowed.append(dataclasses.replace(group, units=int(lives.sum()), axes=axes))
-        self._gather(narrowed)
+        return narrowed
+
+    def regroup(self, groups: Sequence[Group]) -> None:
+        """Take over the groups from :meth:`narrowed`; all their units are kept."""
+        self._gather(groups)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the remembered values of members; the masks of the targets tell which units are kept."""
