@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_dynprune.base import write_atomically
+from lightning_dynprune.base import integer_dtype, integer_view, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
     DTYPES,
@@ -35,8 +35,6 @@ from lightning_dynprune.deploy.compact.contents import (
 from lightning_dynprune.deploy.compact.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
-# An integer as wide as an entry tells +0.0 from -0.0, and is there for every dtype.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PART_COST = 80  # bytes that a part takes in the header of the file
 
 
@@ -75,7 +73,8 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
             contents[name] = owner
             continue
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
-        parts, count = _smallest(flat.view(_INTEGERS[flat.element_size()]), zstd)
+        # Integers of the entries' size distinguish +0.0 from -0.0, and every dtype has one.
+        parts, count = _smallest(integer_view(flat), zstd)
         contents[name] = Entry(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),
@@ -198,7 +197,7 @@ def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
         kept = unpack_bits(raw[KEPT], entry.numel, name)
         if (bits := int(kept.sum())) != entry.count:
             raise ValueError(f"tensor {name!r}: {bits} entries are kept by its bits, {entry.count} by its count")
-        integers = _INTEGERS[entry.itemsize]
+        integers = integer_dtype(entry.itemsize)
         flat = torch.zeros(entry.numel, dtype=integers)
         flat[kept] = raw[VALUES].view(integers)
     if dtype == torch.bool and bool((flat > 1).any()):
