@@ -7,16 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_INTEGER_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def integer_dtype(itemsize: int) -> torch.dtype:
-    """Return the integer dtype of 1, 2, 4 or 8 bytes: uint8, int16, int32 or int64."""
-    return _INTEGER_DTYPES[itemsize]
+_INTEGER_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of an entry -> dtype
 
 
 def integer_view(tensor: Tensor) -> Tensor:
-    """Return the bits of a tensor as integers of the same size, sharing its memory.
+    """Return the bits of a tensor's entries as integers of the same size, sharing its memory.
+
+    Equal integers mean equal bits: +0.0 and -0.0 differ, and so do two NaNs with different bits.
+
+    Args:
+        tensor: of a dtype of 1, 2, 4 or 8 bytes.
 
     Example:
         >>> integer_view(torch.tensor([0.0, -0.0, 1.0])).tolist()

@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,14 @@ _DIRECTORY_ERRORS = (RuntimeError, ValueError, LookupError, OverflowError)  # zi
 
 class DamagedError(ValueError):
     """A checkpoint is damaged: its content differs from what was written."""
+
+
+def checksum(parts: Iterable[Tensor | str]) -> int:
+    """Return the CRC-32 of the bytes of tensors, in row-major order, and of strings, one after the other."""
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part.encode() if isinstance(part, str) else _row_major_bytes(part), total)
+    return total
 
 
 def state_checksum(state: Any) -> int:
@@ -106,13 +114,17 @@ def _update_crc(crc: int, state: Any) -> int:
             )
         crc = _update_crc_text(crc, f"{state.dtype} {tuple(state.shape)}")
         # In row-major order: strides and devices may differ after loading.
-        return zlib.crc32(state.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+        return zlib.crc32(_row_major_bytes(state), crc)
     if state is None or isinstance(state, (bool, int, float, str)):
         return _update_crc_text(crc, f"{type(state).__name__} {state!r}")
     raise TypeError(
         f"the state holds a {type(state).__name__}; tensors, plain values, and mappings, lists and tuples of them are "
         "accepted"
     )
+
+
+def _row_major_bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _is_expanded(tensor: Tensor) -> bool:
