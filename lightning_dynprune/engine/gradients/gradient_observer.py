@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.optim import Optimizer
 
+from lightning_dynprune.base import name_some
 from lightning_dynprune.engine.score_reader import piece_size, pieces_of
 from lightning_dynprune.masks import MaskSet, applied_gradient
 from lightning_dynprune.strategies import Strategy
@@ -49,8 +50,8 @@ class Observation:
         untrained = [t.name for position, t in enumerate(masks.targets) if position not in trained]
         if strategy.accumulates and untrained:
             raise ValueError(
-                f"strategy={type(strategy).__name__} watches every step, and no optimizer trains {_some(untrained)}; "
-                "exclude what is not trained, or give strategy='magnitude', which needs no gradients"
+                f"strategy={type(strategy).__name__} watches every step, and no optimizer trains "
+                f"{name_some(untrained)}; exclude what is not trained, or give strategy='magnitude', which needs no gradients"
             )
 
     def before_step(self, number: int) -> None:
@@ -99,12 +100,13 @@ class Observation:
         if len(unknown) == len(self._masks.targets) or waiting.intersection(unknown):
             raise RuntimeError(
                 f"strategy={strategy} scores by the gradients of steps it has watched, and there was none yet of "
-                f"{_some(names)}; update after a step of the optimizer, or give strategy='magnitude', which needs none"
+                f"{name_some(names)}; update after a step of the optimizer, or give strategy='magnitude', which needs "
+                "none"
             )
         if new := [name for name in names if name not in self._said]:
             self._said.update(new)
             warnings.warn(
-                f"no gradient has reached {_some(new)} yet, so to strategy {strategy} its connections are worth "
+                f"no gradient has reached {name_some(new)} yet, so to strategy {strategy} its connections are worth "
                 "nothing and may be the first to go; exclude what takes no part in the loss, or give "
                 "strategy='magnitude', which needs no gradients",
                 stacklevel=4,
@@ -126,7 +128,3 @@ def _sparse(name: str, layout: torch.layout, strategy: Strategy) -> str:
         f"{name} has a gradient of layout {layout}, and strategy={type(strategy).__name__} reads every connection's; "
         "make the module with sparse=False, exclude the target, or give strategy='magnitude', which needs no gradients"
     )
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
