@@ -29,8 +29,8 @@ def refuse_finetuning(callbacks: Iterable[Any], frozen: Sequence[str]) -> None:
     for callback in callbacks:
         if frozen and is_a(callback, "BaseFinetuning"):
             raise ValueError(
-                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes in mid-run, when what "
-                "is pruned is settled and its schedule may be over. Exclude what it freezes, as by "
+                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes in mid-run, when "
+                "what is pruned is settled and its schedule may be over. Exclude what it freezes, as by "
                 f"exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
             )
 

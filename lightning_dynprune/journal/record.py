@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_dynprune.base import check_count, check_real, write_atomically
+from lightning_dynprune.base import check_count, check_flag, check_real, check_whole, write_atomically
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.overview import Overview
@@ -65,10 +65,8 @@ class Journal:
         cap: float | None = 8.0,
         longest: int | None = 1000,
     ) -> None:
-        if not isinstance(remember_values, bool):
-            raise TypeError(f"remember_values={remember_values!r} is not accepted; give True or False")
         self.masks = masks
-        self.remember_values = remember_values
+        self.remember_values = check_flag("remember_values", remember_values)
         self.cap = None if cap is None else check_real("cap", cap, low=0)
         self.longest = None if longest is None else check_count("longest", longest)
         self.updates: list[Update] = []
@@ -282,8 +280,7 @@ class Journal:
 
     def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
         """Return the deltas recorded after a step."""
-        if not isinstance(step, int) or isinstance(step, bool):
-            raise TypeError(f"step={step!r} is not a whole number; give the optimizer steps done")
+        step = check_whole("step", step)
         if step < self.earliest_step:
             raise ValueError(
                 f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, longest="

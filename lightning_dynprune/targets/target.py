@@ -185,7 +185,7 @@ def find_targets(
         >>> [target.name for target in find_targets(net, exclude="2.*")]
         ['0.weight']
     """
-    check_count("min_kept", min_kept)
+    min_kept = check_count("min_kept", min_kept)
     catalog = _Catalog(model)
     chosen = _chosen(catalog, targets, exclude)
     found, frozen = [], []
@@ -287,9 +287,8 @@ class _Catalog:
             )
         if not matched:
             what = selector if isinstance(selector, str) else selector.__name__
-            raise ValueError(
-                f"{setting}: {what!r} matches no parameter; there are {name_some(self.all_names(), most=12)}"
-            )
+            known = name_some(self.all_names(), most=12)
+            raise ValueError(f"{setting}: {what!r} matches no parameter; there are {known}")
         return matched
 
 
@@ -305,15 +304,15 @@ def _listed(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[
 
 
 def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
-    settings = {"min_kept": min_kept}
+    settings: dict[str, Any] = {"min_kept": min_kept}
     if given is None:
         return settings
     if not isinstance(given, Mapping):
         given = {"sparsity": given}
     if unknown := sorted(set(given) - set(_SETTINGS), key=str):
         raise ValueError(f"targets: {name} has unknown setting {unknown[0]!r}; known: {', '.join(_SETTINGS)}")
-    if given.get("sparsity") is not None:
-        check_share(f"targets: sparsity of {name}", given["sparsity"])
-    if "min_kept" in given:
-        check_count(f"targets: min_kept of {name}", given["min_kept"])
-    return {**settings, **given}
+    settings = {**settings, **given}
+    if settings.get("sparsity") is not None:
+        settings["sparsity"] = check_share(f"targets: sparsity of {name}", settings["sparsity"])
+    settings["min_kept"] = check_count(f"targets: min_kept of {name}", settings["min_kept"])
+    return settings
