@@ -1,4 +1,4 @@
-"""Foundations: registry of parts, checks of settings, bits, checksums, nested tensors, model calls, atomic files.
+"""Foundations: registry, checks of settings, bits, checksums, nested tensors, model calls, files, colors, text.
 
 May import no other room; the only library is torch.
 """
@@ -21,12 +21,15 @@ from lightning_dynprune.base.integrity import DamagedError, checksum, state_chec
 from lightning_dynprune.base.layer_types import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
 from lightning_dynprune.base.model_call import call_model, split_arguments
 from lightning_dynprune.base.nested import map_tensors, nested_tensors
+from lightning_dynprune.base.palette import PALETTE
 from lightning_dynprune.base.registry import Registry
+from lightning_dynprune.base.text import name_some
 
 __all__ = [
     "BATCH_NORMS",
     "CONVOLUTIONS",
     "INSTANCE_NORMS",
+    "PALETTE",
     "DamagedError",
     "Registry",
     "call_model",
@@ -46,6 +49,7 @@ __all__ = [
     "map_tensors",
     "max_absolute_difference",
     "max_relative_difference",
+    "name_some",
     "nested_tensors",
     "remove_temporary_files",
     "split_arguments",
