@@ -7,6 +7,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+_INTEGER_OF_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes -> dtype
+
+
+def integer_view(tensor: Tensor) -> Tensor:
+    """Return a view of a tensor's entries as integers of the same width: they tell +0.0 from -0.0, and NaN from NaN.
+
+    Args:
+        tensor: of a dtype of 1, 2, 4 or 8 bytes.
+
+    Example:
+        >>> integer_view(torch.tensor([0.0, -0.0])).tolist()
+        [0, -2147483648]
+    """
+    return tensor.view(_INTEGER_OF_WIDTH[tensor.element_size()])
+
 
 def compare_to_bool(values: Tensor, bound: float, compare: Callable[..., Tensor] = torch.gt) -> Tensor:
     """Return ``values > bound`` (or another comparison) as bool.

@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,14 @@ _ODD = (RuntimeError, ValueError, LookupError, OverflowError)  # what zipfile ra
 
 class DamagedError(ValueError):
     """A checkpoint is not as it was written."""
+
+
+def checksum(parts: Iterable[Tensor | str]) -> int:
+    """Return the CRC-32 of some tensors' bytes, row by row, and texts, one after the other."""
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part.encode() if isinstance(part, str) else _bytes_of(part), total)
+    return total
 
 
 def state_checksum(state: Any) -> int:
@@ -101,10 +109,14 @@ def _added(crc: int, state: Any) -> int:
             raise TypeError(f"a state holds a tensor of {tuple(state.shape)} entries that are not all there")
         crc = _text(crc, f"{state.dtype} {tuple(state.shape)}")
         # Row by row, whatever the layout: strides and devices may be others where it is loaded.
-        return zlib.crc32(state.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+        return zlib.crc32(_bytes_of(state), crc)
     if state is None or isinstance(state, (bool, int, float, str)):
         return _text(crc, f"{type(state).__name__} {state!r}")
     raise TypeError(f"a state holds a {type(state).__name__}; tensors, plain values and nestings of them are expected")
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _is_expanded(tensor: Tensor) -> bool:
