@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_dynprune.base import check_flag, check_real
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import check_flag, check_real, nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, in_short
 from lightning_dynprune.deploy.exporting.example import Example
 from lightning_dynprune.deploy.exporting.exported import Exported
@@ -117,7 +116,7 @@ def export(
 
 def _written(runtime: Format, program: Any, path: Path, model: nn.Module, cases: Sequence[Example]) -> float:
     """Write a program and return by how much its outputs differ from the model's."""
-    expected: list[list[Tensor]] = [tensors(model(*case.args, **case.kwargs)) for case in cases]
+    expected: list[list[Tensor]] = [nested_tensors(model(*case.args, **case.kwargs)) for case in cases]
     doing = "writing"
     try:
         runtime.write(program, path)

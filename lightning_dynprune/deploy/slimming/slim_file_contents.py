@@ -37,7 +37,7 @@ def attributes_of(model: nn.Module) -> dict[str, int]:
         )
         for local in locals_:
             value = getattr(module, local, None)
-            if is_whole(value) and value > 0:
+            if is_whole(value, low=1):
                 found[f"{name}.{local}".lstrip(".")] = int(value)
     return found
 
@@ -89,7 +89,7 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
     for name, value in said.items():
         if name not in known:
             raise ValueError(f"attribute {name[:200]!r} is no number of heads or channels of {type(model).__name__}")
-        if not is_whole(value) or not 1 <= value <= known[name]:
+        if not is_whole(value, 1, known[name]):
             raise ValueError(f"attribute {name!r}: {str(value)[:200]} is not accepted; give 1 to {known[name]}")
     return said
 
