@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, is_dataclass
 from typing import Any, Generic, TypeVar, cast
 
 Part = TypeVar("Part")
@@ -75,7 +76,7 @@ class Registry(Generic[Part]):
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
         name = settings.pop("name")
         cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
-        fields = {name: field for name, field in getattr(cls, "__dataclass_fields__", {}).items() if field.init}
+        fields = {f.name: f for f in dataclasses.fields(cast("Any", cls)) if f.init} if is_dataclass(cls) else {}
         known = set(fields)
         if unknown := sorted(set(settings) - known, key=str):
             raise ValueError(

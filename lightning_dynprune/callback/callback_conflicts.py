@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_dynprune.base import name_some
 from lightning_dynprune.callback.compat import (
     averaged_model,
     callbacks_of,
@@ -47,11 +48,10 @@ def check_finetuning(trainer: Any, frozen: Sequence[str]) -> None:
     """
     for callback in callbacks_of(trainer) if frozen else ():
         if unfreezes_layers(callback):
-            others = f" and {len(frozen) - 1} more" if len(frozen) > 1 else ""
             raise ValueError(
-                f"{frozen[0]}{others}: frozen now, and {type(callback).__name__} unfreezes layers during the fit, when "
-                "the targets are fixed and the schedule may have ended. Exclude what it freezes, for example by "
-                f"exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
+                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes layers during the "
+                "fit, when the targets are fixed and the schedule may have ended. Exclude what it freezes, for example "
+                f"by exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
             )
 
 

@@ -48,7 +48,7 @@ class WorkerResult:
             name: unpack_bits(state["masks"][name], math.prod(shape), name).view(shape)
             for name, shape in state["shapes"].items()
         }
-        self.connections: dict[str, int] = dict(zip(self.masks, state["whole"], strict=True))
+        self.connections: dict[str, int] = dict(zip(self.masks, state["original_numel"], strict=True))
 
     @property
     def sparsity(self) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling.group import Axis, CouplingError, Group
 
 HEAD_COUNT_ATTRIBUTES = ("num_heads", "n_head", "n_heads", "heads", "num_attention_heads")
@@ -142,8 +144,8 @@ def _rows(prefix: str, has_bias: bool, index: Tensor) -> list[Axis]:
     return [Axis(f"{prefix}.{local}", 0, True, index) for local in (("weight", "bias") if has_bias else ("weight",))]
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_count(value: Any) -> bool:
+    return is_whole(value, low=1)
 
 
 def _join(prefix: str, local: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_dynprune.base import check_count, check_real
+from lightning_dynprune.base import check_count, check_real, convert_settings, is_whole
 from lightning_dynprune.engine.pruner import Pruner
 
 MODES = ("max", "min")
@@ -64,6 +64,7 @@ class AccuracyGuard:
     _state: str = field(default="watching", init=False, repr=False)
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         if not isinstance(self.monitor, str) or not self.monitor:
             raise TypeError(f"guard: monitor={self.monitor!r} is not accepted; give the name of a logged metric")
         check_real("guard: max_drop", self.max_drop, 0)
@@ -90,6 +91,7 @@ class AccuracyGuard:
         Raises:
             RuntimeError: the network is pruned already and nothing dense was validated.
         """
+        value = float(value)  # a NumPy scalar must not reach the checkpoint
         if not pruner.updates:
             if self.reference is None and not math.isnan(value):
                 self._best = value if self._best is None else self._better(value, self._best)
@@ -191,7 +193,7 @@ def _is_state(state: Any) -> bool:
     counts = [*good, state["waited"]] if isinstance(good, (list, tuple)) else [None]
     return (
         (best is None or isinstance(best, (int, float)))
-        and all(isinstance(count, int) and count >= 0 for count in counts)
+        and all(is_whole(count) and count >= 0 for count in counts)
         and isinstance(name, str)
         and name in STATES
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_dynprune.base import check_count, check_flag, check_share, check_whole
+from lightning_dynprune.base import check_count, check_flag, check_share, check_whole, is_whole, to_python
 from lightning_dynprune.patterns import PATTERNS, Pattern
 from lightning_dynprune.schedules import Schedule, sparsity_schedule
 from lightning_dynprune.strategies import STRATEGIES, Strategy, with_default
@@ -78,8 +78,7 @@ class Settings:
             TypeError: a setting of the wrong kind.
             ValueError: a setting out of range, an unknown name, or settings that exclude each other.
         """
-        if sparsity is not None:
-            check_share("sparsity", sparsity)
+        sparsity = None if sparsity is None else check_share("sparsity", sparsity)
         built_strategy = STRATEGIES.build(strategy)
         built_threshold = THRESHOLDS.build(with_default("threshold", threshold, built_strategy.threshold))
         built_pattern = PATTERNS.build(pattern)
@@ -115,18 +114,19 @@ class Settings:
 def _checked_rewind(step: int | None, strategy: Strategy) -> int | None:
     if step is None:
         return None
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+    if not is_whole(step) or step < 0:
         raise ValueError(f"rewind={step!r} is not accepted; give a number of optimizer steps, 0 or more")
     if strategy.latent:
         raise ValueError(
             f"rewind={step} does not go with strategy={type(strategy).__name__}, whose latent weights train "
             "on behind the mask; use a strategy with hard masks"
         )
-    return step
+    return int(step)
 
 
 def _checked_journal(given: bool | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the journal's settings; None where it is off."""
+    given = to_python(given)
     if given is True:
         return {}
     if given is False or given is None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.journal.delta import ENCODINGS, Delta
 from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
@@ -88,7 +89,7 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
         for update, row in zip(updates[len(updates) - rows :], record, strict=True)
     ]
     valued = state["valued"]
-    if not isinstance(valued, int) or not 0 <= valued <= rows:
+    if not is_whole(valued) or not 0 <= valued <= rows:
         raise ValueError(f"journal: values of {valued!r} updates, but positions of {rows}; it is damaged")
     start = rows - valued
     for position, target in enumerate(targets if valued else ()):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_dynprune.base import is_number
+from lightning_dynprune.base import is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -104,4 +104,4 @@ def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_whole(value) and value >= 0

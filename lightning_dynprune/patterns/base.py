@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class Pattern:
 
     sets_sparsity: ClassVar[bool] = False
     coupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @property
     def size(self) -> int:

@@ -49,6 +49,7 @@ class Block(TargetPattern):
     pad: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("pattern block: rows", self.rows)
         check_count("pattern block: columns", self.columns)
         check_flag("pattern block: pad", self.pad)

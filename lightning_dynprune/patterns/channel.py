@@ -47,6 +47,7 @@ class Channel(CoupledPattern):
     needs_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("pattern channel: round_to", self.round_to)
         check_flag("pattern channel: relative", self.relative)
 

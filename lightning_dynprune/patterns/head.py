@@ -46,6 +46,7 @@ class Head(CoupledPattern):
     relative: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.heads is not None and not isinstance(self.heads, Mapping):
             raise TypeError(
                 f"pattern head: heads={self.heads!r} is not accepted; give a mapping glob -> number of heads"

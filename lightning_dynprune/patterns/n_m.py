@@ -53,6 +53,7 @@ class NM(TargetPattern):
     sets_sparsity: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("pattern n_m: n", self.n)
         check_count("pattern n_m: m", self.m)
         check_flag("pattern n_m: pad", self.pad)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from lightning_dynprune.base import Registry, check_real, is_number
+from lightning_dynprune.base import Registry, check_real, convert_settings, is_number
 
 Moment: TypeAlias = "int | float | str"
 
@@ -46,6 +46,9 @@ class Horizon:
     steps_per_epoch: int | None = None
     epochs: int | None = None
     trial_run: bool = False
+
+    def __post_init__(self) -> None:
+        convert_settings(self)
 
     def length(self, unit: str) -> int | None:
         """Return how long training is in "steps" or "epochs"; None where that is not known."""
@@ -108,6 +111,7 @@ class Schedule(ABC):
     span: Span | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         check_real("schedule: final", self.final)
         check_real("schedule: initial", self.initial)
         for setting in ("begin", "end", "every"):

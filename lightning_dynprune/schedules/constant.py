@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lightning_dynprune.base import convert_settings
 from lightning_dynprune.schedules.base import SCHEDULES, Moment, Schedule
 
 
@@ -41,6 +42,7 @@ class OneShot(Schedule):
     every: Moment = field(default=1, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         object.__setattr__(self, "end", self.begin)
         # An update in epochs stays on the event of an epoch.
         in_epochs = isinstance(self.begin, str) and "epoch" in self.begin

@@ -16,8 +16,7 @@ def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: fl
         TypeError: sparsity is no number.
         ValueError: sparsity is outside [0, 1), is not given at all, or contradicts the schedule's own.
     """
-    if sparsity is not None:
-        check_share("sparsity", sparsity)
+    sparsity = None if sparsity is None else check_share("sparsity", sparsity)
     given = schedule.get("final") if isinstance(schedule, Mapping) else getattr(schedule, "final", None)
     if given is None:
         if sparsity is None:
@@ -27,7 +26,7 @@ def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: fl
         built = SCHEDULES.build(schedule, final=sparsity)
         check_share("schedule: initial", built.initial)
         return built
-    check_share("schedule: final", given)
+    given = check_share("schedule: final", given)
     if sparsity is not None and sparsity != given:
         raise ValueError(
             f"sparsity={sparsity!r} contradicts the schedule's final={given!r}; give one of them, or the same in both"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.targets import Target, TargetView
 
@@ -51,6 +51,10 @@ class Strategy(ABC):
     threshold: ClassVar[str | Mapping[str, Any]] = "topk"
     schedule: ClassVar[str | Mapping[str, Any]] = "cubic"
     exchange: float | Schedule = 0.0
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @abstractmethod
     def score(self, target: TargetView) -> Tensor:

@@ -37,6 +37,7 @@ class Magnitude(Strategy):
     norm: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.norm, bool) or self.norm not in (1, 2):
             raise ValueError(f"strategy magnitude: norm={self.norm!r} is not accepted; give 1 or 2")
 

@@ -46,6 +46,7 @@ class Movement(Strategy):
     latent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("strategy movement: penalty", self.penalty, 0, 1e30)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ class SET(Strategy):
     schedule: ClassVar[Mapping[str, Any]] = {"name": "constant", "begin": 0, "end": 0.75, "every": 100}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kind = type(self).__name__.lower()
         given = self.exchange
         for exchange in (given.initial, given.final) if isinstance(given, Schedule) else (given,):

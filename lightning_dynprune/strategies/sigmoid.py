@@ -36,6 +36,7 @@ class Sigmoid(Strategy):
     signed: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_flag("strategy sigmoid: signed", self.signed)
 
     def score(self, target: TargetView) -> Tensor:

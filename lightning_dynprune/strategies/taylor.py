@@ -42,6 +42,7 @@ class Taylor(Strategy):
     accumulates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("strategy taylor: decay", self.decay, 0, 1)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:

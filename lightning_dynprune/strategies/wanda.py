@@ -51,6 +51,7 @@ class Wanda(Strategy):
     summed_state: ClassVar[tuple[str, ...]] = ("input_squares", "inputs")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_flag("strategy wanda: per_row", self.per_row)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_dynprune.base import Registry
+from lightning_dynprune.base import Registry, convert_settings
 from lightning_dynprune.selection import Cut, Scores, cut, cut_above
 from lightning_dynprune.targets import Target
 
@@ -22,6 +22,10 @@ class Threshold(ABC):
     """
 
     adjusts_scores: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        convert_settings(self)
 
     @property
     def exact(self) -> bool:

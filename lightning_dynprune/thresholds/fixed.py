@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("fixed")
-@dataclass
+@dataclass(frozen=True)
 class Fixed(ValueThreshold):
     """Keeps what scores above ``theta``; the scheduled sparsity is the ceiling.
 
@@ -30,6 +30,7 @@ class Fixed(ValueThreshold):
     theta: float | Schedule
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.theta, Schedule):
             check_real("threshold fixed: theta", self.theta)
 

@@ -22,7 +22,7 @@ _OPEN = -1.0  # T is never below 0, so this says that it is not frozen yet
 
 
 @THRESHOLDS.register("hysteresis")
-@dataclass
+@dataclass(frozen=True)
 class Hysteresis(ValueThreshold):
     """Prunes a living unit that scores at most ``a T``, returns a pruned one that scores above ``b T``.
 
@@ -69,6 +69,7 @@ class Hysteresis(ValueThreshold):
     adjusts_scores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_real("threshold hysteresis: a", self.a, 1e-6)
         check_real("threshold hysteresis: b", self.b, self.a)
         check_real("threshold hysteresis: gamma", self.gamma, 0)
@@ -80,7 +81,7 @@ class Hysteresis(ValueThreshold):
                 check_real(f"threshold hysteresis: c of {glob}", value)
         elif self.c is not None:
             check_real("threshold hysteresis: c", self.c)
-        self._topk = TopK(self.scope)
+        TopK(self.scope)  # raises for an unknown scope
 
     @property
     def exact(self) -> bool:
@@ -136,6 +137,10 @@ class Hysteresis(ValueThreshold):
         for target in targets:
             self._c(target.name)
         return super().final_sparsity(targets, sparsity)
+
+    @property
+    def _topk(self) -> TopK:
+        return TopK(self.scope)
 
     def _moves(self, seed: int, step: int) -> bool:
         """Return whether chance lets a target be updated."""

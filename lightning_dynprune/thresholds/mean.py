@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("mean")
-@dataclass
+@dataclass(frozen=True)
 class Mean(ValueThreshold):
     """Keeps what scores above ``mean(score) (1 - rate)``, the mean over the target's living units.
 
@@ -33,6 +33,7 @@ class Mean(ValueThreshold):
     rate: float | Schedule = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.rate, Schedule):
             check_real("threshold mean: rate", self.rate, high=1.0)
 

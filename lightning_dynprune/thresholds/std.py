@@ -11,7 +11,7 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 
 
 @THRESHOLDS.register("std")
-@dataclass
+@dataclass(frozen=True)
 class Std(ValueThreshold):
     """Keeps what scores above ``mean(score) + c std(score)``, both over the target's living units.
 
@@ -32,6 +32,7 @@ class Std(ValueThreshold):
     c: float | Schedule = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.c, Schedule):
             check_real("threshold std: c", self.c)
 

@@ -14,7 +14,7 @@ SCOPES = ("global", "uniform", "erk", "layer")
 
 
 @THRESHOLDS.register("topk")
-@dataclass
+@dataclass(frozen=True)
 class TopK(Threshold):
     """Keeps the best-scored units, as many as the scheduled sparsity leaves, to the unit.
 
@@ -41,6 +41,7 @@ class TopK(Threshold):
     scope: str = "global"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scope not in SCOPES:
             raise ValueError(f"threshold topk: scope={self.scope!r} is unknown; known: {', '.join(SCOPES)}")
 

@@ -171,7 +171,7 @@ def test_a_capped_record_tells_the_returned_share_since_its_reach():
     [
         ({"cap": -1}, ValueError, r"cap=-1 is not accepted; give a number in \[0, inf\]"),
         ({"cap": "8"}, TypeError, "cap='8' is not a finite number"),
-        ({"remember_values": 1}, TypeError, "remember_values=1 is not accepted; give True or False"),
+        ({"remember_values": 1}, TypeError, "remember_values=1 is not accepted; give true or false"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, error, message):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_dynprune.base import is_number
+from lightning_dynprune.base import is_number, is_whole
 
 LARGEST = 2**26  # bytes; a million points of a curve take half of it
 _SHARES = ("sparsity", "target_sparsity", "accuracy")
@@ -45,7 +45,7 @@ def read_results(path: Path) -> dict[str, Any]:
         if not (nothing or is_share(results.get(figure))):
             _refuse(path, figure, "a number from 0 to 1")
     for figure in ("nonzero", "parameters", "seed"):
-        if not _is_whole(results.get(figure)):
+        if not _is_count(results.get(figure)):
             _refuse(path, figure, "a whole number")
     if not is_number(results.get("compression")) or results["compression"] < 0:
         _refuse(path, "compression", "a number of at least 0")
@@ -96,7 +96,7 @@ def is_share(value: Any) -> bool:
 def is_curve(value: Any) -> bool:
     """Return whether a value is a list of points, each a step and a share."""
     return isinstance(value, list) and all(
-        isinstance(point, (list, tuple)) and len(point) == 2 and _is_whole(point[0]) and is_share(point[1])
+        isinstance(point, (list, tuple)) and len(point) == 2 and _is_count(point[0]) and is_share(point[1])
         for point in value
     )
 
@@ -107,8 +107,8 @@ def _check_overrides(path: Path, content: dict[str, Any]) -> None:
         _refuse(path, "overrides", "a list of texts")
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+def _is_count(value: Any) -> bool:
+    return is_whole(value) and 0 <= value < 2**63
 
 
 def _refuse(path: Path, figure: str, expected: str) -> NoReturn:

@@ -8,7 +8,6 @@ come back as they were. With ``zstd`` the bits and the byte planes of the values
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_dynprune.base import write_atomically
+from lightning_dynprune.base import checksum, integer_view, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
     DTYPES,
@@ -35,8 +34,6 @@ from lightning_dynprune.deploy.compact.contents import (
 from lightning_dynprune.deploy.compact.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
-# An integer as wide as an entry tells +0.0 from -0.0, and is there for every dtype.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PART_COST = 80  # bytes that a part takes in the header of the file
 
 
@@ -75,12 +72,12 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
             contents[name] = owner
             continue
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
-        parts, count = _smallest(flat.view(_INTEGERS[flat.element_size()]), zstd)
+        parts, count = _smallest(integer_view(flat), zstd)
         contents[name] = Entry(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),
             parts={part: codec for part, (_, codec) in parts.items()},
-            crc32=_checksum(data for data, _ in parts.values()),
+            crc32=checksum(data for data, _ in parts.values()),
             count=count,
         )
         stored |= {f"{part}:{name}": data for part, (data, _) in parts.items()}
@@ -182,7 +179,7 @@ def _coded(entries: Tensor, zstd: bool) -> tuple[Tensor, str]:
 
 def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
     parts = list(parts)
-    if _checksum(parts) != entry.crc32:
+    if checksum(parts) != entry.crc32:
         raise ValueError(f"tensor {name!r} does not match its checksum; the file is damaged")
     try:
         raw = {
@@ -198,19 +195,12 @@ def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
         kept = unpack_bits(raw[KEPT], entry.numel, name)
         if (bits := int(kept.sum())) != entry.count:
             raise ValueError(f"tensor {name!r}: {bits} entries are kept by its bits, {entry.count} by its count")
-        integers = _INTEGERS[entry.itemsize]
-        flat = torch.zeros(entry.numel, dtype=integers)
-        flat[kept] = raw[VALUES].view(integers)
-    if dtype == torch.bool and bool((flat > 1).any()):
+        flat = torch.zeros(entry.numel, dtype=dtype)
+        integers = integer_view(flat)
+        integers[kept] = raw[VALUES].view(integers.dtype)
+    if dtype == torch.bool and bool((flat.view(torch.uint8) > 1).any()):
         raise ValueError(f"tensor {name!r}: a bool is neither 0 nor 1; the file is damaged")
     return flat.view(dtype).reshape(entry.shape)
-
-
-def _checksum(parts: Iterable[Tensor]) -> int:
-    total = 0
-    for data in parts:
-        total = zlib.crc32(data.numpy().data, total)
-    return total
 
 
 def _cut_off(path: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import split_arguments
+
 
 @dataclass(frozen=True)
 class Example:
@@ -35,10 +37,7 @@ class Example:
             TypeError: an argument is no tensor.
             ValueError: there is none.
         """
-        if isinstance(example_input, Mapping):
-            example = cls(kwargs=dict(example_input))
-        else:
-            example = cls(tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,))
+        example = cls(*split_arguments(example_input))
         for place, tensor in enumerate(example.tensors):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"example_input: argument {place} is a {type(tensor).__name__}; give tensors alone")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from lightning_dynprune.base import check_count
+from lightning_dynprune.base import check_count, convert_settings
 from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
 
 # The runtime has one pool of threads for the process. To replace it under a loaded method crashes the process.
@@ -35,6 +35,7 @@ class ExecuTorch(Format):
     packages = ("executorch.exir", "executorch.runtime")
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         check_count("max_batch", self.max_batch)
 
     @property

@@ -62,7 +62,7 @@ class Exported:
         Raises:
             ValueError: the file does not take such a batch.
         """
-        check_count("batch", batch)
+        batch = check_count("batch", batch)
         fits = batch <= (self.runtime.largest_batch or batch) if self.dynamic_batch else batch == self.example.batch
         if not fits:
             raise ValueError(f"batch={batch} is not accepted by {self.path.name}; it takes {self._takes}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
 
 
@@ -70,7 +70,7 @@ class _Flat(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = _pytree.tree_unflatten(list(inputs), self.spec)
-        return tuple(tensors(self.module(*args, **kwargs)))
+        return tuple(nested_tensors(self.module(*args, **kwargs)))
 
 
 def _in_order(names: Sequence[str], details: dict[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, Runner
 
 # What an archive of plain tensors consists of; pickles, compiled code and whatever else may come are not among it.
@@ -60,7 +60,7 @@ class Pt2(Format):
         def run(*inputs: Tensor) -> list[Tensor]:
             args, kwargs = _pytree.tree_unflatten(list(inputs), spec)
             with torch.no_grad():
-                return tensors(module(*args, **kwargs))
+                return nested_tensors(module(*args, **kwargs))
 
         return run
 

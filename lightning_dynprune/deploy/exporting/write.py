@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_dynprune.base import check_flag, check_real
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import check_flag, check_real, nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, in_short
 from lightning_dynprune.deploy.exporting.example import Example
 from lightning_dynprune.deploy.exporting.exported import Exported
@@ -68,12 +67,13 @@ def export(
         torch.Size([7, 3])
     """
     runtime, path, example = FORMATS.build(format), Path(path), Example.of(example_input)
-    check_real("tolerance", tolerance, low=0)
+    tolerance = check_real("tolerance", tolerance, low=0)
     if path.suffix != runtime.suffix:
         raise ValueError(f"path={str(path)!r} is not accepted for format={runtime.name!r}; end it in {runtime.suffix}")
     if not path.parent.is_dir():
         raise ValueError(f"path={str(path)!r}: there is no folder {path.parent}")
-    if check_flag("dynamic_batch", dynamic_batch) and not example.batch:
+    dynamic_batch = check_flag("dynamic_batch", dynamic_batch)
+    if dynamic_batch and not example.batch:
         raise ValueError(
             "dynamic_batch=True needs inputs whose first axes are one batch of at least 1; the shapes of example_input "
             f"are {[tuple(t.shape) for t in example.tensors]}; give dynamic_batch=False"
@@ -116,7 +116,7 @@ def export(
 
 def _written(runtime: Format, program: Any, path: Path, model: nn.Module, cases: Sequence[Example]) -> float:
     """Write a program and return by how much its outputs differ from the model's."""
-    expected: list[list[Tensor]] = [tensors(model(*case.args, **case.kwargs)) for case in cases]
+    expected: list[list[Tensor]] = [nested_tensors(model(*case.args, **case.kwargs)) for case in cases]
     doing = "writing"
     try:
         runtime.write(program, path)

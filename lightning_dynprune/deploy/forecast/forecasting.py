@@ -77,7 +77,7 @@ def preflight(
         'not measured: 2:4 is multiplied by the tensor cores of NVIDIA GPUs; the model is on cpu'
     """
     began = time.perf_counter()
-    check_real("seconds", seconds, low=0.1)
+    seconds = check_real("seconds", seconds, low=0.1)
     shares = sorted({check_share("sparsities", share) for share in sparsities}, reverse=True)
     examples = batched(example_input, batches)
     built = [PATTERNS.build(pattern) for pattern in patterns]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_dynprune.base import check_real
+from lightning_dynprune.base import call_model, check_real, nested_tensors
 from lightning_dynprune.deploy.kernels.benchmark_layer import Trial, try_layer, untried
-from lightning_dynprune.deploy.kernels.capture_inputs import arrivals, difference, tensors_of
+from lightning_dynprune.deploy.kernels.capture_inputs import arrivals, difference
 from lightning_dynprune.deploy.kernels.criteria import Terms, spread
 from lightning_dynprune.deploy.kernels.dense import linears, why_dense, why_not_measurable
 from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice, put, write_choice
@@ -90,18 +90,19 @@ def accelerate(
         >>> found.ratio is None or found.ratio.median >= 1, found.difference <= 1e-4
         (True, True)
     """
-    check_real("seconds", seconds, low=1e-3)
-    first = next(tensors_of(example_input), None)
-    if first is None:
+    seconds = check_real("seconds", seconds, low=1e-3)
+    example_tensors = nested_tensors(example_input)
+    if not example_tensors:
         raise ValueError("example_input holds no tensor; give a tensor, a tuple of arguments or a mapping of them")
-    terms = Terms(tolerance, margin, first.device, captured)
-    if torch.is_autocast_enabled(first.device.type):
+    device = example_tensors[0].device
+    terms = Terms(tolerance, margin, device, captured)
+    if torch.is_autocast_enabled(device.type):
         raise ValueError("accelerate does not run under autocast; convert the model instead, as by model.bfloat16()")
     dense = copy.deepcopy(model).eval()
-    forward = partial(_forward, dense, example_input)
+    forward = partial(call_model, dense, example_input)
     with torch.no_grad():
         expected = forward()
-        if next(tensors_of(expected), None) is None:
+        if not nested_tensors(expected):
             raise ValueError("the model returns no tensor, so its output cannot be compared; wrap it to return one")
         if difference(forward(), expected) > tolerance:
             raise ValueError("the model's output differs from call to call, so nothing can be compared with it")
@@ -113,7 +114,7 @@ def _tried(dense: nn.Module, example_input: Any, terms: Terms, seconds: float) -
     """Return the trial of each layer on its own."""
     layers, stay = linears(dense), why_dense(dense)
     called = {name: layer for name, layer in layers.items() if name not in stay}
-    inputs = arrivals(called, partial(_forward, dense, example_input))
+    inputs = arrivals(called, partial(call_model, dense, example_input))
     trials = {}
     for name, layer in layers.items():
         if why := stay.get(name) or why_not_measurable(layer, inputs[name]):
@@ -127,13 +128,13 @@ def _settled(
     dense: nn.Module, example_input: Any, trials: Mapping[str, Trial], terms: Terms, seconds: float
 ) -> Accelerated:
     """Put the kernels into a copy, and take them out again until it is right and not slower."""
-    accelerated, expected = copy.deepcopy(dense), _forward(dense, example_input)
+    accelerated, expected = copy.deepcopy(dense), call_model(dense, example_input)
     choices = {name: trial.choice for name, trial in trials.items()}
     placed = {name: trial.chosen for name, trial in trials.items() if trial.chosen is not None}
     for name, candidate in placed.items():
         accelerated = put(accelerated, name, candidate.kernel)
     while placed:
-        gap = difference(_forward(accelerated, example_input), expected)
+        gap = difference(call_model(accelerated, example_input), expected)
         if gap > terms.tolerance:
             worst = max(placed, key=lambda name: placed[name].difference)
             said = f"the model's output differed by {gap:.0e}, tolerance {terms.tolerance:.0e}"
@@ -152,13 +153,5 @@ def _settled(
 
 def _whole_ratio(dense: nn.Module, accelerated: nn.Module, example_input: Any, terms: Terms, seconds: float) -> Ratio:
     models = {DENSE: dense, "accelerated": accelerated}
-    calls = {name: terms.ready(partial(_forward, model, example_input)) for name, model in models.items()}
+    calls = {name: terms.ready(partial(call_model, model, example_input)) for name, model in models.items()}
     return terms.measure(calls, seconds).ratio("accelerated", DENSE)
-
-
-def _forward(model: nn.Module, example_input: Any) -> object:
-    if isinstance(example_input, tuple):
-        return model(*example_input)
-    if isinstance(example_input, Mapping):
-        return model(**example_input)
-    return model(example_input)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lightning_dynprune.base import check_real
+from lightning_dynprune.base import check_real, convert_settings
 from lightning_dynprune.deploy.timing import Ratio, Rounds, take_turns
 
 
@@ -31,6 +31,7 @@ class Terms:
     captured: bool = False
 
     def __post_init__(self) -> None:
+        convert_settings(self)
         check_real("tolerance", self.tolerance, low=0.0)
         check_real("margin", self.margin, low=0.0)
         if self.captured and self.device.type != "cuda":

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.base import check_count, check_flag, check_real
-from lightning_dynprune.coupling import call, isolated
+from lightning_dynprune.coupling import isolated, run_example
 from lightning_dynprune.deploy.exporting import FORMATS, Example, Exported
 from lightning_dynprune.deploy.measurement.macs import count_macs
 from lightning_dynprune.deploy.measurement.memory import peak_memory
@@ -95,10 +95,10 @@ def measure(
         >>> report["dense"].why_not["accuracy"]
         'no evaluate was given'
     """
-    check_real("seconds", seconds, low=1e-3)
-    check_real("tolerance", tolerance, low=0.0)
-    check_flag("rivals", rivals)
-    check_flag("dense_is_trained", dense_is_trained)
+    seconds = check_real("seconds", seconds, low=1e-3)
+    tolerance = check_real("tolerance", tolerance, low=0.0)
+    rivals = check_flag("rivals", rivals)
+    dense_is_trained = check_flag("dense_is_trained", dense_is_trained)
     examples = batched(example_input, batches)
     for name in formats:
         FORMATS[name]
@@ -109,7 +109,7 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), settled_heap():
         for network in (dense, pruned):
             with isolated(network):
-                call(network, given(examples[max(sizes)]))
+                run_example(network, given(examples[max(sizes)]))
         kept = Path(scratch) if exports is None else Path(exports)
         kept.mkdir(parents=True, exist_ok=True)
         setting = Setting(examples, Path(scratch), kept, tolerance, seconds)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.coupling import call, isolated, tensors
+from lightning_dynprune.base import largest_magnitude, nested_tensors
+from lightning_dynprune.coupling import isolated, run_example
 from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.deploy.exporting import FORMATS, Example, Exported, export, quantize
 from lightning_dynprune.deploy.kernels import accelerate
@@ -222,4 +223,4 @@ def _nothing(form: Form, why: str) -> Form:
 
 def _largest_output(model: nn.Module, setting: Setting) -> float:
     with isolated(model), torch.no_grad():
-        return max((float(t.abs().max()) for t in tensors(call(model, setting.example)) if t.numel()), default=1.0)
+        return max(map(largest_magnitude, nested_tensors(run_example(model, setting.example))), default=1.0)

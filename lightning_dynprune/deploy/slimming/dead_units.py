@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_dynprune.coupling import Axis, Group, Narrowing, call, channel_dim, mixes_channels, row_dim, tensors
+from lightning_dynprune.base import map_tensors, nested_tensors
+from lightning_dynprune.coupling import Axis, Group, Narrowing, channel_dim, mixes_channels, row_dim, run_example
 
 # Only these read a constant as a sum that a bias can take over; a subclass may pad or scale inside its forward.
 _FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -46,10 +47,10 @@ class Constants:
                 handles.append(module.register_forward_hook(self._noise))
         try:
             for self._level in (1e4, -1e4, 1.0, -1.0):
-                call(model, _shifted(example_input, self._generator))
+                run_example(model, _shifted(example_input, self._generator))
             self._level, runs = None, 0
             while self._has_suspects(runs):
-                call(model, _shifted(example_input, self._generator))
+                run_example(model, _shifted(example_input, self._generator))
                 runs += 1
         finally:
             for handle in handles:
@@ -79,7 +80,7 @@ class Constants:
         return False
 
     def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = (tensors(args) + tensors(kwargs))[0].detach()
+        given = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
         rows = given.movedim(channel_dim(module), 0).flatten(1).double().cpu()
         low, high = rows.amin(dim=1), rows.amax(dim=1)
         self._low[name] = torch.minimum(low, self._low.get(name, low))
@@ -191,13 +192,11 @@ def _zero(tensor: Tensor, axis: Axis) -> Tensor:
 
 
 def _shifted(example_input: Any, generator: torch.Generator) -> Any:
-    """Return an example with other values, where they are floats."""
-    if isinstance(example_input, Tensor):
-        if not example_input.is_floating_point():
-            return example_input
-        return example_input + torch.randn(example_input.shape, generator=generator).to(example_input)
-    if isinstance(example_input, Mapping):
-        return {key: _shifted(value, generator) for key, value in example_input.items()}
-    if isinstance(example_input, (tuple, list)):
-        return type(example_input)(_shifted(value, generator) for value in example_input)
-    return example_input
+    """Return an example input with noise added to its floating-point tensors."""
+
+    def shift(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor + torch.randn(tensor.shape, generator=generator).to(tensor)
+
+    return map_tensors(shift, example_input)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_dynprune.base import call_model
+
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
@@ -55,7 +57,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
             norm.momentum = None
             norm.train()
         for batch in batches:
-            _forward(model, batch)
+            call_model(model, batch)
             done += 1
         if not done:
             raise ValueError("batches is empty; give at least one batch of inputs")
@@ -92,12 +94,3 @@ def _keep_silent(norm: _BatchNorm, mean: Tensor) -> None:
         silent = (norm.weight == 0) & (norm.bias == 0)
         running = _running(norm)[0]
         running.copy_(torch.where(silent, mean, running))
-
-
-def _forward(model: nn.Module, batch: Any) -> None:
-    if isinstance(batch, (tuple, list)):
-        model(*batch)
-    elif isinstance(batch, dict):
-        model(**batch)
-    else:
-        model(batch)

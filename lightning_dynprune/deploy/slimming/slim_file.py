@@ -10,7 +10,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lightning_dynprune.base import write_atomically
-from lightning_dynprune.coupling import CouplingError, Group, Narrowing, attention_heads, call, coupled_groups, isolated
+from lightning_dynprune.coupling import (
+    CouplingError,
+    Group,
+    Narrowing,
+    attention_heads,
+    coupled_groups,
+    isolated,
+    run_example,
+)
 from lightning_dynprune.deploy.compact import write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
@@ -94,7 +102,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
             if example_input is not None:
                 refuse_odd_groups(model, groups, before)
                 with isolated(model), torch.no_grad():
-                    call(model, example_input)
+                    run_example(model, example_input)
         except BaseException:
             change.undo()
             raise

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Size, Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling import (
     CHANNELWISE_TENSORS,
     HEAD_COUNT_ATTRIBUTES,
@@ -36,8 +37,8 @@ def attributes_of(model: nn.Module) -> dict[str, int]:
         )
         for local in locals_:
             value = getattr(module, local, None)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                found[f"{name}.{local}".lstrip(".")] = value
+            if is_whole(value, low=1):
+                found[f"{name}.{local}".lstrip(".")] = int(value)
     return found
 
 
@@ -88,7 +89,7 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
     for name, value in said.items():
         if name not in known:
             raise ValueError(f"attribute {name[:200]!r} is no number of heads or channels of {type(model).__name__}")
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= known[name]:
+        if not is_whole(value, 1, known[name]):
             raise ValueError(f"attribute {name!r}: {str(value)[:200]} is not accepted; give 1 to {known[name]}")
     return said
 

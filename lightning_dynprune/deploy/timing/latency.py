@@ -111,9 +111,9 @@ def take_turns(
     if not contenders:
         raise ValueError("contenders is empty; give at least one name and call to measure")
     if rounds is None:
-        check_real("seconds", seconds, low=1e-6)
+        seconds = check_real("seconds", seconds, low=1e-6)
     else:
-        check_count("rounds", rounds)
+        rounds = check_count("rounds", rounds)
     place = torch.device("cpu" if device is None else device)
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
