@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from lightning_dynprune.base import name_some
 from lightning_dynprune.callback.averages import averages_of
 
 
@@ -27,10 +28,9 @@ def refuse_finetuning(callbacks: Iterable[Any], frozen: Sequence[str]) -> None:
     """
     for callback in callbacks:
         if frozen and is_a(callback, "BaseFinetuning"):
-            others = f" and {len(frozen) - 1} more" if len(frozen) > 1 else ""
             raise ValueError(
-                f"{frozen[0]}{others}: frozen now, and {type(callback).__name__} unfreezes in mid-run, when what is "
-                "pruned is settled and its schedule may be over. Exclude what it freezes, as by "
+                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes in mid-run, when "
+                "what is pruned is settled and its schedule may be over. Exclude what it freezes, as by "
                 f"exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
             )
 

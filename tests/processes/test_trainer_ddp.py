@@ -132,7 +132,7 @@ def test_logging_brings_no_advice_of_lightning_to_add_up_what_is_the_same_everyw
 def test_a_seed_that_depends_on_the_rank_is_refused_at_the_first_update_naming_target_and_rank(ddp):
     for rank in (0, 1):
         words = (ddp / f"seed-{rank}.txt").read_text()
-        assert words.startswith("5 batches: rank 1 has another mask of net.0.weight than rank 0")
+        assert words.startswith("5 batches: mask of net.0.weight differs between rank 0 and rank 1")
 
 
 def test_a_guard_judges_the_mean_of_a_metric_that_every_process_logs_for_itself(ddp):
