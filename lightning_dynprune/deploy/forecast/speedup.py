@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.coupling import coupled_groups
 from lightning_dynprune.deploy.exporting import Example
-from lightning_dynprune.deploy.forecast.random_masks import RandomlyNarrowed
+from lightning_dynprune.deploy.forecast.random_masks import RandomlyNarrowed, randomly_pruned
 from lightning_dynprune.deploy.kernels import (
     DENSE,
     KERNELS,
