@@ -1,15 +1,8 @@
 """DDP as Lightning starts it: ``ddp``, ``ddp_fork`` and ``ddp_spawn``, with the last batch of an epoch smaller."""
 
-import copy
-import pickle
-
 import pytest
 import torch
-from torch import nn
 
-from lightning_dynprune import DynamicPruning
-from lightning_dynprune.callback.worker_results import Letter
-from lightning_dynprune.engine import Pruner
 from tests.compatibility.runs import SPARSITY, STRATEGIES
 from tests.conformance.loop import same
 from tests.processes.launching import ends, launched
@@ -99,20 +92,6 @@ def test_what_workers_pruned_stays_pruned_in_the_next_fit_of_the_same_callback(p
         assert same(after["begun"]["masks"], before["pruning"]["masks"])
         assert min(after["sparsities"]) == SPARSITY
         assert len(after["sparsities"]) == 24
-
-
-def test_news_of_workers_reach_the_callback_that_they_are_a_copy_of_and_no_other():
-    ours = DynamicPruning(sparsity=0.5, strategy="magnitude")
-    beside = copy.deepcopy(ours)
-    pruner = Pruner(nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule={"name": "one_shot", "begin": 1})
-    pruner.tick()
-    letter = Letter(ours._address, pruner.state_dict(), 0.5)
-    assert copy.deepcopy(letter) is letter
-    sent = pickle.dumps(letter)
-    assert ours.sparsity == 0.0
-    pickle.loads(sent)
-    assert (ours.sparsity, beside.sparsity) == (0.5, 0.0)
-    assert not letter._file.parent.exists()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
