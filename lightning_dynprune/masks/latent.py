@@ -1,4 +1,4 @@
-"""Latent weights: the values behind the masks, kept beside the parameters and trained with them."""
+"""Latent weights: values behind the masks that keep training, stored beside the parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import integer_view
-from lightning_dynprune.masks.mask_set import MaskSet, integer_pieces
+from lightning_dynprune.masks.layouts import integer_pieces
+from lightning_dynprune.masks.mask_set import MaskSet
 
 LATENT = "latent"
 
@@ -28,13 +29,13 @@ class _Place(Enum):
 class LatentWeights:
     """Moves the values behind the masks into the parameters and out again, exactly.
 
-    Between optimizer steps a parameter holds ``w * m`` and ``target.state["latent"]`` holds ``w * (1 - m)``. They are
-    disjoint, so :meth:`join` and :meth:`split` move bits and round nothing.
+    Between optimizer steps a parameter holds ``w * m`` and ``target.state["latent"]`` holds ``w * (1 - m)``. Their
+    nonzero entries are disjoint, so :meth:`join` and :meth:`split` move bits without rounding.
 
-    Costs as many bytes a connection as the parameter's type has (4 for float32), beside the mask.
+    Beside the mask it takes as many bytes a connection as the parameter's dtype (4 for float32).
 
     Args:
-        masks: of the targets; each target's state must have room for the values, see :meth:`allocate`.
+        masks: the masks of the targets; call :meth:`allocate` before the first use.
 
     Source: the straight-through estimator, Bengio et al. (2013); masked weights with it, Guo et al. (2016).
 
@@ -60,13 +61,13 @@ class LatentWeights:
         self._place = [_Place.SPLIT] * len(masks.targets)
 
     def allocate(self) -> None:
-        """Give every target the tensor that its values behind the mask wait in."""
+        """Create the tensor for the values behind the mask of every target."""
         for target in self._masks.targets:
             target.state[LATENT] = torch.zeros_like(target.values)
 
     @torch.no_grad()
     def join(self, position: int) -> None:
-        """Let the parameter hold all its values; nothing where it does already."""
+        """Move the values behind the mask into the parameter; no-op if they are there already."""
         if self._place[position] is _Place.JOINED:
             return
         if self._place[position] is _Place.EITHER or not self._keeps_all(position):
@@ -77,7 +78,7 @@ class LatentWeights:
 
     @torch.no_grad()
     def split(self, position: int) -> None:
-        """Let the parameter hold ``w * m`` only; nothing where it does already."""
+        """Move the values behind the mask out of the parameter, which then holds ``w * m``; no-op if it does."""
         if self._place[position] is _Place.SPLIT:
             return
         self.join(position)  # after an interruption
@@ -95,7 +96,7 @@ class LatentWeights:
         self._place[position] = _Place.SPLIT
 
     def mark_split(self) -> None:
-        """Take note that the parameters hold ``w * m``, as a checkpoint has them."""
+        """Record that the parameters hold ``w * m``, as they do after a checkpoint is loaded."""
         self._place = [_Place.SPLIT] * len(self._place)
 
     def _keeps_all(self, position: int) -> bool:
