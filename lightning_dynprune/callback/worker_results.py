@@ -47,7 +47,7 @@ class Told:
             name: unpack_bits(state["masks"][name], math.prod(shape), name).view(shape)
             for name, shape in state["shapes"].items()
         }
-        self.connections: dict[str, int] = dict(zip(self.masks, state["whole"], strict=True))
+        self.connections: dict[str, int] = dict(zip(self.masks, state["original_numel"], strict=True))
 
     @property
     def sparsity(self) -> float:

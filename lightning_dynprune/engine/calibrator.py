@@ -1,4 +1,4 @@
-"""The inputs of the targets' modules: who reads them, when they are watched, and what they refit."""
+"""InputCapture of the targets' layers, captured for strategies that read them and for the refit of kept weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import TargetView
 
 
-class Calibration:
-    """Hands the inputs of the targets' modules to the strategy and to the refit of what a cut leaves.
+class Calibrator:
+    """Captures the inputs of the targets' layers, for the strategy and for the refit of kept weights.
 
     Args:
         model: the network.
         masks: of its targets.
         strategy: reads inputs where it declares ``needs_activations``.
-        view: returns what a strategy sees of the target at a position.
-        reconstruct: gather what :meth:`refit` needs.
-
-    Raises:
-        ValueError: inputs are needed, and a target's module is none whose inputs are known.
+        view: returns the view of the target at a position.
+        reconstruct: collect what :meth:`refit` needs.
     """
 
     def __init__(
@@ -41,25 +38,21 @@ class Calibration:
         self._view = view
         self._hessians = Hessians(masks.targets) if reconstruct else None
         self._inputs: InputCapture | None = None
-        if self.is_needed:
-            InputCapture(
-                model, masks.targets, self._take
-            )  # refuses targets whose inputs are not known, before any training
 
     @property
     def is_needed(self) -> bool:
-        """Whether an update needs inputs."""
+        """Whether an update reads inputs of layers."""
         return self.strategy.needs_activations or self._hessians is not None
 
     def run(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None) -> None:
-        """Run batches forward in evaluation mode, while inputs are watched.
+        """Run batches forward in evaluation mode and capture the inputs of layers.
 
         Args:
-            batches: what ``forward`` takes, one after the other.
+            batches: each is an argument of ``forward``.
             forward: runs one batch; None: the model itself.
 
         Raises:
-            ValueError: nothing here needs inputs, or a target's module is none whose inputs are known.
+            ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
         """
         if not self.is_needed:
             raise ValueError(
@@ -78,20 +71,20 @@ class Calibration:
                 module.training = mode
 
     def start_capture(self) -> None:
-        """Watch inputs from here on."""
+        """Capture inputs from now on."""
         if self._inputs is None:
-            self._inputs = InputCapture(self.model, self.masks.targets, self._take)
+            self._inputs = InputCapture(self.model, self.masks.targets, self._capture)
             self._inputs.__enter__()
 
     def stop_capture(self) -> None:
-        """Watch inputs no longer; hooks are removed."""
+        """Capture no more inputs; hooks are removed."""
         if self._inputs is not None:
             self._inputs.__exit__(None, None, None)
             self._inputs = None
 
     @torch.no_grad()
-    def add_up(self, ranks: Ranks) -> None:
-        """Let every process know what the inputs of all of them add up to."""
+    def sum_ranks(self, ranks: Ranks) -> None:
+        """Add up the statistics that all processes made of their inputs."""
         if ranks.size == 1 or not self.is_needed:
             return
         for position, target in enumerate(self.masks.targets):
@@ -101,10 +94,10 @@ class Calibration:
                 self._hessians.sum_over_ranks(position, ranks)
 
     def check(self) -> None:
-        """Raise where :meth:`refit` could not do its work.
+        """Raise where :meth:`refit` lacks inputs.
 
         Raises:
-            RuntimeError: there are no inputs of a target.
+            RuntimeError: no inputs of a target were captured.
             NonFiniteError: inputs of a target are NaN or infinite.
         """
         if self._hessians is not None:
@@ -112,13 +105,13 @@ class Calibration:
 
     @torch.no_grad()
     def refit(self, position: int) -> None:
-        """Let what stays of a target make up for what a cut took, where that is asked for."""
+        """Refit the kept weights of a target to its layer's output, if ``reconstruct`` is set."""
         if self._hessians is not None:
             weight, mask = self.masks.targets[position].parameter, self.masks.tensors[position]
             weight.copy_(torch.where(mask, self._hessians.refit(position, weight.detach(), mask), weight))
 
     def forget(self) -> None:
-        """Let the next update read inputs of its own time."""
+        """Discard the inputs captured so far, so that the next update reads new ones."""
         if self._hessians is not None:
             self._hessians.clear()
         if self.strategy.needs_activations:
@@ -126,7 +119,7 @@ class Calibration:
                 target.state.update(self.strategy.init_state(target))
 
     @torch.no_grad()
-    def _take(self, position: int, rows: Tensor) -> None:
+    def _capture(self, position: int, rows: Tensor) -> None:
         if self.strategy.needs_activations:
             self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:

@@ -1,4 +1,4 @@
-"""No parameter is pruned by two pruners at once."""
+"""A check that no parameter is pruned by two pruners at once."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from lightning_dynprune.targets import Target
 
 
 class Owner(Protocol):
-    """Who prunes targets."""
+    """Prunes targets, which no other owner may prune meanwhile."""
 
     @property
     def targets(self) -> Sequence[Target]:
         """The parameters it prunes."""
 
 
-_active: weakref.WeakSet[Owner] = weakref.WeakSet()
+_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
 
 
-def refuse_two_owners(targets: Sequence[Target]) -> None:
-    """Raise where another owner prunes one of these targets.
+def check_not_owned(targets: Sequence[Target]) -> None:
+    """Raise where another pruner prunes one of these targets.
 
     Raises:
         ValueError: naming the target.
     """
-    mine = {target.parameter for target in targets}
-    for other in _active:
-        for target in other.targets:
-            if target.parameter in mine:
+    wanted = {target.parameter for target in targets}
+    for owner in _owners:
+        for target in owner.targets:
+            if target.parameter in wanted:
                 raise ValueError(
                     f"{target.name} is pruned by another pruner already; give the two disjoint targets, or call "
                     "close() on the other one first"
                 )
 
 
-def own(owner: Owner) -> None:
-    """Note who prunes its targets from here on."""
-    _active.add(owner)
+def add_owner(owner: Owner) -> None:
+    """Register the owner of its targets."""
+    _owners.add(owner)
 
 
-def disown(owner: Owner) -> None:
-    """Let others prune its targets."""
-    _active.discard(owner)
+def remove_owner(owner: Owner) -> None:
+    """Let other pruners prune its targets."""
+    _owners.discard(owner)

@@ -1,4 +1,4 @@
-"""Weights back to what they were early in training, as lottery tickets are drawn."""
+"""Weight rewinding, as in the search for lottery tickets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 
 class Rewind:
-    """Keeps a copy of a model as it was after one step, and puts it back.
+    """Keeps a copy of a model as it was after a given step, and restores it.
 
-    All parameters and buffers are kept (one more copy of the model, in memory and in checkpoints) and put back; the
-    optimizers' slots are emptied. The learning-rate schedule and the clock go on.
+    All parameters and buffers are copied (one more copy of the model, in memory and in checkpoints) and restored; the
+    optimizers' slots are emptied. The learning-rate schedule and the clock are not rewound.
 
     Args:
         model: the network.
@@ -28,7 +28,7 @@ class Rewind:
         >>> rewind.keep(step=2)
         >>> early = net.weight.item()
         >>> _ = net.weight.data.fill_(7.0)
-        >>> rewind.back([])
+        >>> rewind.restore([])
         >>> net.weight.item() == early
         True
     """
@@ -39,13 +39,13 @@ class Rewind:
         self._kept: dict[str, Tensor] = {}
 
     def keep(self, step: int) -> None:
-        """Take the copy, if this is the step."""
+        """Copy the model, if this is the step."""
         if step == self.step and not self._kept:
             self._kept = {name: value.detach().clone() for name, value in self._tensors().items()}
 
     @torch.no_grad()
-    def back(self, optimizers: Sequence[Optimizer]) -> None:
-        """Put the copy back and empty the optimizers' slots; nothing where the copy is not taken yet."""
+    def restore(self, optimizers: Sequence[Optimizer]) -> None:
+        """Restore the copy and empty the optimizers' slots; do nothing if there is no copy yet."""
         if not self._kept:
             return
         for name, value in self._tensors().items():
@@ -54,26 +54,26 @@ class Rewind:
             optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the copy; empty where it is not taken yet."""
+        """Return the copy; empty if there is none yet."""
         return dict(self._kept)
 
-    def refuse_other_model(self, state: Mapping[str, Any]) -> None:
-        """Raise where a copy from a checkpoint is of another model.
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise where a copy from a checkpoint does not fit the model.
 
         Raises:
-            ValueError: it is.
+            ValueError: names or shapes differ.
         """
         own = self._tensors()
         if state and {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
             raise ValueError("checkpoint: the weights to rewind to are of another model; resume with that run's model")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take a copy from a checkpoint.
+        """Take over a copy from a checkpoint.
 
         Raises:
-            ValueError: it is of another model.
+            ValueError: it does not fit the model.
         """
-        self.refuse_other_model(state)
+        self.check_state_dict(state)
         own = self._tensors()
         self._kept = {name: value.to(own[name].device) for name, value in state.items()}
 

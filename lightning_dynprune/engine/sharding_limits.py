@@ -1,4 +1,4 @@
-"""What does not go with parameters that processes hold in parts, said before anything is pruned."""
+"""Checks for parameters that several processes hold in parts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lightning_dynprune.targets import Target
 
 
 def check_no_flat_parameters(model: nn.Module) -> None:
-    """Raise where FSDP1 has laid the parameters of a model end to end.
+    """Raise where FSDP1 has flattened the parameters of a model.
 
     Raises:
         ValueError: naming the module.
     """
-    # Where nobody has imported it nothing is wrapped in it, and importing it takes its time.
+    # If it has not been imported nothing is wrapped in it, and importing it takes time.
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return
     for name, module in model.named_modules():
         if isinstance(module, fsdp.FullyShardedDataParallel):
             raise ValueError(
-                f"{name or type(model).__name__} is wrapped in FullyShardedDataParallel (FSDP1), which lays parameters "
-                "end to end and cuts them anywhere, so that no target is left to prune; use FSDP2: "
+                f"{name or type(model).__name__} is wrapped in FullyShardedDataParallel (FSDP1), which flattens "
+                "parameters and splits them anywhere, so that no target is left to prune; use FSDP2: "
                 "torch.distributed.fsdp.fully_shard, in Lightning ModelParallelStrategy with fully_shard in "
                 "configure_model"
             )
@@ -40,7 +40,7 @@ def check_supports_sharding(
     rewind: int | None,
     remember_values: bool,
 ) -> None:
-    """Raise where targets are held in parts and a setting needs them whole.
+    """Raise where targets are sharded and a setting needs them whole.
 
     Raises:
         ValueError: naming the setting, a target, and what would be accepted.

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,7 @@ for line in sys.stdin:
         for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
             os.dup2(os.open(path, os.O_RDWR), number)
         sys.argv = ["dynprune", *asked["arguments"]]
+        sys.path[:0] = asked["path"]
         if asked["stop"]:
             stop_at(*asked["stop"])
         run()
@@ -63,10 +65,13 @@ class Done:
     stderr: str
 
 
-def dynprune(*arguments: str, folder: Path, stop: tuple[str, str, int, str] | None = None) -> Done:
-    """Run the program in ``folder``, in a process forked behind the imports."""
+def dynprune(
+    *arguments: str, folder: Path, stop: tuple[str, str, int, str] | None = None, path: Sequence[str] = ()
+) -> Done:
+    """Run the program in ``folder``, in a process forked behind the imports, with ``path`` before other modules'."""
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        asked = {"arguments": arguments, "folder": str(folder), "stop": stop, "stdout": out.name, "stderr": err.name}
+        place = {"folder": str(folder), "path": list(path), "stdout": out.name, "stderr": err.name}
+        asked = {"arguments": arguments, "stop": stop, **place}
         forker = _forker()
         assert forker.stdin is not None
         assert forker.stdout is not None
@@ -95,9 +100,11 @@ def dynprune_afresh(*arguments: str, folder: Path, path: str = "", program: Path
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def stopped(phase: str, event: str, step: int, *arguments: str, folder: Path, by: str = "SIGKILL") -> Done:
+def stopped(
+    phase: str, event: str, step: int, *arguments: str, folder: Path, by: str = "SIGKILL", path: Sequence[str] = ()
+) -> Done:
     """Run the program and send it a signal in ``phase``, at the callback event ``event`` of optimizer step ``step``."""
-    return dynprune(*arguments, folder=folder, stop=(phase, event, step, by))
+    return dynprune(*arguments, folder=folder, stop=(phase, event, step, by), path=path)
 
 
 @cache

@@ -34,9 +34,9 @@ def test_an_unknown_name_lists_the_known_ones(registry, message):
 
 
 def test_an_unknown_setting_lists_the_known_ones():
-    with pytest.raises(ValueError, match="strategy 'magnitude' has no setting 'power'; it has: norm"):
+    with pytest.raises(ValueError, match=r"strategy 'magnitude' has no setting 'power'; it has: norm$"):
         STRATEGIES.build({"name": "magnitude", "power": 2})
-    with pytest.raises(ValueError, match="schedule 'one_shot' has no setting 'end'; it has: begin, final, initial"):
+    with pytest.raises(ValueError, match=r"schedule 'one_shot' has no setting 'end'; it has: begin, final, initial$"):
         SCHEDULES.build({"name": "one_shot", "end": 3, "final": 0.5})
 
 

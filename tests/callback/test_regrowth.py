@@ -89,7 +89,7 @@ class EveryStep(L.Callback):
         for target, mask in zip(pruner.targets, pruner.masks.tensors, strict=True):
             kind = {4: torch.int32, 8: torch.int64}[target.parameter.element_size()]
             assert not target.parameter.detach().view(kind)[~mask].any()
-            if pruner.latent is not None:
+            if pruner.strategy.latent:
                 assert not target.state["latent"].view(kind)[mask].any()
                 self.behind += int((target.state["latent"] != 0).sum())
 
@@ -195,7 +195,7 @@ def test_two_optimizers_with_targets_of_their_own_keep_the_promises(strategy, tm
     assert [int((p == 0).sum()) for p in (model.generator.weight, model.critic.weight)] == [72, 6]
     living = pruning.masks["critic.weight"]
     assert (model.critic.weight != critic)[living].all()
-    if pruning.pruner.latent is not None:
+    if pruning.pruner.strategy.latent:
         assert watch.behind > 0
 
 

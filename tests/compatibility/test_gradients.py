@@ -39,7 +39,7 @@ def test_gradients_that_are_zeroed_in_place_are_exact_and_resume_to_the_bit(stra
 def norm(module: Any) -> float:
     """Return the norm of all gradients, without those of pruned connections where a mask is hard."""
     ours = [c for c in module.trainer.callbacks if isinstance(c, DynamicPruning)]
-    masks = {n: mask for c in ours if c.pruner.latent is None for n, mask in c.masks.items()}
+    masks = {n: mask for c in ours if not c.pruner.strategy.latent for n, mask in c.masks.items()}
     squares = [
         (p.grad.double() if n not in masks else torch.where(masks[n], p.grad, 0.0).double()).square().sum()
         for n, p in module.named_parameters()

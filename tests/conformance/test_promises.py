@@ -52,7 +52,7 @@ def test_promises_hold_at_every_step(settings):
     parameters = dict(run.net.named_parameters())
     total = run.pruner.masks.total
     exact = parts.is_exact(settings["threshold"])
-    returns = run.pruner.latent is not None or settings["schedule"]["name"] == "acdc"
+    returns = run.pruner.strategy.latent or settings["schedule"]["name"] == "acdc"
     unit = connections_of_a_unit(run)
     updates = 0
     for _ in range(STEPS):

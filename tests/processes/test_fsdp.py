@@ -210,7 +210,7 @@ def _by_two_optimizers(rank: int, layout: str | None) -> dict[str, Any]:
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
             optimizer.step()
-            waiting = ours.state_dict()["turns"] or waiting
+            waiting = ours.state_dict()["gradient_snapshot"] or waiting
         ours.tick()
     assert waiting is not None
     return {**ended(ours), "gradients": waiting["gradients"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ FAILED = SweepRow("1", ["sparsity=[2]"], error="ValueError: sparsity=2 is [not] 
 
 
 def printed(table: Any, width: int = 100) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
 

@@ -1,10 +1,10 @@
-"""Masks of units that reach over several targets: one decision a unit, written into every tensor of its group."""
+"""Masks of coupled units: one decision for each unit, written into every tensor of its group."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_dynprune.engine.coupled.coupled_update import update_coupled_masks
+from lightning_dynprune.engine.updates import Changes, MaskChanged, MinKept, UpdateRequest
 from lightning_dynprune.masks import MaskSet, reset_slots
 from lightning_dynprune.patterns import CoupledPattern
-from lightning_dynprune.selection import Cut, Scores, at_least_float32
 from lightning_dynprune.targets import TargetView
 
 if TYPE_CHECKING:
     from lightning_dynprune.coupling import Axis, Group
 
-Score = Callable[[TargetView], Tensor]
-_STATISTICS = "running_var"  # of a norm: divides what is zero already
+_STATISTICS = "running_var"  # of a norm: it divides zeros
 
 
 @dataclass
 class _Member:
-    """One tensor of a group that is no target: a bias, a norm's scale, shift or running mean."""
+    """One tensor of a group that is not a target: a bias, or the scale, shift or running mean of a norm."""
 
     axis: Axis
     module: nn.Module
@@ -37,7 +37,7 @@ class _Member:
 
     @property
     def tensor(self) -> Tensor:
-        """The tensor as it is now."""
+        """The tensor, looked up in its module."""
         found: Tensor = getattr(self.module, self.local)
         return found
 
@@ -48,42 +48,51 @@ class _Member:
         return positions.to(self.tensor.device).view(shape)
 
 
-class GroupMasks:
-    """Which units of every group live, and what follows for targets and for the tensors beside them.
+class CoupledMasks:
+    """Which units of each group are kept, and the masks of all tensors of the groups that follow from it.
 
     Args:
         model: owns all the tensors.
-        groups: of units; those that no target makes are left alone.
-        masks: of the targets; they say which units live.
-        pattern: how units are scored and rounded.
+        groups: groups of units; those that are not made by targets alone are left out.
+        masks: of the targets; they determine which units are kept.
+        pattern: the unit: how its scores are pooled and its counts rounded.
+        optimizers: train the model.
 
     Raises:
-        ValueError: no target makes any unit.
+        ValueError: no group is made by targets alone.
 
     Attributes:
-        groups: those that are pruned.
-        alive: for each of them, bool, one a unit.
+        groups: the groups that are pruned.
+        alive: for each of them a bool tensor, one entry a unit: whether it is kept.
+        members: the tensors of the groups that are not targets.
+        values: values of members when their units were pruned, by name.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[Group], masks: MaskSet, pattern: CoupledPattern) -> None:
-        self.masks, self.pattern = masks, pattern
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        masks: MaskSet,
+        pattern: CoupledPattern,
+        optimizers: Sequence[Optimizer],
+    ) -> None:
+        self.masks, self.pattern, self._optimizers = masks, pattern, optimizers
         self._positions = {target.name: i for i, target in enumerate(masks.targets)}
-        owners = _owners(model)
-        self.groups = [group for group in groups if self._is_ours(group, owners)]
+        self._holders = _holders(model)
+        self.groups = [group for group in groups if self._is_made_by_targets(group, self._holders)]
         if not self.groups:
             raise ValueError(
                 f"pattern {pattern.label}: no unit of the model is made by targets alone; targets are "
                 f"{', '.join(self._positions)}; its groups are {', '.join(group.name for group in groups) or 'none'}"
             )
-        self._owners = owners
         self._gather(self.groups)
-        self.follow()
+        self.follow_masks()
 
     def _gather(self, groups: Sequence[Group]) -> None:
-        """Sort the groups' tensors into targets and members; all units live."""
+        """Sort the tensors of the groups into targets and members; all units are kept."""
         self.groups = list(groups)
         self.alive = [torch.ones(group.units, dtype=torch.bool) for group in groups]
-        # Of each target: the axes along which groups lie in it.
+        # For each target: the number of each group in it, and the axis along which its units lie.
         self._axes: list[list[tuple[int, Axis]]] = [[] for _ in self.masks.targets]
         self.members: list[_Member] = []
         for number, group in enumerate(self.groups):
@@ -91,21 +100,21 @@ class GroupMasks:
                 if axis.name in self._positions:
                     self._axes[self._positions[axis.name]].append((number, axis))
                 elif not axis.name.endswith(_STATISTICS):
-                    module, local = self._owners[axis.name]
+                    module, local = self._holders[axis.name]
                     size = getattr(module, local).shape[axis.dim]
                     self.members.append(_Member(axis, module, local, number, torch.zeros(size, dtype=torch.bool)))
-        # What members held when their units went; columns of what is no target come back at zero instead.
+        # Columns of tensors that are not targets return at zero instead.
         self.values = {m.axis.name: torch.zeros_like(m.tensor.detach()) for m in self.members if m.axis.writes}
 
     @property
-    def most(self) -> float:
-        """The sparsity that is reached where every group keeps as few units as it may."""
-        kept = self.kept([self._floor(number) for number in range(len(self.groups))])
+    def max_sparsity(self) -> float:
+        """The sparsity at which every group keeps no more units than it has to."""
+        kept = self.kept([self.least(number) for number in range(len(self.groups))])
         return 1 - kept / self.masks.total
 
     @property
     def largest(self) -> int:
-        """Connections of the targets that the largest unit has, rows and columns."""
+        """Connections of the largest unit in all targets, in its rows and columns."""
         counts = [0] * len(self.groups)
         for target, axes in zip(self.masks.targets, self._axes, strict=True):
             for number, axis in axes:
@@ -114,63 +123,53 @@ class GroupMasks:
 
     @property
     def counts(self) -> list[int]:
-        """How many units of each group live."""
+        """Units kept in each group."""
         return [int(lives.sum()) for lives in self.alive]
 
-    def floors(self) -> list[tuple[str, int, int, int]]:
-        """Return of each group its name, its units, how many of them must stay, and how many live."""
+    def min_kept(self) -> list[MinKept]:
+        """Return how many units every group has to keep."""
         return [
-            (group.name, group.units, self._floor(number), kept)
+            MinKept(group.name, self.least(number), self.least(number), kept, f"{group.units} units")
             for number, (group, kept) in enumerate(zip(self.groups, self.counts, strict=True))
         ]
 
-    def scores(self, views: Sequence[TargetView], score: Score) -> list[Scores]:
-        """Return the scores of every group's units: the mean over the living connections that make each.
+    def check_ready(self) -> None:
+        """Do nothing: the groups are known."""
 
-        Args:
-            views: what the strategy sees, one a target.
-            score: makes one score a connection.
+    def check_reachable(self, sparsity: float) -> None:
+        """Raise where pruning the groups cannot reach a sparsity.
+
+        Raises:
+            ValueError: naming the settings and the largest sparsity that can be reached.
         """
-        sums = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
-        counts = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
-        for position, view in enumerate(views):
-            written = [(number, axis) for number, axis in self._axes[position] if axis.writes]
-            if not written:
-                continue
-            # What a strategy remembers of pruned connections is no part of the unit any more.
-            scores = at_least_float32(score(view)).masked_fill(~view.mask, 0.0)
-            for number, axis in written:
-                for total, values in ((sums, scores), (counts, view.mask)):
-                    rows = values.movedim(axis.dim, 0).flatten(1).sum(1, dtype=torch.float64).cpu()
-                    total[number] += rows[axis.index].sum(1)
-        found = []
-        for number, group in enumerate(self.groups):
-            mean, lives = sums[number] / counts[number].clamp(min=1), self.alive[number]
-            scale = mean[lives].abs().mean()
-            pooled = (mean / scale if self.pattern.relative and scale > 0 else mean).float()
-            made_by = views[self._made_by(group)[0]]
-            found.append(
-                Scores(
-                    group.name,
-                    group.units,
-                    int(lives.sum()),
-                    pieces=_whole(pooled, lives),
-                    sample=_sampled(pooled, lives),
-                    min_kept=self._floor(number),
-                    shape=(group.units,),
-                    seed=made_by.seed,
-                    step=made_by.step,
-                )
+        if self.masks.sparsity == 0.0 and sparsity > self.max_sparsity:
+            raise ValueError(
+                f"sparsity={sparsity!r} is not within reach of pattern {self.pattern.label}: with "
+                f"min_kept, round_to={self.pattern.round_to} and the connections that belong to no unit "
+                f"{self.max_sparsity:.6g} at most is pruned here"
             )
-        return found
+
+    def update_masks(
+        self, views: Sequence[TargetView], request: UpdateRequest, mask_changed: MaskChanged, remember: bool
+    ) -> Changes:
+        """Write new masks, see :func:`~lightning_dynprune.engine.coupled.coupled_update.update_coupled_masks`."""
+        return update_coupled_masks(self, views, request, mask_changed)
+
+    def made_by(self, position: int) -> list[tuple[int, Axis]]:
+        """Return the groups whose units the target at a position makes: the number of each, and the axis."""
+        return [(number, axis) for number, axis in self._axes[position] if axis.writes]
+
+    def makers(self, group: Group) -> list[int]:
+        """Return the positions of the targets that make the units of a group."""
+        return [self._positions[a.name] for a in group.axes if a.writes and a.name in self._positions]
 
     def rounded(self, number: int, units: int) -> int:
-        """Return how many units of a group are kept instead of ``units``: the nearest multiple that there is."""
+        """Return the number of units of a group to keep instead of ``units``: the nearest multiple of ``round_to``."""
         alive, step = int(self.alive[number].sum()), self.pattern.round_to
-        return min(max(int(units / step + 0.5) * step, self._floor(number)), alive)
+        return min(max(int(units / step + 0.5) * step, self.least(number)), alive)
 
     def kept(self, units: Sequence[int]) -> int:
-        """Return how many connections of all targets live where each group keeps so many units."""
+        """Return how many connections of all targets are kept if each group keeps this number of units."""
         total = 0
         for target, axes in zip(self.masks.targets, self._axes, strict=True):
             left = list(target.parameter.shape)
@@ -179,12 +178,8 @@ class GroupMasks:
             total += math.prod(left)
         return total
 
-    def cut_of(self, position: int, cuts: Sequence[Cut]) -> float:
-        """Return where a target's own units were cut, given the groups' cuts; -inf where it makes no unit."""
-        return next((cuts[number].value for number, axis in self._axes[position] if axis.writes), -math.inf)
-
     def mask(self, position: int) -> Tensor:
-        """Return the mask of a target that follows from the units that live."""
+        """Return the mask of a target that follows from the units that are kept."""
         parameter = self.masks.targets[position].parameter
         mask = torch.ones_like(parameter, dtype=torch.bool, requires_grad=False)
         for number, axis in self._axes[position]:
@@ -196,14 +191,14 @@ class GroupMasks:
         return mask
 
     @torch.no_grad()
-    def take(self, alive: Sequence[Tensor], optimizers: Sequence[Optimizer]) -> None:
-        """Let these units live, and set what the others have beside the targets to zero; its slots are cleared.
+    def keep(self, alive: Sequence[Tensor], clear_slots: bool = True) -> None:
+        """Keep these units, and set the members of the others to zero.
 
-        What a member held when its unit went is remembered, and put back where the unit returns.
+        The values of a member are remembered when its unit is pruned, and put back when the unit returns.
 
         Args:
-            alive: bool, one a unit, for each group.
-            optimizers: what trains the members.
+            alive: for each group a bool tensor, one entry a unit.
+            clear_slots: clear the optimizers' slots of the members too.
         """
         self.alive = [lives.clone() for lives in alive]
         for member in self.members:
@@ -214,12 +209,12 @@ class GroupMasks:
             if (values := self.values.get(axis.name)) is not None:
                 values.copy_(torch.where(member.along(member.pruned & ~before), tensor, values))
                 tensor.copy_(torch.where(member.along(before & ~member.pruned), values, tensor))
-            if isinstance(tensor, nn.Parameter) and member.any_pruned:
-                reset_slots(optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
+            if clear_slots and isinstance(tensor, nn.Parameter) and member.any_pruned:
+                reset_slots(self._optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
         self.apply()
 
-    def follow(self) -> None:
-        """Read from the targets' masks which units live, as after a checkpoint was loaded or masks were restored."""
+    def follow_masks(self) -> None:
+        """Read from the masks of the targets which units are kept, after they were loaded or restored."""
         alive = []
         for group in self.groups:
             lives = torch.zeros(group.units, dtype=torch.bool)
@@ -229,11 +224,11 @@ class GroupMasks:
                     rows = mask.movedim(axis.dim, 0).flatten(1).any(1).cpu()
                     lives |= rows[axis.index].any(1)
             alive.append(lives)
-        self.take(alive, ())
+        self.keep(alive, clear_slots=False)
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Set what pruned units have beside the targets to +0.0, in place; no host sync."""
+        """Set the members of pruned units to +0.0, in place; no host sync."""
         for member in self.members:
             if member.any_pruned:
                 member.pruned = member.pruned.to(member.tensor.device)
@@ -241,13 +236,13 @@ class GroupMasks:
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Set the gradients of what pruned units have beside the targets to zero."""
+        """Set the gradients of the members of pruned units to zero."""
         for member in self.members:
             if member.any_pruned and (grad := member.tensor.grad) is not None:
                 grad.masked_fill_(member.along(member.pruned), 0.0)
 
     def narrow(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> None:
-        """Follow a model whose pruned units were taken out: those that live are all there is.
+        """Follow a model whose pruned units were removed.
 
         Args:
             stayed: tensor name -> dimension -> the positions that stayed, int64.
@@ -259,15 +254,17 @@ class GroupMasks:
         self._gather(narrowed)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what members held when their units went; which units live, the targets' masks tell."""
+        """Return the remembered values of members; the masks of the targets tell which units are kept."""
         return dict(self.values)
 
-    def refuse_others(self, state: Mapping[str, Tensor]) -> None:
-        """Raise where a :meth:`state_dict` is of other groups.
+    def check_state_dict(self, state: Mapping[str, Tensor] | None) -> None:
+        """Raise where a :meth:`state_dict` belongs to other groups.
 
         Raises:
             ValueError: the values are of other tensors or shapes.
         """
+        if state is None:
+            return
         expected = {name: tuple(value.shape) for name, value in self.values.items()}
         found = {name: tuple(value.shape) for name, value in state.items()}
         if found != expected:
@@ -277,33 +274,32 @@ class GroupMasks:
                 "resume with the model and the example input of that run"
             )
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a :meth:`state_dict`, once the targets' masks are loaded.
+    def load_state_dict(self, state: Mapping[str, Tensor] | None) -> None:
+        """Resume from a :meth:`state_dict`, once the masks of the targets are loaded.
 
         Raises:
             ValueError: the values are of other tensors or shapes.
         """
-        self.refuse_others(state)
-        self.follow()
+        if state is None:
+            return
+        self.check_state_dict(state)
+        self.follow_masks()
         for name, value in state.items():
             self.values[name].copy_(value)
 
-    def _floor(self, number: int) -> int:
-        """Return how many units a group keeps at least."""
+    def least(self, number: int) -> int:
+        """Return how many units a group has to keep."""
         group = self.groups[number]
-        wanted = max(self.masks.targets[position].min_kept for position in self._made_by(group))
+        wanted = max(self.masks.targets[position].min_kept for position in self.makers(group))
         return min(-(-wanted // self.pattern.round_to) * self.pattern.round_to, int(self.alive[number].sum()))
 
-    def _made_by(self, group: Group) -> list[int]:
-        return [self._positions[a.name] for a in group.axes if a.writes and a.name in self._positions]
-
-    def _is_ours(self, group: Group, owners: Mapping[str, tuple[nn.Module, str]]) -> bool:
-        """Return whether all weights that make a group's units are targets."""
-        made = [axis for axis in group.axes if axis.writes and getattr(*owners[axis.name]).dim() > 1]
+    def _is_made_by_targets(self, group: Group, holders: Mapping[str, tuple[nn.Module, str]]) -> bool:
+        """Return whether all weights that make the units of a group are targets."""
+        made = [axis for axis in group.axes if axis.writes and getattr(*holders[axis.name]).dim() > 1]
         return bool(made) and all(axis.name in self._positions for axis in made)
 
 
-def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+def _holders(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Return the module that holds each parameter and buffer, and the name it has there."""
     found: dict[str, tuple[nn.Module, str]] = {}
     for prefix, module in model.named_modules():
@@ -313,14 +309,6 @@ def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
 
 
 def _narrowed(axis: Axis, lives: Tensor, stayed: Tensor | None) -> Axis:
-    """Return the axis of the units that live, in a tensor of which only some positions stayed."""
+    """Return the axis of the units that are kept, in a tensor of which only some positions stayed."""
     index = axis.index[lives]
     return dataclasses.replace(axis, index=index if stayed is None else torch.searchsorted(stayed, index))
-
-
-def _whole(scores: Tensor, lives: Tensor) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
-    return lambda: iter([(scores, lives)])
-
-
-def _sampled(scores: Tensor, lives: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return lambda index: (scores[index], lives[index])

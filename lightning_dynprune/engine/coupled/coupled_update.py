@@ -1,63 +1,58 @@
-"""One update of masks whose units reach over several targets: score, cut to a count of connections, write."""
+"""New masks for coupled units: score, cut to a number of connections, write."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch.optim import Optimizer
 
-from lightning_dynprune.engine.coupled.coupled_masks import GroupMasks
-from lightning_dynprune.engine.mask_update import Changes, Written
+from lightning_dynprune.engine.coupled.coupled_scores import coupled_scores
+from lightning_dynprune.engine.updates import Changes, MaskChanged, UpdateRequest
 from lightning_dynprune.masks import without_scratch_bit
 from lightning_dynprune.selection import Cut, Scores, cut
-from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import TargetView
 from lightning_dynprune.thresholds import Threshold
 
+if TYPE_CHECKING:
+    from lightning_dynprune.engine.coupled.coupled_masks import CoupledMasks
 
-def revise_groups(
-    units: GroupMasks,
-    views: Sequence[TargetView],
-    strategy: Strategy,
-    threshold: Threshold,
-    sparsity: float,
-    optimizers: Sequence[Optimizer],
-    written: Written,
+
+def update_coupled_masks(
+    units: CoupledMasks, views: Sequence[TargetView], request: UpdateRequest, mask_changed: MaskChanged
 ) -> Changes:
     """Write new masks, so that as many connections are pruned as the sparsity asks for, to the nearest unit.
 
-    How many connections go with a unit depends on what else goes, since a weight has rows of one group and columns of
-    another. So the number of units is searched for by halving; each try is a cut of all groups' units.
+    The number of connections that are pruned with a unit depends on the other units, since a weight has rows of one
+    group and columns of another. So the number of units is found by bisection; each try cuts the units of all groups.
 
     Args:
         units: the groups, and the masks to write; an error leaves them as they were.
-        views: what the strategy sees, one a target.
-        strategy: with its settings of now.
-        threshold: with its settings of now.
-        sparsity: share of all connections to have pruned.
-        optimizers: what trains the tensors beside the targets.
-        written: called for every target once its mask is written, with its position and its mask before.
+        views: of the targets.
+        request: the parts and the sparsity to reach.
+        mask_changed: called for every target once its mask is written, with its position and its mask before.
 
     Raises:
         NonFiniteError: a score is not finite.
     """
     masks = units.masks
-    scores = units.scores(views, strategy.score)
-    cuts = _cut(units, scores, threshold, masks.total - int(sparsity * masks.total + 0.5))
-    units.take([torch.cat(list(c.keeps(s))) for c, s in zip(cuts, scores, strict=True)], optimizers)
+    scores = coupled_scores(units, views, request.strategy.score)
+    cuts = _decide(units, scores, request.threshold, masks.total - int(request.sparsity * masks.total + 0.5))
+    units.keep([torch.cat(list(c.keeps(s))) for c, s in zip(cuts, scores, strict=True)])
     dropped, grown = [], []
     for position in range(len(views)):
         before = without_scratch_bit(masks.tensors[position])
         lost, won = masks.write(position, [units.mask(position).reshape(-1)])
         dropped.append(lost)
         grown.append(won)
-        written(position, before)
-    return Changes([units.cut_of(position, cuts) for position in range(len(views))], dropped, grown)
+        mask_changed(position, before)
+    values = [next((cuts[n].value for n, _ in units.made_by(i)), -math.inf) for i in range(len(views))]
+    return Changes(values, dropped, grown)
 
 
-def _cut(units: GroupMasks, scores: Sequence[Scores], threshold: Threshold, wanted: int) -> list[Cut]:
-    """Return the cuts after which about ``wanted`` connections live."""
+def _decide(units: CoupledMasks, scores: Sequence[Scores], threshold: Threshold, wanted: int) -> list[Cut]:
+    """Return the cuts after which about ``wanted`` connections are kept."""
 
     def kept(keep: int) -> int:
         return units.kept([units.rounded(i, c.kept) for i, c in enumerate(threshold.cut_to_count(keep, scores))])
@@ -79,7 +74,7 @@ def fewest(measure: Callable[[int], int], wanted: int, most: int) -> int:
 
     Args:
         measure: does not fall as the count rises.
-        wanted: what to reach.
+        wanted: the value to reach.
         most: the largest count.
 
     Example:

@@ -1,10 +1,11 @@
-"""Gradients for strategies: observed each step, kept for the next update, around the steps of optimizers.
+"""Gradients for strategies: observed before each optimizer step, and kept until the next update.
 
 May import what engine may.
 """
 
-from lightning_dynprune.engine.gradients.gradient_observer import Observation
-from lightning_dynprune.engine.gradients.gradient_snapshot import LastGradients
-from lightning_dynprune.engine.gradients.optimizer_hooks import Stepping
+from lightning_dynprune.engine.gradients.gradient_feed import GradientFeed
+from lightning_dynprune.engine.gradients.gradient_observer import GradientObserver, check_gradients
+from lightning_dynprune.engine.gradients.gradient_snapshot import GradientSnapshot
+from lightning_dynprune.engine.gradients.optimizer_hooks import OptimizerHooks
 
-__all__ = ["LastGradients", "Observation", "Stepping"]
+__all__ = ["GradientFeed", "GradientObserver", "GradientSnapshot", "OptimizerHooks", "check_gradients"]

@@ -1,4 +1,4 @@
-"""The gradients of the targets: who takes note of them at each step, and of which targets there were none."""
+"""Gradients of each step, shown to strategies that accumulate."""
 
 from __future__ import annotations
 
@@ -8,25 +8,45 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.optim import Optimizer
 
-from lightning_dynprune.engine.score_reader import piece_size, pieces_of
+from lightning_dynprune.engine.updates import piece_size, pieces_of
 from lightning_dynprune.masks import MaskSet, applied_gradient
 from lightning_dynprune.strategies import Strategy
-from lightning_dynprune.targets import TargetView
+from lightning_dynprune.targets import Target, TargetView
 
 
-class Observation:
-    """Hands each step's gradients to a strategy that accumulates.
+def check_gradients(targets: Sequence[Target], strategy: Strategy, trained_by: Sequence[Sequence[int]]) -> None:
+    """Raise where a strategy cannot get the gradients that it reads.
+
+    Args:
+        targets: the targets.
+        strategy: reads gradients where it declares ``accumulates`` or ``needs_gradients``.
+        trained_by: for each optimizer the positions of the targets that it trains.
+
+    Raises:
+        ValueError: the strategy accumulates, and no optimizer trains one of the targets; or it reads gradients, and a
+            target has sparse ones.
+    """
+    sparse = [target.name for target in targets if target.sparse_gradients]
+    if sparse and (strategy.accumulates or strategy.needs_gradients):
+        raise ValueError(_sparse(sparse[0], torch.sparse_coo, strategy))
+    trained = {position for positions in trained_by for position in positions}
+    untrained = [target.name for position, target in enumerate(targets) if position not in trained]
+    if strategy.accumulates and untrained:
+        raise ValueError(
+            f"strategy={type(strategy).__name__} watches every step, and no optimizer trains {_some(untrained)}; "
+            "exclude what is not trained, or give strategy='magnitude', which needs no gradients"
+        )
+
+
+class GradientObserver:
+    """Shows the gradients of each step to a strategy that accumulates.
 
     Args:
         masks: of the targets.
-        strategy: takes note where it declares ``accumulates``.
-        view: returns what a strategy sees of the target at a position.
-        optimizers: what trains the targets.
-        trained_by: the positions of the targets that each of them trains.
-
-    Raises:
-        ValueError: the strategy accumulates, and a target is trained by none of the optimizers; or it reads gradients,
-            and those of a target come as sparse tensors.
+        strategy: observes gradients where it declares ``accumulates``.
+        view: returns the view of the target at a position.
+        optimizers: train the targets.
+        trained_by: for each optimizer the positions of the targets that it trains.
     """
 
     def __init__(
@@ -39,29 +59,23 @@ class Observation:
     ) -> None:
         self._masks, self._strategy, self._view = masks, strategy, view
         self._optimizers, self._trained_by = optimizers, trained_by
-        self._known: set[int] = set()
+        self._observed: set[int] = set()
         self._stepped: set[int] = set()
-        self._said: set[str] = set()
-        sparse = [target.name for target in masks.targets if target.sparse_gradients]
-        if sparse and (strategy.accumulates or strategy.needs_gradients):
-            raise ValueError(_sparse(sparse[0], torch.sparse_coo, strategy))
-        trained = {position for positions in trained_by for position in positions}
-        untrained = [t.name for position, t in enumerate(masks.targets) if position not in trained]
-        if strategy.accumulates and untrained:
-            raise ValueError(
-                f"strategy={type(strategy).__name__} watches every step, and no optimizer trains {_some(untrained)}; "
-                "exclude what is not trained, or give strategy='magnitude', which needs no gradients"
-            )
+        self._warned: set[str] = set()
 
     def before_step(self, number: int) -> None:
-        """Take note of the gradients that the optimizer of a number is about to step by."""
+        """Show the gradients of the optimizer with this number, which is about to step."""
         if self._strategy.accumulates:
             self._stepped.add(number)
             for position in self._trained_by[number]:
-                self.take(position, self._optimizers[number])
+                self.observe(position, self._optimizers[number])
 
-    def take(self, position: int, optimizer: Optimizer | None = None) -> None:
-        """Take note of a target's gradient, as the optimizer applies it where one is about to.
+    def observe(self, position: int, optimizer: Optimizer | None = None) -> None:
+        """Show a target's gradient to the strategy.
+
+        Args:
+            position: of the target.
+            optimizer: is about to step, so the gradient is shown as it applies it; None: as it is.
 
         Raises:
             RuntimeError: the gradient is sparse.
@@ -71,7 +85,7 @@ class Observation:
         if grad is not None:
             if grad.layout != torch.strided:
                 raise RuntimeError(_sparse(target.name, grad.layout, self._strategy))
-            self._known.add(position)
+            self._observed.add(position)
             grad = grad if optimizer is None else applied_gradient(optimizer, grad)
         view.grad = grad
         if not self._strategy.elementwise or target.values.numel() <= piece_size(target):
@@ -81,44 +95,46 @@ class Observation:
         for start, stop in pieces_of(target):
             self._strategy.observe(flat.piece(start, stop))
 
-    def check(self) -> None:
-        """Say of which targets an update knows nothing.
+    def check(self, stacklevel: int) -> None:
+        """Check that the strategy has observed gradients of the targets, before an update scores them.
 
-        A target that trains and gets no gradient, such as an unused branch, is named in a warning, once. Before any
-        gradient, or before a target's optimizer has had its turn, the update is refused.
+        Warns once of a target that trains and gets no gradient, such as an unused branch.
+
+        Args:
+            stacklevel: of the warning, seen from the caller.
 
         Raises:
-            RuntimeError: a cut would be made of what has not been seen.
+            RuntimeError: there was no gradient yet, or the optimizer of a target has not stepped yet.
         """
         if not self._strategy.accumulates:
             return
-        unknown = [i for i in range(len(self._masks.targets)) if i not in self._known and self._is_as_begun(i)]
-        waiting = {i for number, own in enumerate(self._trained_by) if number not in self._stepped for i in own}
+        unknown = [i for i in range(len(self._masks.targets)) if i not in self._observed and self._is_initial(i)]
+        unstepped = {i for number, own in enumerate(self._trained_by) if number not in self._stepped for i in own}
         names = [self._masks.targets[i].name for i in unknown]
         strategy = type(self._strategy).__name__
-        if len(unknown) == len(self._masks.targets) or waiting.intersection(unknown):
+        if len(unknown) == len(self._masks.targets) or unstepped.intersection(unknown):
             raise RuntimeError(
                 f"strategy={strategy} scores by the gradients of steps it has watched, and there was none yet of "
                 f"{_some(names)}; update after a step of the optimizer, or give strategy='magnitude', which needs none"
             )
-        if new := [name for name in names if name not in self._said]:
-            self._said.update(new)
+        if new := [name for name in names if name not in self._warned]:
+            self._warned.update(new)
             warnings.warn(
-                f"no gradient has reached {_some(new)} yet, so to strategy {strategy} its connections are worth "
-                "nothing and may be the first to go; exclude what takes no part in the loss, or give "
-                "strategy='magnitude', which needs no gradients",
-                stacklevel=4,
+                f"no gradient has reached {_some(new)} yet, so strategy {strategy} scores its connections 0 and "
+                "may prune them first; exclude what takes no part in the loss, or give strategy='magnitude', which "
+                "needs no gradients",
+                stacklevel=stacklevel + 1,
             )
 
     def resume(self) -> None:
-        """Take note that the strategy's state is that of a training whose optimizers have had their turns."""
-        self._known.clear()
+        """Assume that the strategy's state was loaded from a training in which every optimizer has stepped."""
+        self._observed.clear()
         self._stepped.update(range(len(self._optimizers)))
 
-    def _is_as_begun(self, position: int) -> bool:
+    def _is_initial(self, position: int) -> bool:
         target = self._masks.targets[position]
-        begun = self._strategy.init_state(target)
-        return all(torch.equal(target.state[key], value) for key, value in begun.items())
+        initial = self._strategy.init_state(target)
+        return all(torch.equal(target.state[key], value) for key, value in initial.items())
 
 
 def _sparse(name: str, layout: torch.layout, strategy: Strategy) -> str:

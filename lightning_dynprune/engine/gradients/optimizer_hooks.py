@@ -1,4 +1,4 @@
-"""What happens just before and just after an optimizer steps."""
+"""Hooks that run just before and just after an optimizer steps."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any
 from torch.optim import Optimizer
 
 
-class Stepping:
-    """Calls ``before`` once an optimizer has its gradients and is sure to step, and ``after`` once it has stepped.
+class OptimizerHooks:
+    """Calls a function before each step of an optimizer, once its gradients are there, and another one after it.
 
-    A step that is given a closure runs its forward and backward pass inside, as in Lightning's automatic optimization;
-    ``before`` then follows the closure, with ``after`` undone for every further evaluation. Where a gradient scaler
-    skips the step, neither is called.
+    A step that is given a closure runs its forward and backward pass inside, as in Lightning's automatic optimization.
+    ``before`` is then called after the closure; where the closure is evaluated again, ``after`` is called first. A step
+    that a gradient scaler skips calls neither.
 
     Args:
         optimizers: torch optimizers.
-        before: takes the optimizer.
-        after: takes the optimizer.
+        before: is given the optimizer.
+        after: is given the optimizer.
     """
 
     def __init__(
         self, optimizers: Sequence[Optimizer], before: Callable[[Optimizer], None], after: Callable[[Optimizer], None]
     ) -> None:
         self._before, self._after = before, after
-        self._handles = [optimizer.register_step_pre_hook(self._on_stepping) for optimizer in optimizers]
+        self._handles = [optimizer.register_step_pre_hook(self._on_step) for optimizer in optimizers]
         self._handles += [optimizer.register_step_post_hook(lambda o, *_: after(o)) for optimizer in optimizers]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy keeps: it watches no optimizer, for copies of optimizers have no hooks."""
+        """Return the state of a copy, which has no hooks, as copies of optimizers have none either."""
         return {**vars(self), "_handles": []}
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _on_stepping(
+    def _on_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)

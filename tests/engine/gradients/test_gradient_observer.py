@@ -47,9 +47,8 @@ def test_a_branch_that_gets_no_gradient_goes_first_and_is_named_once():
     assert pruner.masks.kept == [8, 1]
     said = [str(w.message) for w in seen if "no gradient" in str(w.message)]
     assert said == [
-        "no gradient has reached unused.weight yet, so to strategy Taylor its connections are worth nothing and may "
-        "be the first to go; exclude what takes no part in the loss, or give strategy='magnitude', which needs no "
-        "gradients"
+        "no gradient has reached unused.weight yet, so strategy Taylor scores its connections 0 and may prune them "
+        "first; exclude what takes no part in the loss, or give strategy='magnitude', which needs no gradients"
     ]
 
 

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from lightning_dynprune.engine import Pruner
-from lightning_dynprune.engine.gradients import Stepping
+from lightning_dynprune.engine.gradients import OptimizerHooks
 
 EACH = {"name": "constant", "begin": 1, "end": 100, "every": 1}
 
 
-def recorded(optimizer: torch.optim.Optimizer) -> tuple[Stepping, list[str]]:
+def recorded(optimizer: torch.optim.Optimizer) -> tuple[OptimizerHooks, list[str]]:
     events: list[str] = []
-    return Stepping([optimizer], lambda o: events.append("before"), lambda o: events.append("after")), events
+    return OptimizerHooks([optimizer], lambda o: events.append("before"), lambda o: events.append("after")), events
 
 
 def test_a_step_without_a_closure_is_between_before_and_after():

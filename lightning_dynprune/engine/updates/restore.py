@@ -1,0 +1,53 @@
+"""Masks of an earlier step, brought back from the journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_dynprune.engine.updates.mask_update import Changes
+from lightning_dynprune.engine.updates.record import follow_mask, record_update
+from lightning_dynprune.journal import Delta, Update
+from lightning_dynprune.masks import without_scratch_bit
+
+if TYPE_CHECKING:
+    from lightning_dynprune.engine.run import PruningRun
+
+
+def restore_masks(run: PruningRun, step: int) -> Update:
+    """Bring back the masks of an earlier step, and the values that were cut since if the journal remembers them.
+
+    Args:
+        run: what is pruned.
+        step: optimizer steps done at the moment to return to.
+
+    Raises:
+        ValueError: there is no journal, it does not reach back so far, or several processes hold parts of targets.
+    """
+    masks, journal = run.masks, run.journal
+    if journal is None:
+        raise ValueError("journal=False: nothing was recorded to restore; give journal=True")
+    if masks.shard_ranks is not None:
+        raise ValueError(
+            "restore: several processes hold parts of the targets, so that no positions were recorded to go back "
+            "to; train by DDP to restore masks"
+        )
+    wanted = journal.mask_at(step)
+    values = journal.values_at(step) if journal.remember_values and not run.weights.all_train else {}
+    run.weights.reveal(range(len(masks.targets)))
+    deltas: list[Delta] = []
+    dropped, grown = [], []
+    for position, target in enumerate(masks.targets):
+        before = without_scratch_bit(masks.tensors[position])
+        lost, won = masks.write(position, [wanted[target.name].to(before.device).reshape(-1)])
+        dropped.append(lost)
+        grown.append(won)
+        follow_mask(run, position, before, deltas)
+        if target.name in values:
+            index, kept = values[target.name]
+            flat = target.parameter.detach().reshape(-1)
+            flat[index.to(flat.device)] = kept.to(flat)
+            target.parameter.copy_(flat.view_as(target.parameter))
+    run.units.follow_masks()
+    run.apply()
+    journal.note(run.progress.clock.step, f"masks restored to what they were after step {step}")
+    return record_update(run, masks.sparsity, Changes([], dropped, grown), deltas)
