@@ -33,10 +33,10 @@ class Random(Strategy):
 
     def score(self, target: TargetView) -> Tensor:
         """Return the hash of every position."""
-        return uniform(target)
+        return uniform_scores(target)
 
 
-def uniform(target: TargetView, seed: int | None = None) -> Tensor:
+def uniform_scores(target: TargetView, seed: int | None = None) -> Tensor:
     """Return numbers in [0, 1), float64 and shaped like the target, a function of seed and position alone.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules import Cosine, Schedule
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.strategies.random import uniform_scores
 from lightning_dynprune.targets import TargetView
 
 FALLING = Cosine(0.0, initial=0.3, begin=0.0, end=0.75)
@@ -63,8 +63,8 @@ class SET(Strategy):
 
     def score(self, target: TargetView) -> Tensor:
         """Return ``|w|``; before the first step, where nothing is learned yet, chance."""
-        return uniform(target) if target.step == 0 and self.start == "random" else target.weight.abs()
+        return uniform_scores(target) if target.step == 0 and self.start == "random" else target.weight.abs()
 
     def grow(self, target: TargetView) -> Tensor | None:
         """Return chance."""
-        return uniform(target)
+        return uniform_scores(target)

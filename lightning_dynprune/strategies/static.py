@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.strategies.random import uniform_scores
 from lightning_dynprune.targets import TargetView
 
 
@@ -37,4 +37,4 @@ class Static(Strategy):
 
     def score(self, target: TargetView) -> Tensor:
         """Return the same hash of every position at each update."""
-        return uniform(target, target.run_seed)
+        return uniform_scores(target, target.run_seed)

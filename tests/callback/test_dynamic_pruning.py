@@ -415,7 +415,7 @@ def test_a_bad_setting_is_refused_where_it_is_written(settings, error, message):
         ({"targets": "encoder.*"}, "matches no parameter"),
         ({"schedule": {"name": "cubic", "end": 1000}}, "lies after training, which ends at 32 steps"),
         ({"schedule": {"name": "cubic", "begin": 20, "end": 10}}, "lies before begin=20"),
-        ({"targets": {"*": 0.5}}, "which only threshold topk with scope='layer' heeds"),
+        ({"targets": {"*": 0.5}}, "which only threshold topk with scope='layer' uses"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_before_the_first_batch(settings, message, tmp_path):
