@@ -1,4 +1,7 @@
-"""Strategies: what a connection is worth, and whether a pruned one returns."""
+"""Strategies: score connections, and decide whether pruned connections return.
+
+Imports schedules, selection, targets and base.
+"""
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.strategies.default_parts import with_default
