@@ -393,7 +393,7 @@ class Endless(IterableDataset):
     [
         ({"sparsity": 1.2}, ValueError, r"sparsity=1.2 is not accepted; give a number in \[0, 1\)"),
         ({"sparsity": "much"}, TypeError, "sparsity='much' is not a number"),
-        ({}, ValueError, "sparsity=None: how sparse to become is not said"),
+        ({}, ValueError, "sparsity=None: no final sparsity is given"),
         ({"sparsity": 0.5, "strategy": "nope"}, ValueError, "strategy='nope' is unknown; known: magnitude"),
         ({"sparsity": 0.5, "threshold": "nope"}, ValueError, "threshold='nope' is unknown; known:"),
         ({"sparsity": 0.5, "schedule": "nope"}, ValueError, "schedule='nope' is unknown; known:"),
