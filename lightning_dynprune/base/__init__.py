@@ -1,10 +1,10 @@
-"""What every room builds on: the registry of parts, checks of settings, bit counting, checksums, atomic files.
+"""Foundations: registry, checks of settings, bits, checksums, nested tensors, model calls, files, colors, text.
 
-Imports torch and no other room.
+May import no other room; the only library is torch.
 """
 
 from lightning_dynprune.base.atomic import remove_temporary_files, write_atomically, write_json
-from lightning_dynprune.base.bits import compare_to_bool, count_true, true_positions
+from lightning_dynprune.base.bits import compare_to_bool, count_true, integer_view, true_positions
 from lightning_dynprune.base.checks import (
     check_count,
     check_flag,
@@ -16,23 +16,43 @@ from lightning_dynprune.base.checks import (
     is_whole,
     to_python,
 )
-from lightning_dynprune.base.integrity import DamagedError, state_checksum, validate_checkpoint_file
+from lightning_dynprune.base.differences import largest_magnitude, max_absolute_difference, max_relative_difference
+from lightning_dynprune.base.integrity import DamagedError, checksum, state_checksum, validate_checkpoint_file
+from lightning_dynprune.base.layer_types import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
+from lightning_dynprune.base.model_call import call_model, split_arguments
+from lightning_dynprune.base.nested import map_tensors, nested_tensors
+from lightning_dynprune.base.palette import PALETTE
 from lightning_dynprune.base.registry import Registry
+from lightning_dynprune.base.text import name_some
 
 __all__ = [
+    "BATCH_NORMS",
+    "CONVOLUTIONS",
+    "INSTANCE_NORMS",
+    "PALETTE",
     "DamagedError",
     "Registry",
+    "call_model",
     "check_count",
     "check_flag",
     "check_real",
     "check_share",
     "check_whole",
+    "checksum",
     "compare_to_bool",
     "convert_settings",
     "count_true",
+    "integer_view",
     "is_number",
     "is_whole",
+    "largest_magnitude",
+    "map_tensors",
+    "max_absolute_difference",
+    "max_relative_difference",
+    "name_some",
+    "nested_tensors",
     "remove_temporary_files",
+    "split_arguments",
     "state_checksum",
     "to_python",
     "true_positions",

@@ -63,10 +63,15 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Return whether ``value`` is an integer; a bool is not a number."""
+def is_whole(value: Any, low: float = -math.inf, high: float = math.inf) -> TypeGuard[int]:
+    """Return whether ``value`` is an integer in [low, high]; a bool is not a number.
+
+    Example:
+        >>> is_whole(3), is_whole(3.0), is_whole(True), is_whole(0, low=1)
+        (True, False, False, False)
+    """
     value = to_python(value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def check_share(setting: str, value: Any) -> float:

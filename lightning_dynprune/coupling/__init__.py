@@ -3,7 +3,7 @@
 from lightning_dynprune.coupling.channels import coupled_groups
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
 from lightning_dynprune.coupling.heads import HEAD_COUNT_ATTRIBUTES, attention_heads
-from lightning_dynprune.coupling.isolation import call, isolated, tensors
+from lightning_dynprune.coupling.isolation import isolated, run_example
 from lightning_dynprune.coupling.layers import (
     CHANNELWISE_TENSORS,
     channel_dim,
@@ -14,7 +14,7 @@ from lightning_dynprune.coupling.layers import (
     row_dim,
 )
 from lightning_dynprune.coupling.narrow import Narrowing
-from lightning_dynprune.coupling.verify import failing_groups, max_relative_difference
+from lightning_dynprune.coupling.verify import failing_groups
 
 __all__ = [
     "CHANNELWISE_TENSORS",
@@ -25,16 +25,14 @@ __all__ = [
     "Group",
     "Narrowing",
     "attention_heads",
-    "call",
     "channel_dim",
     "coupled_groups",
     "failing_groups",
     "holds_tensors",
     "is_channelwise",
     "isolated",
-    "max_relative_difference",
     "mixes_channels",
     "num_output_channels",
     "row_dim",
-    "tensors",
+    "run_example",
 ]

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.coupling.group import CouplingError
-from lightning_dynprune.coupling.isolation import call, tensors
+from lightning_dynprune.coupling.isolation import run_example
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels, num_output_channels
 
 
@@ -65,7 +66,7 @@ def _build(model: nn.Module, example_input: Any) -> Any:
         parameter.requires_grad_(parameter.is_floating_point())
 
     def forward(model: nn.Module, example_input: Any) -> list[torch.Tensor]:
-        outputs = [tensor for tensor in tensors(call(model, example_input)) if tensor.grad_fn is not None]
+        outputs = [tensor for tensor in nested_tensors(run_example(model, example_input)) if tensor.grad_fn is not None]
         if not outputs:
             raise CouplingError(
                 f"{type(model).__name__} gives no tensor that depends on its parameters by autograd; its forward must "

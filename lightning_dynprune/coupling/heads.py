@@ -145,7 +145,7 @@ def _rows(prefix: str, has_bias: bool, index: Tensor) -> list[Axis]:
 
 
 def _is_count(value: Any) -> bool:
-    return is_whole(value) and value > 0
+    return is_whole(value, low=1)
 
 
 def _join(prefix: str, local: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import call_model
 from lightning_dynprune.coupling.group import CouplingError
 
 _SEED = 0
 
 
-def call(model: nn.Module, example_input: Any) -> Any:
+def run_example(model: nn.Module, example_input: Any) -> Any:
     """Return ``model``'s outputs for an example; what the forward draws at random is the same each time.
 
     Args:
@@ -31,9 +32,7 @@ def call(model: nn.Module, example_input: Any) -> Any:
         handles.append(module.register_forward_hook(lambda *_: running.pop() and None))
     try:
         torch.manual_seed(_SEED)
-        if isinstance(example_input, Mapping):
-            return model(**example_input)
-        return model(*example_input) if isinstance(example_input, (tuple, list)) else model(example_input)
+        return call_model(model, example_input)
     except Exception as error:
         name, module = running[-1] if running else ("", model)
         raise CouplingError(
@@ -68,17 +67,6 @@ def isolated(model: nn.Module) -> Iterator[None]:
             for buffer, value in buffers:
                 if not same(buffer, value):
                     buffer.copy_(value)
-
-
-def tensors(outputs: Any) -> list[Tensor]:
-    """Return the tensors among a model's outputs: in tuples, lists, mappings and dataclasses, in their order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        outputs = outputs.values()
-    elif not isinstance(outputs, (tuple, list)):
-        outputs = vars(outputs).values() if hasattr(outputs, "__dict__") else ()
-    return [tensor for output in outputs for tensor in tensors(output)]
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.coupling.isolation import call, tensors
+from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.coupling.isolation import run_example
 from lightning_dynprune.coupling.layers import channel_dim, holds_tensors, is_channelwise, mixes_channels
 
 # Of units, given by their numbers, which are to change.
@@ -105,8 +106,8 @@ class _Passes:
         """Return for each layer what it was given, ``(calls, channels)``, where ``flag`` says which units change."""
         self.seen, self.flag = {}, flag
         with self._hooked():
-            outputs = call(self.model, self.example_input)
-        for tensor in tensors(outputs):
+            outputs = run_example(self.model, self.example_input)
+        for tensor in nested_tensors(outputs):
             self._note(OUTPUT, _fingerprint(tensor.reshape(-1), None))
         return {name: torch.stack(calls) for name, calls in self.seen.items()}
 
@@ -128,7 +129,7 @@ class _Passes:
                 handle.remove()
 
     def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = tensors(args) + tensors(kwargs)
+        given = nested_tensors(args) + nested_tensors(kwargs)
         if (mixes_channels(module) or is_channelwise(module)) and len(given) == 1:
             self._note(name, _fingerprint(given[0], channel_dim(module)))
             return
@@ -153,7 +154,7 @@ class _Passes:
 
 def _carry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
     """Give each channel's mean in place of what a norm or a depthwise convolution made of it."""
-    given = (tensors(args) + tensors(kwargs))[0]
+    given = (nested_tensors(args) + nested_tensors(kwargs))[0]
     dim = channel_dim(module) % given.dim()
     others = list(range(dim + 1, given.dim()))
     mean = given.mean(dim=others, keepdim=True) if others else given

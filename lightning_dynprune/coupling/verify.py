@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import max_relative_difference, nested_tensors
 from lightning_dynprune.coupling.group import CouplingError, Group
-from lightning_dynprune.coupling.isolation import call, tensors
+from lightning_dynprune.coupling.isolation import run_example
 from lightning_dynprune.coupling.narrow import Narrowing
 
 
@@ -36,10 +37,10 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     change = Narrowing(model, trial=True)
     try:
         change.zero(groups, kept)
-        expected = [tensor.clone() for tensor in tensors(call(model, example_input))]
+        expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
         change.narrow(groups, kept)
         with change.matching_instance_norms():
-            found = tensors(call(model, example_input))
+            found = nested_tensors(run_example(model, example_input))
     except CouplingError as error:
         cause = error.__cause__ or error
         return f"the model does not run with fewer of these channels ({type(cause).__name__}: {cause})"
@@ -47,22 +48,6 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
         change.undo()
     apart = max_relative_difference(expected, found)
     return "" if apart <= rounding_tolerance(expected) else f"without them, zero, the outputs change by {apart:.3g}"
-
-
-def max_relative_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """Return the largest difference between outputs, over the largest value; infinite where shapes differ."""
-    if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if not a.numel():
-            continue
-        a, b = a.double(), b.double()
-        apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs()).max()
-        finite = a[a.isfinite()].abs()
-        scale = float(finite.max()) if finite.numel() else 0.0
-        worst = max(worst, float("inf") if apart.isnan() else float(apart) / (scale or 1.0))
-    return worst
 
 
 def rounding_tolerance(outputs: Sequence[Tensor]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_count, check_flag, check_real, check_whole, write_atomically
 from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
+from lightning_dynprune.journal.overview import Overview
 from lightning_dynprune.journal.state import read_state, write_state
 from lightning_dynprune.journal.table import summary_table
 from lightning_dynprune.journal.update import DiscardedTotals, Update
@@ -227,7 +228,7 @@ class Journal:
 
     def summary(self) -> str:
         """Return a table of the updates, every target's density, and how many kept connections had once been cut."""
-        return summary_table(self)
+        return summary_table(self._overview(), self.returned_share, self.earliest_step)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw churn and every target's density over the optimizer steps, notes as marks.
@@ -240,10 +241,21 @@ class Journal:
         """
         from lightning_dynprune.journal.figure import draw_journal
 
-        figure = draw_journal(self)
+        figure = draw_journal(self._overview())
         if path is not None:
             write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
         return figure
+
+    def _overview(self) -> Overview:
+        targets, kept = self.masks.targets, self.masks.kept
+        return Overview(
+            updates=self.updates,
+            count=self.totals["updates"],
+            notes=self.notes,
+            sizes={target.name: target.numel for target in targets},
+            kept={target.name: count for target, count in zip(targets, kept, strict=True)},
+            total=max(self.masks.total, 1),
+        )
 
     def _let_go(self) -> None:
         """Let go of the oldest positions past the cap, and of the oldest updates past the longest record."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lightning_dynprune.journal.record import Journal
+from lightning_dynprune.journal.overview import Overview
 
 MOST_ROWS = 40
 _HEADER = ("step", "asked", "reached", "dropped", "grown", "churn")
 
 
-def summary_table(journal: Journal) -> str:
-    """Return a row an update, a line a target, the returned share and the notes.
+def summary_table(overview: Overview, returned_share: float | None, earliest_step: int) -> str:
+    """Return a table with one row per update and one per target, then the returned share and the notes.
 
-    Of more than 40 updates an even choice is shown, the first and the last among them.
+    Of more than 40 updates, 40 are shown at even distances, the first and the last included.
 
     Args:
-        journal: the journal.
+        overview: the journal's data.
+        returned_share: share of the kept connections that had once been pruned; None where it is not known.
+        earliest_step: step at which the recorded positions begin.
     """
-    updates = journal.updates
+    updates = overview.updates
     shown = [updates[index] for index in _even_choice(len(updates), MOST_ROWS)]
     rows = [
         (
@@ -34,31 +34,34 @@ def summary_table(journal: Journal) -> str:
         for update in shown
     ]
     few = f", {len(shown)} of them shown" if len(shown) < len(updates) else ""
-    masks = journal.masks
     densities = [
-        (target.name, f"{kept / max(target.numel, 1):.2%}", f"{kept:,} of {target.numel:,} kept")
-        for target, kept in zip(masks.targets, masks.kept, strict=True)
+        (name, f"{kept / max(overview.sizes[name], 1):.2%}", f"{kept:,} of {overview.sizes[name]:,} kept")
+        for name, kept in overview.kept.items()
     ]
-    count = journal.totals["updates"]
-    last = f", the last {len(updates)} recorded" if len(updates) < count else ""
-    lines = [f"{count} update{'' if count == 1 else 's'}{last}{few}"]
+    last = f", the last {len(updates)} recorded" if len(updates) < overview.count else ""
+    lines = [f"{overview.headline}{last}{few}"]
     if rows:
         lines += ["", *_aligned([_HEADER, *rows], ">>>>>>")]
-    lines += ["", *_aligned([("target", "density", ""), *densities], "<>>"), "", _returned(journal)]
-    if journal.notes:
-        lines += ["", *(f"step {step}: {text}" for step, text in journal.notes)]
+    lines += [
+        "",
+        *_aligned([("target", "density", ""), *densities], "<>>"),
+        "",
+        _returned(returned_share, earliest_step),
+    ]
+    if overview.notes:
+        lines += ["", *(f"step {step}: {text}" for step, text in overview.notes)]
     return "\n".join(lines)
 
 
-def _returned(journal: Journal) -> str:
-    share = journal.returned_share
+def _returned(share: float | None, earliest_step: int) -> str:
     if share is None:
-        return "kept connections that had once been cut: not known, the cap has let go of all positions"
-    since = f" since step {journal.earliest_step}, where the cap lets the record begin" if journal.earliest_step else ""
-    return f"kept connections that had once been cut{since}: {share:.2%}"
+        return "kept connections that had once been pruned: not known, since no positions are recorded any more"
+    since = f" since step {earliest_step}, where the recorded positions begin" if earliest_step else ""
+    return f"kept connections that had once been pruned{since}: {share:.2%}"
 
 
 def _even_choice(count: int, most: int) -> list[int]:
+    """Return at most ``most`` of ``count`` positions at even distances, the first and the last included."""
     if count <= most:
         return list(range(count))
     return [row * (count - 1) // (most - 1) for row in range(most)]

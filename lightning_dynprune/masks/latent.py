@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import integer_view
 from lightning_dynprune.masks.mask_set import MaskSet, integer_pieces
 
 LATENT = "latent"
@@ -83,5 +84,4 @@ class LatentWeights:
 
     def _bits(self, position: int) -> tuple[Tensor, Tensor]:
         target = self._masks.targets[position]
-        kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[target.parameter.element_size()]
-        return target.state[LATENT].view(kind), target.values.view(kind)
+        return integer_view(target.state[LATENT]), integer_view(target.values)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import count_true
+from lightning_dynprune.base import count_true, integer_view
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.targets import Target
 
@@ -18,7 +18,6 @@ from lightning_dynprune.targets import Target
 CHUNK_SIZE = 2**19
 # Eight bools read as one int64, times this: the i-th lowest of them arrives at the i-th bit of the highest byte.
 _GATHER = 0x0102040810204080
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class MaskSet:
@@ -233,7 +232,7 @@ def integer_pieces(tensor: Tensor, mask: Tensor) -> Iterable[tuple[Tensor, Tenso
     The product of a float's bits and 0 or 1 is the float itself or +0.0: no -0.0, and no NaN or inf left behind, which
     a product of floats would leave.
     """
-    bits = tensor.view(_BITS[tensor.element_size()])
+    bits = integer_view(tensor)
     ones = mask.view(torch.uint8)
     if tensor.device.type != "cpu" or not (bits.is_contiguous() and ones.is_contiguous()):
         order = sorted(range(bits.dim()), key=lambda axis: bits.stride()[axis], reverse=True)

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_dynprune.deploy.measurement import NOT_MEASURED, reasons
+from lightning_dynprune.deploy.measurement import NOT_MEASURED, reason_lines
 from lightning_dynprune.report.text import file_size, percent, shown
 
 _CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
@@ -24,7 +24,7 @@ def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> Rendera
         report: the content of ``deploy.json``.
         path: that file, named under the tables.
     """
-    notes = [Text(shown(f"  {line}"), style="dim") for line in reasons(_why_not(report))]
+    notes = [Text(shown(f"  {line}"), style="dim") for line in reason_lines(_not_measured(report))]
     where = [] if path is None else [Text(shown(f"  layer by layer, and all figures: {path}"), style="dim")]
     speeds = [_speed(report, str(batch)) for batch in report["batches"]]
     return Group(*speeds, _files(report), _work(report), *notes, *where)
@@ -92,7 +92,7 @@ def _outcome(cell: Mapping[str, Any]) -> str:
     return "stays dense" if cell["stays_dense"] else NOT_MEASURED
 
 
-def _why_not(report: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+def _not_measured(report: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     return {row["name"]: row["not_measured"] for row in report["rows"]}
 
 

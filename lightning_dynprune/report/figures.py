@@ -10,12 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lightning_dynprune.base import write_atomically
+from lightning_dynprune.base import PALETTE, write_atomically
 from lightning_dynprune.report.sweep_tables import SweepRow
 from lightning_dynprune.report.text import shown
-
-ACCURACY, SPARSITY, DENSE, GRID = "#0b6e99", "#c8553d", "#6b7280", "#e5e7eb"
-SERIES = ("#0b6e99", "#c8553d", "#5b8c5a", "#8a5fa8", "#c99a2e", "#4c5b8f", "#a8576b", "#3d8f8f")
 
 
 def draw_run(results: Mapping[str, Any], path: Path) -> None:
@@ -31,13 +28,15 @@ def draw_run(results: Mapping[str, Any], path: Path) -> None:
 
     accuracy = history["val_accuracy"]
     if accuracy:
-        above.plot(*zip(*accuracy, strict=True), color=ACCURACY, linewidth=2, label="pruned, validation")
+        above.plot(*zip(*accuracy, strict=True), color=PALETTE.accuracy, linewidth=2, label="pruned, validation")
     if history["dense_val_accuracy"]:
         dense = history["dense_val_accuracy"]
-        above.plot(*zip(*dense, strict=True), color=DENSE, linewidth=1, alpha=0.6, label="dense, validation")
+        above.plot(*zip(*dense, strict=True), color=PALETTE.muted, linewidth=1, alpha=0.6, label="dense, validation")
     if results["dense_val_accuracy"] is not None:
         final = results["dense_val_accuracy"]
-        above.axhline(final, color=DENSE, linestyle="--", linewidth=1.2, label=f"dense, at the end: {final:.2%}")
+        above.axhline(
+            final, color=PALETTE.muted, linestyle="--", linewidth=1.2, label=f"dense, at the end: {final:.2%}"
+        )
     _percent_axis(above, "validation accuracy")
     _zoom_on_the_end(above, [value for _, value in [*accuracy, *history["dense_val_accuracy"]]])
     if above.get_legend_handles_labels()[0]:
@@ -45,12 +44,12 @@ def draw_run(results: Mapping[str, Any], path: Path) -> None:
 
     if history["sparsity"]:
         points = [*history["sparsity"], (steps, history["sparsity"][-1][1])]
-        below.step(*zip(*points, strict=True), where="post", color=SPARSITY, linewidth=2)
-        below.fill_between(*zip(*points, strict=True), step="post", color=SPARSITY, alpha=0.12, linewidth=0)
+        below.step(*zip(*points, strict=True), where="post", color=PALETTE.sparsity, linewidth=2)
+        below.fill_between(*zip(*points, strict=True), step="post", color=PALETTE.sparsity, alpha=0.12, linewidth=0)
     target = results["target_sparsity"]
-    below.axhline(target, color=SPARSITY, linestyle=":", linewidth=1.2)
+    below.axhline(target, color=PALETTE.sparsity, linestyle=":", linewidth=1.2)
     below.annotate(
-        f"asked for: {target:.2%}", (0, target), (4, -4), textcoords="offset points", va="top", color=SPARSITY
+        f"asked for: {target:.2%}", (0, target), (4, -4), textcoords="offset points", va="top", color=PALETTE.sparsity
     )
     _percent_axis(below, "sparsity")
     below.set_ylim(0, 1.02)
@@ -83,7 +82,7 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
     for number, accuracy in enumerate(controls):
         # One entry in the legend stands for all lines; a leading underscore keeps the others out of it.
         name = f"dense: {accuracy:.2%}" if len(controls) == 1 else "_dense" if number else "dense"
-        axes.axhline(accuracy, color=DENSE, linestyle="--", linewidth=1.2, label=name)
+        axes.axhline(accuracy, color=PALETTE.muted, linestyle="--", linewidth=1.2, label=name)
     _percent_axis(axes, "test accuracy")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel("sparsity reached")
@@ -91,7 +90,9 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
         for text in axes.legend(loc="lower left", frameon=False, fontsize=9).get_texts():
             text.set_parse_math(False)
     else:
-        axes.text(0.5, 0.5, "no job of this sweep has results", ha="center", transform=axes.transAxes, color=DENSE)
+        axes.text(
+            0.5, 0.5, "no job of this sweep has results", ha="center", transform=axes.transAxes, color=PALETTE.muted
+        )
     axes.set_title("Accuracy over sparsity", fontsize=12)
     _save(figure, path)
 
@@ -107,13 +108,13 @@ def _series(rows: Sequence[SweepRow]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _colors() -> list[str]:
-    return [*SERIES] * 8
+    return [*PALETTE.series] * 8
 
 
 def _percent_axis(axes: Axes, label: str) -> None:
     axes.set_ylabel(label)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.grid(color=GRID, linewidth=0.8)
+    axes.grid(color=PALETTE.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 

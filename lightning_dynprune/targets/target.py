@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_dynprune.base import check_count, check_share
+from lightning_dynprune.base import check_count, check_share, name_some
 from lightning_dynprune.distributed import Shard, is_sharded, local_part
 from lightning_dynprune.targets.prunable import check_prunable, parametrized_originals
 
@@ -208,7 +208,7 @@ def find_targets(
     if not found:
         raise ValueError(
             f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
-            f"{type(model).__name__}; its parameters are {_some(catalog.all_names())}"
+            f"{type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
         )
     return found
 
@@ -287,7 +287,8 @@ class _Catalog:
             )
         if not matched:
             what = selector if isinstance(selector, str) else selector.__name__
-            raise ValueError(f"{setting}: {what!r} matches no parameter; there are {_some(self.all_names())}")
+            known = name_some(self.all_names(), most=12)
+            raise ValueError(f"{setting}: {what!r} matches no parameter; there are {known}")
         return matched
 
 
@@ -315,8 +316,3 @@ def _settings(name: str, given: Any, min_kept: int) -> dict[str, Any]:
         settings["sparsity"] = check_share(f"targets: sparsity of {name}", settings["sparsity"])
     settings["min_kept"] = check_count(f"targets: min_kept of {name}", settings["min_kept"])
     return settings
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown or "none"

@@ -27,7 +27,7 @@ def test_the_table_of_two_updates_word_for_word():
         "a        55.00%  550 of 1,000 kept",
         "b        50.00%      12 of 24 kept",
         "",
-        "kept connections that had once been cut: 8.90%",
+        "kept connections that had once been pruned: 8.90%",
         "",
         "step 700: accuracy fell, the schedule waits",
     ]
@@ -46,13 +46,13 @@ def test_many_updates_are_thinned_evenly_with_both_ends():
 def test_a_capped_journal_says_since_when_it_tells():
     journal = Journal(mask_set(torch.ones(4096)), cap=2)
     random_run(journal, [3, 6, 9], 0.5)
-    assert "that had once been cut since step 3, where the cap lets the record begin: " in journal.summary()
+    assert "that had once been pruned since step 3, where the recorded positions begin: " in journal.summary()
     journal.cap = 0.0
     random_run(journal, [12], 0.5)
-    assert "that had once been cut: not known, the cap has let go of all positions" in journal.summary()
+    assert "that had once been pruned: not known, since no positions are recorded any more" in journal.summary()
 
 
 def test_a_journal_without_updates_says_so():
     lines = Journal(mask_set(torch.ones(4))).summary().splitlines()
     assert lines[0] == "0 updates"
-    assert lines[-1] == "kept connections that had once been cut: 0.00%"
+    assert lines[-1] == "kept connections that had once been pruned: 0.00%"

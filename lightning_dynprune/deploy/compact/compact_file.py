@@ -8,7 +8,6 @@ come back as they were. With ``zstd`` the bits and the byte planes of the values
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_dynprune.base import write_atomically
+from lightning_dynprune.base import checksum, integer_view, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
     DTYPES,
@@ -27,16 +26,14 @@ from lightning_dynprune.deploy.compact.contents import (
     WHOLE,
     ZSTD,
     Entry,
+    check_limit,
     from_metadata,
-    refuse_above,
-    refuse_wrong_lengths,
     to_metadata,
+    validate_lengths,
 )
 from lightning_dynprune.deploy.compact.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
-# An integer as wide as an entry tells +0.0 from -0.0, and is there for every dtype.
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PART_COST = 80  # bytes that a part takes in the header of the file
 
 
@@ -68,19 +65,19 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
     stored: dict[str, Tensor] = {}
     owners: dict[tuple[object, ...], str] = {}
     for name, tensor in weights.items():
-        _refuse_unwritable(name, tensor)
+        _check_writable(name, tensor)
         memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
         owner = owners.setdefault(memory, name) if tensor.numel() else name
         if owner != name:
             contents[name] = owner
             continue
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
-        parts, count = _smallest(flat.view(_INTEGERS[flat.element_size()]), zstd)
+        parts, count = _smallest(integer_view(flat), zstd)
         contents[name] = Entry(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),
             parts={part: codec for part, (_, codec) in parts.items()},
-            crc32=_checksum(data for data, _ in parts.values()),
+            crc32=checksum(data for data, _ in parts.values()),
             count=count,
         )
         stored |= {f"{part}:{name}": data for part, (data, _) in parts.items()}
@@ -116,8 +113,8 @@ def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Ten
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             if odd := [key for key, part in slices.items() if part.get_dtype() != "U8" or len(part.get_shape()) != 1]:
                 raise ValueError(f"{odd[0]!r} is no flat run of bytes")
-            refuse_wrong_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
-            refuse_above(limit, contents)
+            validate_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
+            check_limit(limit, contents)
             for name, entry in contents.items():
                 if isinstance(entry, str):
                     weights[name] = weights[entry]
@@ -148,7 +145,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _refuse_unwritable(name: str, tensor: object) -> None:
+def _check_writable(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: a {type(tensor).__name__} cannot be written; a compact file holds tensors alone")
     if tensor.layout != torch.strided or tensor.is_meta:
@@ -182,7 +179,7 @@ def _coded(entries: Tensor, zstd: bool) -> tuple[Tensor, str]:
 
 def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
     parts = list(parts)
-    if _checksum(parts) != entry.crc32:
+    if checksum(parts) != entry.crc32:
         raise ValueError(f"tensor {name!r} does not match its checksum; the file is damaged")
     try:
         raw = {
@@ -198,19 +195,12 @@ def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
         kept = unpack_bits(raw[KEPT], entry.numel, name)
         if (bits := int(kept.sum())) != entry.count:
             raise ValueError(f"tensor {name!r}: {bits} entries are kept by its bits, {entry.count} by its count")
-        integers = _INTEGERS[entry.itemsize]
-        flat = torch.zeros(entry.numel, dtype=integers)
-        flat[kept] = raw[VALUES].view(integers)
-    if dtype == torch.bool and bool((flat > 1).any()):
+        flat = torch.zeros(entry.numel, dtype=dtype)
+        integers = integer_view(flat)
+        integers[kept] = raw[VALUES].view(integers.dtype)
+    if dtype == torch.bool and bool((flat.view(torch.uint8) > 1).any()):
         raise ValueError(f"tensor {name!r}: a bool is neither 0 nor 1; the file is damaged")
     return flat.view(dtype).reshape(entry.shape)
-
-
-def _checksum(parts: Iterable[Tensor]) -> int:
-    total = 0
-    for data in parts:
-        total = zlib.crc32(data.numpy().data, total)
-    return total
 
 
 def _cut_off(path: Path) -> str:

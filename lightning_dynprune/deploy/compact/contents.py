@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
-from lightning_dynprune.base import check_count, is_whole
+from lightning_dynprune.base import check_count, checksum, is_whole
 
 FORMAT = "lightning_dynprune.compact"
 VERSION = "1"
@@ -99,7 +98,7 @@ def to_metadata(contents: Mapping[str, Entry | str]) -> dict[str, str]:
         {name: entry if isinstance(entry, str) else asdict(entry) for name, entry in contents.items()},
         separators=(",", ":"),
     )
-    return {"format": FORMAT, "version": VERSION, "tensors": text, "crc32": _checksum(text)}
+    return {"format": FORMAT, "version": VERSION, "tensors": text, "crc32": str(checksum([text]))}
 
 
 def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
@@ -115,21 +114,21 @@ def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
     if metadata.get("version") != VERSION:
         raise ValueError(f"version {metadata.get('version')!r} is unknown; this release reads version {VERSION!r}")
     text = metadata.get("tensors", "")
-    if metadata.get("crc32") != _checksum(text):
+    if metadata.get("crc32") != str(checksum([text])):
         raise ValueError("the list of tensors does not match its checksum; the file is damaged")
     try:
-        described = json.loads(text)
+        device_name = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the list of tensors is no JSON: {error}") from error
-    if not isinstance(described, dict):
+    if not isinstance(device_name, dict):
         raise ValueError("the list of tensors is no mapping from names")
     contents: dict[str, Entry | str] = {}
-    for name, fields in described.items():
+    for name, fields in device_name.items():
         contents[name] = _entry(name, fields, contents)
     return contents
 
 
-def refuse_wrong_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, int]) -> None:
+def validate_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, int]) -> None:
     """Raise ValueError where the file does not hold exactly the parts that it says, in the lengths that it says."""
     expected = {}
     for name, entry in _entries(contents):
@@ -151,7 +150,7 @@ def refuse_wrong_lengths(contents: Mapping[str, Entry | str], found: Mapping[str
         raise ValueError(f"{foreign[0]!r} belongs to no tensor of the file")
 
 
-def refuse_above(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
+def check_limit(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
     """Raise ValueError, naming the first tensor that goes over it, where the tensors take more than ``limit`` bytes."""
     if limit is None:
         return
@@ -184,9 +183,5 @@ def _what(entry: Entry) -> str:
     return f"shape {list(entry.shape)} {entry.dtype}{kept}"
 
 
-def _is_size(value: Any) -> bool:
-    return is_whole(value) and 0 <= value <= _MOST_ENTRIES
-
-
-def _checksum(text: str) -> str:
-    return str(zlib.crc32(text.encode()))
+def _is_size(value: Any) -> TypeGuard[int]:
+    return is_whole(value, 0, _MOST_ENTRIES)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import split_arguments
+
 
 @dataclass(frozen=True)
 class Example:
@@ -35,10 +37,7 @@ class Example:
             TypeError: an argument is no tensor.
             ValueError: there is none.
         """
-        if isinstance(example_input, Mapping):
-            example = cls(kwargs=dict(example_input))
-        else:
-            example = cls(tuple(example_input) if isinstance(example_input, (tuple, list)) else (example_input,))
+        example = cls(*split_arguments(example_input))
         for place, tensor in enumerate(example.tensors):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"example_input: argument {place} is a {type(tensor).__name__}; give tensors alone")
@@ -52,6 +51,11 @@ class Example:
     def tensors(self) -> tuple[Tensor, ...]:
         """All inputs, those by position first."""
         return (*self.args, *self.kwargs.values())
+
+    @property
+    def as_input(self) -> Any:
+        """The example input that other functions take: keyword arguments if there are any, else a tuple."""
+        return dict(self.kwargs) if self.kwargs else self.args
 
     @property
     def batch(self) -> int | None:

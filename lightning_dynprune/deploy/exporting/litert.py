@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
 
 
@@ -31,7 +31,7 @@ class LiteRT(Format):
     suffix = ".tflite"
     extra = "litert"
     packages = ("litert_torch", "ai_edge_litert.interpreter")
-    takes_any_batch = False
+    supports_dynamic_batch = False
 
     def write(self, program: ExportedProgram, path: Path) -> None:
         """Convert a program and write it."""
@@ -70,7 +70,7 @@ class _Flat(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = _pytree.tree_unflatten(list(inputs), self.spec)
-        return tuple(tensors(self.module(*args, **kwargs)))
+        return tuple(nested_tensors(self.module(*args, **kwargs)))
 
 
 def _in_order(names: Sequence[str], details: dict[str, Any]) -> list[Any]:

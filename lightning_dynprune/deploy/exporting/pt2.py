@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree
 
-from lightning_dynprune.coupling import tensors
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, Runner
 
 # What an archive of plain tensors consists of; pickles, compiled code and whatever else may come are not among it.
@@ -49,23 +49,23 @@ class Pt2(Format):
         finally:
             program._example_inputs = samples
         path.write_bytes(archive.getbuffer())
-        refuse_pickles(path)
+        validate_no_pickles(path)
 
     def runner(self, path: Path) -> Runner:
         """Return the program as a function."""
-        refuse_pickles(path)
+        validate_no_pickles(path)
         program = torch.export.load(path)
         spec, module = program.call_spec.in_spec, program.module()
 
         def run(*inputs: Tensor) -> list[Tensor]:
             args, kwargs = _pytree.tree_unflatten(list(inputs), spec)
             with torch.no_grad():
-                return tensors(module(*args, **kwargs))
+                return nested_tensors(module(*args, **kwargs))
 
         return run
 
 
-def refuse_pickles(path: Path) -> None:
+def validate_no_pickles(path: Path) -> None:
     """Raise ExportError where an archive has a part that reading it would unpickle or execute."""
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():

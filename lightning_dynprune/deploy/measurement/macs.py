@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_dynprune.coupling import call, isolated
+from lightning_dynprune.coupling import isolated, run_example
 
 _aten = torch.ops.aten
 _SPARSE = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc, torch.sparse_coo)
@@ -43,7 +43,7 @@ def count_macs(model: nn.Module, example_input: Any) -> int:
     """
     counter = FlopCounterMode(display=False, custom_mapping=_OPERATORS)
     with torch.inference_mode(False), torch.no_grad(), isolated(model), _unfused(), counter:
-        call(model, example_input)
+        run_example(model, example_input)
     # torch counts a multiply-add as two.
     return counter.get_total_flops() // 2
 

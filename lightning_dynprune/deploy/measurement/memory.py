@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.autograd.profiler import profile
 
+from lightning_dynprune.base import call_model
 from lightning_dynprune.coupling import isolated
 
 
@@ -46,7 +47,7 @@ def peak_memory(model: nn.Module, example_input: Any) -> int:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"peak memory is read on cpu and cuda; the model is on {device}")
     with torch.inference_mode(False), torch.no_grad(), isolated(model):
-        _forward(model, example_input)
+        call_model(model, example_input)
         peak = _on_cpu if device.type == "cpu" else _on_accelerator
         return sum(held.values()) + peak(model, example_input, device)
 
@@ -56,7 +57,7 @@ def _on_cpu(model: nn.Module, example_input: Any, _: torch.device) -> int:
     with _remarks_off():
         recorder.__enter__()
     try:
-        outputs = _forward(model, example_input)
+        outputs = call_model(model, example_input)
     finally:
         with _remarks_off():
             recorder.__exit__(None, None, None)
@@ -73,15 +74,9 @@ def _on_accelerator(model: nn.Module, example_input: Any, device: torch.device) 
     torch.accelerator.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    _forward(model, example_input)
+    call_model(model, example_input)
     torch.accelerator.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def _forward(model: nn.Module, example_input: Any) -> object:
-    if isinstance(example_input, (tuple, list)):
-        return model(*example_input)
-    return model(**example_input) if isinstance(example_input, dict) else model(example_input)
 
 
 @contextmanager

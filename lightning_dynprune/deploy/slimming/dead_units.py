@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_dynprune.coupling import Axis, Group, Narrowing, call, channel_dim, mixes_channels, row_dim, tensors
+from lightning_dynprune.base import map_tensors, nested_tensors
+from lightning_dynprune.coupling import Axis, Group, Narrowing, channel_dim, mixes_channels, row_dim, run_example
 
 # Only these read a constant as a sum that a bias can take over; a subclass may pad or scale inside its forward.
 _FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -18,7 +19,7 @@ _FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _VALUES = 64
 
 
-class Constants:
+class ConstantInputs:
     """What each input channel of each layer is, where that does not depend on the model's inputs.
 
     The model is run with noise in place of all outputs whose row of weights is not zero; an output whose row is zero is
@@ -46,10 +47,10 @@ class Constants:
                 handles.append(module.register_forward_hook(self._noise))
         try:
             for self._level in (1e4, -1e4, 1.0, -1.0):
-                call(model, _shifted(example_input, self._generator))
+                run_example(model, _shifted(example_input, self._generator))
             self._level, runs = None, 0
             while self._has_suspects(runs):
-                call(model, _shifted(example_input, self._generator))
+                run_example(model, _shifted(example_input, self._generator))
                 runs += 1
         finally:
             for handle in handles:
@@ -79,7 +80,7 @@ class Constants:
         return False
 
     def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = (tensors(args) + tensors(kwargs))[0].detach()
+        given = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
         rows = given.movedim(channel_dim(module), 0).flatten(1).double().cpu()
         low, high = rows.amin(dim=1), rows.amax(dim=1)
         self._low[name] = torch.minimum(low, self._low.get(name, low))
@@ -100,7 +101,7 @@ class Constants:
         return torch.where(alive, noise.to(output.device, output.dtype), bias.view(shape).to(output.dtype))
 
 
-def dead_units(model: nn.Module, groups: Sequence[Group], constants: Constants, fold: bool) -> list[Tensor]:
+def dead_units(model: nn.Module, groups: Sequence[Group], constants: ConstantInputs, fold: bool) -> list[Tensor]:
     """Return for each group the units that may go: bool ``(units,)``.
 
     A unit may go where each layer that reads it has zeros in the columns that do, or reads a zero; or, with ``fold``,
@@ -112,13 +113,15 @@ def dead_units(model: nn.Module, groups: Sequence[Group], constants: Constants, 
         for axis in _readers(group):
             layer = axis.name.rpartition(".")[0]
             constant = constants.of(layer)[axis.index]
-            goes = constant.isfinite() if fold and folds(model.get_submodule(layer)) else constant == 0
+            goes = constant.isfinite() if fold and can_fold(model.get_submodule(layer)) else constant == 0
             dead &= goes.all(dim=1) | _zero(model.get_parameter(axis.name), axis)
         found.append(dead)
     return found
 
 
-def constant_units(model: nn.Module, groups: Sequence[Group], constants: Constants) -> Iterator[tuple[Group, str, int]]:
+def constant_units(
+    model: nn.Module, groups: Sequence[Group], constants: ConstantInputs
+) -> Iterator[tuple[Group, str, int]]:
     """Yield the layers that read constants which no bias of theirs can take over: group, layer, how many units."""
     for group in groups:
         for axis in _readers(group):
@@ -126,12 +129,12 @@ def constant_units(model: nn.Module, groups: Sequence[Group], constants: Constan
             constant = constants.of(layer)[axis.index]
             stuck = constant.isfinite().all(dim=1) & ~(constant == 0).all(dim=1)
             stuck &= ~_zero(model.get_parameter(axis.name), axis)
-            if stuck.any() and not folds(model.get_submodule(layer)):
+            if stuck.any() and not can_fold(model.get_submodule(layer)):
                 yield group, layer, int(stuck.sum())
 
 
 def fold_constants(
-    change: Narrowing, groups: Sequence[Group], dead: Sequence[Tensor], constants: Constants
+    change: Narrowing, groups: Sequence[Group], dead: Sequence[Tensor], constants: ConstantInputs
 ) -> dict[str, int]:
     r"""Add to biases what dead units of a constant value ``c`` contribute: :math:`b \mathrel{+}= W_{:,u}\,c_u`.
 
@@ -170,7 +173,7 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
     return found
 
 
-def folds(module: nn.Module) -> bool:
+def can_fold(module: nn.Module) -> bool:
     """Return whether a layer's bias can take over constant inputs exactly: the border of its input adds no zeros."""
     if type(module) not in _FOLDING or module.bias is None:
         return False
@@ -191,13 +194,11 @@ def _zero(tensor: Tensor, axis: Axis) -> Tensor:
 
 
 def _shifted(example_input: Any, generator: torch.Generator) -> Any:
-    """Return an example with other values, where they are floats."""
-    if isinstance(example_input, Tensor):
-        if not example_input.is_floating_point():
-            return example_input
-        return example_input + torch.randn(example_input.shape, generator=generator).to(example_input)
-    if isinstance(example_input, Mapping):
-        return {key: _shifted(value, generator) for key, value in example_input.items()}
-    if isinstance(example_input, (tuple, list)):
-        return type(example_input)(_shifted(value, generator) for value in example_input)
-    return example_input
+    """Return an example input with noise added to its floating-point tensors."""
+
+    def shift(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor + torch.randn(tensor.shape, generator=generator).to(tensor)
+
+    return map_tensors(shift, example_input)

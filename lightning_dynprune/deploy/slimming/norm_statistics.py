@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_dynprune.base import call_model
+
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
@@ -40,7 +42,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Source: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning" (2020), section 3.
     """
-    norms = norms_of(model)
+    norms = batch_norms(model)
     if not norms:
         raise ValueError(f"{type(model).__name__} has no batch norm with running values; there is nothing to estimate")
     modes = [(module, module.training) for module in model.modules()]
@@ -55,7 +57,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
             norm.momentum = None
             norm.train()
         for batch in batches:
-            _forward(model, batch)
+            call_model(model, batch)
             done += 1
         if not done:
             raise ValueError("batches is empty; give at least one batch of inputs")
@@ -74,7 +76,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     return len(norms)
 
 
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return a model's batch norms that have running values, each once."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
@@ -92,12 +94,3 @@ def _keep_silent(norm: _BatchNorm, mean: Tensor) -> None:
         silent = (norm.weight == 0) & (norm.bias == 0)
         running = _running(norm)[0]
         running.copy_(torch.where(silent, mean, running))
-
-
-def _forward(model: nn.Module, batch: Any) -> None:
-    if isinstance(batch, (tuple, list)):
-        model(*batch)
-    elif isinstance(batch, dict):
-        model(**batch)
-    else:
-        model(batch)

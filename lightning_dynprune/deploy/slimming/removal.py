@@ -9,22 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_count, check_flag, check_real
+from lightning_dynprune.base import check_count, check_flag, check_real, max_relative_difference, nested_tensors
 from lightning_dynprune.coupling import (
     Coupling,
     CouplingError,
     Group,
     Narrowing,
     attention_heads,
-    call,
     coupled_groups,
     failing_groups,
     isolated,
-    max_relative_difference,
-    tensors,
+    run_example,
 )
 from lightning_dynprune.deploy.slimming.dead_units import (
-    Constants,
+    ConstantInputs,
     constant_units,
     dead_heads,
     dead_units,
@@ -103,7 +101,7 @@ def slim(
     shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
     try:
         with isolated(model):
-            expected = [tensor.clone() for tensor in tensors(call(model, example_input))]
+            expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
         dead, folded, constant = _remove(change, example_input, coupling.groups, attention, fold)
         kept = [_rounded(~gone, round_to) for gone in dead]
         stayed = change.narrow(groups, kept)
@@ -139,7 +137,7 @@ def _remove(
     folded: dict[str, int] = {}
     while True:
         with isolated(model):
-            constants = Constants(model, example_input, groups)
+            constants = ConstantInputs(model, example_input, groups)
         now = dead_units(model, groups, constants, fold)
         if fold:
             for layer, count in fold_constants(change, groups, now, constants).items():
@@ -156,7 +154,7 @@ def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) ->
     """Return how far the outputs moved, and what was raised where the model does not run any more."""
     try:
         with isolated(change.model), change.matching_instance_norms():
-            return max_relative_difference(expected, tensors(call(change.model, example_input))), ""
+            return max_relative_difference(expected, nested_tensors(run_example(change.model, example_input))), ""
     except CouplingError as error:
         return float("inf"), f"{type(error.__cause__).__name__}: {error.__cause__}"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.optim import Optimizer
 
+from lightning_dynprune.base import name_some
 from lightning_dynprune.engine.updates import piece_size, pieces_of
 from lightning_dynprune.masks import MaskSet, applied_gradient
 from lightning_dynprune.strategies import Strategy
@@ -33,8 +34,9 @@ def check_gradients(targets: Sequence[Target], strategy: Strategy, trained_by: S
     untrained = [target.name for position, target in enumerate(targets) if position not in trained]
     if strategy.accumulates and untrained:
         raise ValueError(
-            f"strategy={type(strategy).__name__} watches every step, and no optimizer trains {_some(untrained)}; "
-            "exclude what is not trained, or give strategy='magnitude', which needs no gradients"
+            f"strategy={type(strategy).__name__} watches every step, and no optimizer trains "
+            f"{name_some(untrained)}; exclude what is not trained, or give strategy='magnitude', which needs no "
+            "gradients"
         )
 
 
@@ -115,12 +117,13 @@ class GradientObserver:
         if len(unknown) == len(self._masks.targets) or unstepped.intersection(unknown):
             raise RuntimeError(
                 f"strategy={strategy} scores by the gradients of steps it has watched, and there was none yet of "
-                f"{_some(names)}; update after a step of the optimizer, or give strategy='magnitude', which needs none"
+                f"{name_some(names)}; update after a step of the optimizer, or give strategy='magnitude', which needs "
+                "none"
             )
         if new := [name for name in names if name not in self._warned]:
             self._warned.update(new)
             warnings.warn(
-                f"no gradient has reached {_some(new)} yet, so strategy {strategy} scores its connections 0 and "
+                f"no gradient has reached {name_some(new)} yet, so strategy {strategy} scores its connections 0 and "
                 "may prune them first; exclude what takes no part in the loss, or give strategy='magnitude', which "
                 "needs no gradients",
                 stacklevel=stacklevel + 1,
@@ -142,7 +145,3 @@ def _sparse(name: str, layout: torch.layout, strategy: Strategy) -> str:
         f"{name} has a gradient of layout {layout}, and strategy={type(strategy).__name__} reads every connection's; "
         "make the module with sparse=False, exclude the target, or give strategy='magnitude', which needs no gradients"
     )
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from lightning_dynprune.base import largest_magnitude, max_absolute_difference, nested_tensors
 
-def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
+
+def capture_inputs(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
     """Return copies of what arrives at each layer in one forward, in order; calls alike in shape are kept once.
 
     The layers' ``forward`` is replaced meanwhile; hooks would not do, for torch's transformer layers leave their fast
@@ -36,25 +38,7 @@ def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> 
     finally:
         for layer in layers.values():
             del layer.forward
-    return {name: _alike_once(arrived) for name, arrived in inputs.items()}
-
-
-def tensors_of(output: object) -> Iterator[Tensor]:
-    """Yield the tensors in a model's output, however nested in mappings, lists and tuples.
-
-    Example:
-        >>> import torch
-        >>> [t.item() for t in tensors_of({"a": torch.tensor(1), "b": (torch.tensor(2), None)})]
-        [1, 2]
-    """
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from tensors_of(value)
-    elif isinstance(output, (list, tuple)):
-        for value in output:
-            yield from tensors_of(value)
+    return {name: _alike_once(captured) for name, captured in inputs.items()}
 
 
 def difference(output: object, expected: object) -> float:
@@ -70,7 +54,7 @@ def difference(output: object, expected: object) -> float:
         >>> difference(torch.tensor([1]), torch.tensor([2]))
         inf
     """
-    ours, theirs = list(tensors_of(output)), list(tensors_of(expected))
+    ours, theirs = nested_tensors(output), nested_tensors(expected)
     if len(ours) != len(theirs):
         return math.inf
     return max((_difference(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
@@ -79,17 +63,14 @@ def difference(output: object, expected: object) -> float:
 def _difference(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return math.inf
-    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
-    if same.all():
+    gap = max_absolute_difference(theirs, ours)
+    if not gap:
         return 0.0
-    if not (ours.is_floating_point() or ours.is_complex()):
-        return math.inf
-    gap = (ours - theirs).abs().masked_fill(same, 0.0).max().item()
-    scale = theirs.abs().nan_to_num(0.0, 0.0).max().item()
-    return gap / scale if scale and math.isfinite(gap) else math.inf
+    scale = largest_magnitude(theirs) if theirs.is_floating_point() or theirs.is_complex() else 0.0
+    return gap / scale if scale else math.inf
 
 
 def _alike_once(inputs: list[Tensor]) -> list[Tensor]:
-    if all(isinstance(arrived, Tensor) and arrived.shape == inputs[0].shape for arrived in inputs):
+    if all(isinstance(captured, Tensor) and captured.shape == inputs[0].shape for captured in inputs):
         return inputs[:1]
     return inputs
