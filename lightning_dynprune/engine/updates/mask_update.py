@@ -62,8 +62,9 @@ def update_masks(
 ) -> Changes:
     """Write new masks, so that as many units are kept as the sparsity leaves.
 
-    With K units to keep and e of them up for exchange, the threshold cuts to K - e by score, among the kept units, or
-    among all where the strategy is latent; then e return by ``grow``. Where the schedule asks for more units than are
+    With K units to keep and e of them up for exchange, the threshold cuts to K - e by score (of each target its own
+    share, where the threshold's scope is per target), among the kept units, or among all where the strategy is latent;
+    then e return by ``grow``. Where the schedule asks for more units than are
     kept, the difference returns likewise, at random where the strategy has no ``grow``.
 
     Args:
@@ -111,7 +112,7 @@ def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut]
         kept = min(max(keep, sum(s.effective_min_kept for s in scores)), most)
     else:
         kept = sum(c.kept for c in threshold.cut(scores, request.sparsity))
-    cuts = threshold.cut_to_count(kept - round(exchange * kept), scores)
+    cuts = threshold.cut_for_exchange(kept, exchange, scores)
     return cuts, max(keep, kept) - sum(c.kept for c in cuts)
 
 
