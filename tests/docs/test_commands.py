@@ -34,7 +34,7 @@ CONF = "--config-dir docs/extending/examples/conf"
 FRESH: dict[str, tuple[tuple[str, ...], str]] = {
     "dynprune": (SMALL, "outputs/*/*/results.json"),
     "dynprune sparsity=0.95 strategy=magnitude schedule.begin=0.1": (SPARSE_ONLY, "outputs/*/*/results.json"),
-    "dynprune sparsity=0.999 guard=accuracy": (SPARSE_ONLY, "outputs/*/*/results.json"),
+    "dynprune sparsity=0.999 guard=accuracy": (SMALL, "outputs/*/*/results.json"),
     "dynprune --cfg job": ((), ""),
     "dynprune -m sparsity=0.5,0.8,0.9,0.95 strategy=magnitude,taylor": (SMALL, "multirun/*/*/summary.csv"),
     "dynprune -m sparsity=0.9,0.95,0.98 data=mnist model=lenet_300_100 trainer.max_epochs=20": (
