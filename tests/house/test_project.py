@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+import lightning_dynprune
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -72,7 +74,7 @@ def test_the_folders_that_the_lowest_job_tests_exist(jobs):
 
 def test_the_citation_names_the_version(project):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == project["version"]
+    assert citation["version"] == lightning_dynprune.__version__
     assert citation["license"] == project["license"]
 
 
