@@ -78,6 +78,15 @@ def test_the_citation_names_the_version(project):
     assert citation["license"] == project["license"]
 
 
+def test_the_version_of_the_project_is_that_of_the_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["project"]["dynamic"] == ["version"]
+    source = ROOT / settings["tool"]["hatch"]["version"]["path"]
+    stated = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated is not None
+    assert stated[1] == lightning_dynprune.__version__
+
+
 def test_the_changelog_begins_with_what_is_not_released():
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
