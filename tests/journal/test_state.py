@@ -80,7 +80,7 @@ def test_values_from_before_they_were_remembered_are_refused_in_words():
     journal = loaded(recorded(remember_values=False))
     random_run(journal, [8], 0.1, seed=3)
     assert journal.values_at(6)["a"][0].numel() > 0
-    with pytest.raises(ValueError, match="cut after step 5 were not all remembered"):
+    with pytest.raises(ValueError, match="dropped after step 5 were not all remembered"):
         journal.values_at(5)
     again = loaded(journal)
     assert torch.equal(again.values_at(6)["a"][1], journal.values_at(6)["a"][1])
