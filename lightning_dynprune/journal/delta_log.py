@@ -25,10 +25,11 @@ class DeltaLog:
     def __iter__(self) -> Iterator[tuple[Delta, ...]]:
         return iter(self.rows)
 
-    def append(self, deltas: Sequence[Delta]) -> None:
-        """Add the deltas of an update."""
-        self.rows.append(tuple(deltas))
-        self.num_bytes += _size(deltas)
+    def with_row(self, deltas: Sequence[Delta]) -> DeltaLog:
+        """Return a log with the deltas of one more update; this one stays as it is."""
+        log = DeltaLog()
+        log.rows, log.num_bytes = [*self.rows, tuple(deltas)], self.num_bytes + _size(deltas)
+        return log
 
     def last(self, count: int) -> list[tuple[Delta, ...]]:
         """Return the last ``count`` rows."""

@@ -120,28 +120,32 @@ class Journal:
         """
         return Delta.between(before, after, weight if self.remember_values else None)
 
-    def add(self, update: Update, deltas: Sequence[Delta] | None) -> None:
-        """Record an update that was made.
+    def add(self, update: Update, deltas: Sequence[Delta] | None, note: str | None = None) -> None:
+        """Record an update that was made; one that is recorded already, the same object, is not recorded twice.
 
         Args:
             update: its figures.
             deltas: the flips of each target, in the order of the targets; None if they are not known, which discards
                 all earlier positions, as they can no longer be reached from the masks in use.
+            note: a decision in words that led to the update.
 
         Raises:
             ValueError: the deltas belong to other targets, or the update is older than the last one recorded.
         """
+        if self.updates and self.updates[-1] is update:
+            return
         sizes = [target.numel for target in self.masks.targets]
         if deltas is not None and [delta.numel for delta in deltas] != sizes:
             raise ValueError(f"deltas of {[d.numel for d in deltas]} connections do not fit targets of {sizes}")
         if self.updates and update.step < self.updates[-1].step:
             raise ValueError(f"an update at step {update.step} cannot follow one at step {self.updates[-1].step}")
-        self.updates.append(update)
+        notes = self.notes if note is None else [*self.notes, (update.step, note)]
         if deltas is None:
-            self._deltas = DeltaLog()
+            record = self._trimmed([*self.updates, update], DeltaLog())
         else:
-            self._deltas.append(deltas)
-        self._trim()
+            record = self._trimmed([*self.updates, update], self._deltas.with_row(deltas))
+        # One statement, so that an interruption finds all of it done or nothing.
+        self.notes, (self.updates, self._deltas, self._discarded) = notes, record
 
     def note(self, step: int, text: str) -> None:
         """Record a decision in words.
@@ -170,7 +174,7 @@ class Journal:
             step: number of optimizer steps done; of several updates at one step, the last counts.
 
         Raises:
-            TypeError: ``step`` is no whole number.
+            TypeError: ``step`` is not a whole number.
             ValueError: positions of that step are no longer recorded.
         """
         deltas = self._deltas_after(step)
@@ -190,7 +194,7 @@ class Journal:
             By target: flat indices (int64, ascending) and values, both on the CPU.
 
         Raises:
-            TypeError: ``step`` is no whole number.
+            TypeError: ``step`` is not a whole number.
             ValueError: values were not recorded, positions of that step are no longer recorded, or the masks are not
                 those of the recorded run.
         """
@@ -219,9 +223,8 @@ class Journal:
         Raises:
             ValueError: the state has another version, belongs to other targets, or is damaged.
         """
-        discarded, updates, notes, rows = read_state(state, self.masks.targets, self.remember_values)
-        self._discarded, self.updates, self.notes, self._deltas = discarded, updates, notes, DeltaLog(rows)
-        self._trim()
+        self._discarded, updates, self.notes, rows = read_state(state, self.masks.targets, self.remember_values)
+        self.updates, self._deltas, self._discarded = self._trimmed(updates, DeltaLog(rows))
 
     def summary(self) -> str:
         """Return a table of the updates, every target's density, and the share of returned connections."""
@@ -254,15 +257,24 @@ class Journal:
             total=max(self.masks.total, 1),
         )
 
-    def _trim(self) -> None:
-        """Discard the oldest positions beyond the cap, and the oldest updates beyond the longest record."""
-        self._deltas.drop_past(math.inf if self.cap is None else self.cap * self.masks.total)
-        if self.longest is None or len(self.updates) <= self.longest:
-            return
-        for update in self.updates[: -self.longest]:
-            self._discarded = self._discarded.plus(update)
-        del self.updates[: -self.longest]
-        self._deltas.drop_oldest(len(self._deltas) - self.longest)
+    def _trimmed(self, updates: list[Update], log: DeltaLog) -> tuple[list[Update], DeltaLog, DiscardedTotals]:
+        """Return a record without the oldest positions beyond the cap and the oldest updates beyond the longest record.
+
+        Args:
+            updates: of the record.
+            log: of the record; it is trimmed in place.
+
+        Returns:
+            Updates, positions, and the totals of all updates that are left out.
+        """
+        log.drop_past(math.inf if self.cap is None else self.cap * self.masks.total)
+        discarded = self._discarded
+        if self.longest is None or len(updates) <= self.longest:
+            return updates, log, discarded
+        for update in updates[: -self.longest]:
+            discarded = discarded.plus(update)
+        log.drop_oldest(len(log) - self.longest)
+        return updates[-self.longest :], log, discarded
 
     def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
         """Return the deltas recorded after a step; raise a ValueError if some of them were discarded."""
