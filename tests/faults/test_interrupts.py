@@ -61,7 +61,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_exactly(settings):
         length = time.monotonic() - start
         moments = random.Random(0)
         stopped = 0
-        for _ in range(20):
+        for _ in range(12):
             run = Run(settings)
             stopped += (was_stopped := interrupted(run, moments.uniform(0.0, length)))
             run.pruner.stop_capture()
