@@ -4,7 +4,7 @@
     python benchmarks/patterns.py --only 'GPT, channel*'
     python benchmarks/patterns.py --table         # from results/patterns.json
 
-Single connections, blocks of 8, 16 and 32 outputs by one input, channels, 2:4 and the dense control, at 50 to 95 %
+Single connections, blocks of 8, 16 and 32 outputs by one input, channels, 2:4 and the dense baseline, at 50 to 95 %
 (2:4 at 50 %), 3 seeds. In each network the same weights are pruned under every pattern, with the same strategy,
 images or text, steps and rates, which NETS holds:
 
@@ -12,7 +12,7 @@ images or text, steps and rates, which NETS holds:
 - ConvNet, the program's, Fashion-MNIST, its convolutions. 2:4 leaves the one that has one input dense, blocks of 32 the
   one that has 16 outputs.
 - GPT of 1.0 M, bytes of the source text of Python's standard library, its feed-forward layers. Every run starts from
-  the same densely trained weights, and the dense control trains on as long. The accuracy is that of the next byte, in
+  the same densely trained weights, and the dense baseline trains on as long. The accuracy is that of the next byte, in
   modules that were not trained on.
 
 For channels the sparsity counts all connections, the ones that read pruned channels too: half the channels of an MLP

@@ -6,7 +6,7 @@
 
 Every strategy, Lightning's ``ModelPruning`` and a dense network with as many parameters as the pruned one
 keeps train on Fashion-MNIST at 90, 95, 98 and 99 % with 3 seeds, by the same code, optimizer, batches and
-number of epochs, 8; beside them the dense control. LeNet-300-100 trains on 55,000 images, the ConvNet on
+number of epochs, 8; beside them the dense baseline. LeNet-300-100 trains on 55,000 images, the ConvNet on
 10,000, for the time it takes on a CPU. No strategy is tuned: each has the defaults of its files in ``conf``,
 but for what METHODS says, and that is the same at each sparsity.
 
@@ -176,7 +176,7 @@ def amounts_by_epoch(sparsity: float, epochs: int) -> list[float]:
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return all runs: the dense controls first, then by seed, so that a table of one seed is there early."""
+    """Return all runs: the dense baselines first, then by seed, so that a table of one seed is there early."""
     made = []
     for seed in SEEDS[:1] if short else SEEDS:
         for net, of_net in NETS.items():
@@ -223,7 +223,7 @@ def table(records: Mapping[str, Record]) -> str:
         settings = next((record["settings"] for key, record in records.items() if key.startswith(f"{net},")), NETS[net])
         images = 60_000 - settings.get("data.holdout", 5_000)
         control = accuracies(records, net, DENSE, None)
-        shown = f"dense: {cell(control)}" if control else "the dense control is not finished"
+        shown = f"dense: {cell(control)}" if control else "the dense baseline is not finished"
         head = [f"{net}, {settings['trainer.max_epochs']} epochs of {images:,} images; {shown}", ""]
         head.append("| " + " | ".join(["", *[f"{100 * sparsity:g} %" for sparsity in SPARSITIES]]) + " |")
         head.append("| --- |" + " --- |" * len(SPARSITIES))
@@ -252,7 +252,7 @@ def cell(values: Sequence[float], best: float | None = None) -> str:
 
 
 def draw(records: Mapping[str, Record], path: Path) -> None:
-    """Draw accuracy over sparsity, a panel a network, a line a method with its range, the dense control as a band.
+    """Draw accuracy over sparsity, a panel a network, a line a method with its range, the dense baseline as a band.
 
     The axis of the accuracy is logarithmic in the error, so that the best lie apart, and that of the sparsity in what
     is kept. A line that falls below the panel is named at its lower edge, with where it ends.

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/torture.py  # 50 kills: about five minutes on one core
 
-One training of the program ``dynprune`` (scikit-learn's digits, a dense control, then pruning by latent weights) is
+One training of the program ``dynprune`` (scikit-learn's digits, a dense baseline, then pruning by latent weights) is
 killed 50 times by SIGKILL and resumed by ``resume=`` after each. The moments are drawn at random with a seed: a third
 in an update of the masks, a third in the writing of a checkpoint, a third anywhere else. Functions wrapped in the
 trained process, and nowhere in the product, tell through a pipe what it enters and leaves; the killing process waits
@@ -79,7 +79,7 @@ class Moment:
 
 
 def moments(kills: int, steps: int, seed: int) -> list[Moment]:
-    """Return the moments in their order; ``steps`` are those of the dense control and the pruned training together."""
+    """Return the moments in their order; ``steps`` are those of the dense baseline and the pruned training together."""
     chance = random.Random(seed)
     drawn = []
     for number in range(kills):

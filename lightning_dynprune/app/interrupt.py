@@ -21,14 +21,14 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
         self.deferred = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler for SIGINT."""
-        if not self.deferred or self.wanted:
+        if not self.deferred or self.requested:
             raise Stopped
-        self.wanted = True
+        self.requested = True
         print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
 

@@ -17,14 +17,14 @@ from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.log_filters import silence_lightning
 from lightning_dynprune.app.runs import (
     PHASES,
-    ResumeRefused,
+    ResumeError,
     RunFolder,
     expand_checkpoint,
     expand_resume,
     resume_command,
 )
 from lightning_dynprune.base import write_json
-from lightning_dynprune.report import shown
+from lightning_dynprune.report import printable
 
 INTERRUPTED = 130
 
@@ -56,11 +56,11 @@ def main(cfg: DictConfig) -> float:
 
         run_preflight(cfg, folder)
         return 0.0
-    from lightning_dynprune.app.tasks import run_job
+    from lightning_dynprune.app.tasks import run_training
 
     try:
         with stop_on_interrupt() as stop:
-            return run_job(cfg, folder, stop)
+            return run_training(cfg, folder, stop)
     except Stopped:
         how = f"To continue:\n\n    {resume_command(folder.path, folder.config_dirs)}\n"
         if not any(folder.checkpoint(phase).exists() for phase in PHASES):
@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> float:
         what = f"{type(error).__name__}: {error}"
         record = {"error": what, "overrides": folder.overrides, "traceback": traceback.format_exc()}
         number = HydraConfig.get().job.num
-        Console(stderr=True, soft_wrap=True).print(shown(f"Job {number} failed: {what}"), markup=False)
+        Console(stderr=True, soft_wrap=True).print(printable(f"Job {number} failed: {what}"), markup=False)
         # On a full disk there is no room for it; the sweep then says that the job ended without results.
         with suppress(OSError):
             write_json(folder.error, record)
@@ -85,7 +85,7 @@ def run() -> None:
     try:
         sys.argv[1:] = flags_first(expand_checkpoint(expand_resume(sys.argv[1:])))
         main()
-    except ResumeRefused as refusal:
+    except ResumeError as refusal:
         raise SystemExit(f"dynprune: {refusal}") from None
     except (Stopped, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED) from None

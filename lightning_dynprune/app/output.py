@@ -9,30 +9,30 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.runs import FolderInUse, RunFolder, sole_run
+from lightning_dynprune.app.runs import FolderInUse, RunFolder, lock_run_folder
 
 
-class RefuseUnwritable(Callback):
+class OutputFolderCheck(Callback):
     """Hydra callback that ends the program, in words, before Hydra fails on the folder itself."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a single run, before Hydra writes the settings of this one over those of another."""
         folder = Path(config.hydra.run.dir)
-        refuse_unwritable(folder, "hydra.run.dir")
+        check_writable(folder, "hydra.run.dir")
         if config.get("task") is None:
             run = RunFolder(folder, [], {}, resuming=config.resume is not None)
             try:
-                with sole_run(folder):
-                    run.refuse_occupied()
+                with lock_run_folder(folder):
+                    run.check_unoccupied()
             except (FolderInUse, FileExistsError) as refusal:
                 raise SystemExit(f"dynprune: {refusal}") from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""
-        refuse_unwritable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+        check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
 
 
-def refuse_unwritable(folder: Path, setting: str) -> None:
+def check_writable(folder: Path, setting: str) -> None:
     """Make the folder and a file in it; say which setting to change where that fails.
 
     Args:

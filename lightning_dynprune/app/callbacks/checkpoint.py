@@ -73,7 +73,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save where it is due and safe; stop there if that was asked for."""
         due = trainer.global_step - self._saved_at >= self.every_n_steps
-        if (due or self.stop.wanted) and _resumes_exactly_behind(trainer, batch_idx):
+        if (due or self.stop.requested) and _resumes_exactly_behind(trainer, batch_idx):
             self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +86,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save_or_stop(self, trainer: L.Trainer) -> None:
         self.save(trainer)
-        if self.stop.wanted:
+        if self.stop.requested:
             raise Stopped
 
     def save(self, trainer: L.Trainer) -> None:

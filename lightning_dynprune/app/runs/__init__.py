@@ -3,39 +3,39 @@
 May import every room.
 """
 
-from lightning_dynprune.app.runs.records import is_curve, read_control, read_failure, read_results
+from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_results
 from lightning_dynprune.app.runs.resume import (
-    ResumeRefused,
+    ResumeError,
+    check_unchanged,
     expand_resume,
     find_checkpoint,
     read_run,
-    refuse_changes,
     resume_command,
 )
 from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
 from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
-from lightning_dynprune.app.runs.run_lock import FolderInUse, sole_run
+from lightning_dynprune.app.runs.run_lock import FolderInUse, lock_run_folder
 from lightning_dynprune.app.runs.run_weights import dense_file, expand_checkpoint, load_weights, weights_file
 
 __all__ = [
     "PHASES",
     "FolderInUse",
-    "ResumeRefused",
+    "ResumeError",
     "RunFolder",
+    "check_unchanged",
     "dense_file",
     "expand_checkpoint",
     "expand_resume",
     "find_checkpoint",
     "is_curve",
     "load_weights",
+    "lock_run_folder",
     "random_state",
-    "read_control",
+    "read_dense_record",
     "read_failure",
     "read_results",
     "read_run",
-    "refuse_changes",
     "restore_random_state",
     "resume_command",
-    "sole_run",
     "weights_file",
 ]

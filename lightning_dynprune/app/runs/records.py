@@ -66,8 +66,8 @@ def read_failure(path: Path) -> dict[str, Any]:
     return failure
 
 
-def read_control(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the figures of a dense control; None where they are another's.
+def read_dense_record(path: Path, key: str) -> dict[str, Any] | None:
+    """Return the figures of a dense baseline; None where they are another's.
 
     Raises:
         ValueError: the file is damaged; the message names it and the figure.

@@ -29,7 +29,7 @@ WRITTEN = ("output",)
 NOT_COMPARED = ("resume", *FOLDERS, "progress", "objective")
 
 
-class ResumeRefused(ValueError):
+class ResumeError(ValueError):
     """The run cannot be continued, or not exactly."""
 
 
@@ -43,20 +43,20 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         The arguments to give to Hydra; the same ones where ``resume`` is not among them.
 
     Raises:
-        ResumeRefused: there is no checkpoint, it is not one of this program's, or it holds overrides that are unsafe.
+        ResumeError: there is no checkpoint, it is not one of this program's, or it holds overrides that are unsafe.
     """
     paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")]
     paths = [path for path in paths if path not in ("", "null")]
     if not paths:
         return list(arguments)
     if {"-m", "--multirun"} & set(arguments) or len(paths) > 1:
-        raise ResumeRefused("resume continues one run at a time; leave out -m and give one resume=PATH")
+        raise ResumeError("resume continues one run at a time; leave out -m and give one resume=PATH")
     checkpoint = find_checkpoint(Path(paths[0]))
     stored = read_run(checkpoint)
     given = [argument for argument in arguments if not argument.startswith("resume=")]
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in given):
         command = resume_command(checkpoint.parent, stored["config_dirs"])
-        raise ResumeRefused(
+        raise ResumeError(
             f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
             f"checkpoint names; if you trust that folder, give it again: {command}"
         )
@@ -80,7 +80,7 @@ def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint that a run folder's path, or the checkpoint's own, stands for.
 
     Raises:
-        ResumeRefused: there is none.
+        ResumeError: there is none.
     """
     if path.is_file():
         return path
@@ -88,35 +88,35 @@ def find_checkpoint(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     if path.is_dir():
-        raise ResumeRefused(
+        raise ResumeError(
             f"resume={path}: the folder holds neither {' nor '.join(CHECKPOINTS)}, so nothing had been trained; "
             "start the run again by its own command"
         )
-    raise ResumeRefused(f"resume={path}: there is no such folder or file; give a run's folder or its last.ckpt")
+    raise ResumeError(f"resume={path}: there is no such folder or file; give a run's folder or its last.ckpt")
 
 
 def read_run(checkpoint: Path) -> dict[str, Any]:
     """Return what a checkpoint says about its run: ``overrides``, ``config_dirs`` and ``config`` (JSON text).
 
     Raises:
-        ResumeRefused: the file is damaged, or is no checkpoint of this program.
+        ResumeError: the file is damaged, or is no checkpoint of this program.
     """
     try:
         validate_checkpoint_file(checkpoint, "resume")
         content = read_checkpoint(checkpoint)
     except DamagedError as error:
-        raise ResumeRefused(str(error)) from None
+        raise ResumeError(str(error)) from None
     except ValueError as error:
-        raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
+        raise ResumeError(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
     callbacks = content.get("callbacks")
     run = callbacks.get("LastCheckpoint") if isinstance(callbacks, dict) else None
     if not isinstance(run, dict) or not {"overrides", "config_dirs", "config"} <= run.keys():
-        raise ResumeRefused(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
+        raise ResumeError(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
     for key in ("overrides", "config_dirs"):
         if not isinstance(run[key], list) or not all(isinstance(text, str) for text in run[key]):
-            raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
+            raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
     if not isinstance(run["config"], str):
-        raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
+        raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
     return run
 
 
@@ -128,7 +128,7 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
         given: arguments that the user typed now; an override that is among them is trusted.
 
     Raises:
-        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation or an escape, which
+        ResumeError: an override is no ``key=value``, names a ``_target_``, has an interpolation or an escape, which
             could build one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file) or of
             the run (``logger.version=/x`` has it written there).
 
@@ -142,7 +142,7 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
         if key in ("hydra", "resume") or text.partition("=")[0] in WRITTEN:
             continue
         if text not in given and not _is_harmless(text):
-            raise ResumeRefused(
+            raise ResumeError(
                 f"the checkpoint holds the override {text!r}, which may run code or write elsewhere; if you wrote it "
                 f"and trust it, type it again: dynprune resume=PATH {shlex.quote(text)}"
             )
@@ -181,7 +181,7 @@ def _is_absolute(text: str) -> bool:
     return text.startswith("~") or PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
-def refuse_changes(stored: str, current: str) -> None:
+def check_unchanged(stored: str, current: str) -> None:
     """Refuse to continue a run under another configuration.
 
     Args:
@@ -189,19 +189,19 @@ def refuse_changes(stored: str, current: str) -> None:
         current: the configuration composed now, JSON text.
 
     Raises:
-        ResumeRefused: they differ; the message names each key with both values.
+        ResumeError: they differ; the message names each key with both values.
     """
     try:
         before, now = flatten(json.loads(stored)), flatten(json.loads(current))
     except (ValueError, RecursionError) as error:
-        raise ResumeRefused(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
+        raise ResumeError(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
     changed = [
         f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
         for key in sorted(before.keys() | now.keys())
         if key not in NOT_COMPARED and before.get(key, "absent") != now.get(key, "absent")
     ]
     if changed:
-        raise ResumeRefused(
+        raise ResumeError(
             "the run to resume had other settings, so it could not continue exactly; "
             f"leave them as they were, or start a new run. Changed: {'; '.join(changed)}"
         )

@@ -70,10 +70,10 @@ class RunFolder:
 
     @property
     def dense_record(self) -> Path:
-        """The figures of the dense control."""
+        """The figures of the dense baseline."""
         return self.path / "dense.json"
 
-    def refuse_occupied(self) -> None:
+    def check_unoccupied(self) -> None:
         """Refuse to start a new run over the checkpoints of another.
 
         Raises:

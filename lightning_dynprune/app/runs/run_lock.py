@@ -24,7 +24,7 @@ class FolderInUse(RuntimeError):
 
 
 @contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Hold a run's folder; what killed runs left half-written in it is removed.
 
     The operating system lets go of it when the process ends, however it ends. Of several processes of one run the first

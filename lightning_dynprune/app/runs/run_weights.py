@@ -1,4 +1,4 @@
-"""What a finished or stopped run left behind: its settings as text, its weights, its dense control's weights."""
+"""What a finished or stopped run left behind: its settings as text, its weights, its dense baseline's weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.app.runs.records import read_record
-from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeRefused, read_run, safe_overrides
+from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeError, read_run, safe_overrides
 
 TASK = "task=deploy"
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -33,11 +33,11 @@ def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
         The arguments to give to Hydra; the same ones for another task, and where only weights are given.
 
     Raises:
-        ResumeRefused: a sweep was asked for, or the checkpoint is damaged, or holds overrides that are unsafe.
+        ResumeError: a sweep was asked for, or the checkpoint is damaged, or holds overrides that are unsafe.
     """
     tasks = [argument for argument in arguments if argument.startswith("task=") and argument != "task=train"]
     if tasks and {"-m", "--multirun"} & set(arguments):
-        raise ResumeRefused(f"{tasks[0]} runs once at a time; leave out -m")
+        raise ResumeError(f"{tasks[0]} runs once at a time; leave out -m")
     paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("checkpoint=")]
     if TASK not in arguments or not paths or paths[-1] in ("", "null"):
         return list(arguments)
@@ -48,12 +48,12 @@ def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
     try:
         stored = read_run(checkpoint)
         overrides = safe_overrides(stored["overrides"], arguments)
-    except ResumeRefused as refusal:
+    except ResumeError as refusal:
         words = str(refusal).replace("dynprune resume=PATH", f"dynprune {TASK} checkpoint=PATH")
-        raise ResumeRefused(words.replace("resume=", "checkpoint=")) from None
+        raise ResumeError(words.replace("resume=", "checkpoint=")) from None
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in arguments):
         flags = [part for config_dir in stored["config_dirs"] for part in ("--config-dir", config_dir)]
-        raise ResumeRefused(
+        raise ResumeError(
             f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
             "checkpoint names; if you trust that folder, give it again: "
             f"{shlex.join(['dynprune', *flags, TASK, f'checkpoint={path}'])}"
@@ -80,7 +80,7 @@ def weights_file(path: Path) -> Path:
 
 
 def dense_file(folder: Path) -> Path | None:
-    """Return the weights of a run's dense control, in its folder or its sweep's; None where they are not there."""
+    """Return the weights of a run's dense baseline, in its folder or its sweep's; None where they are not there."""
     if (own := folder / "dense.safetensors").is_file():
         return own
     try:

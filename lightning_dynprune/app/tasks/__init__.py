@@ -5,6 +5,6 @@ May import every room.
 
 from lightning_dynprune.app.tasks.deploy import run_deploy
 from lightning_dynprune.app.tasks.preflight import run_preflight
-from lightning_dynprune.app.tasks.train import run_job
+from lightning_dynprune.app.tasks.train import run_training
 
-__all__ = ["run_deploy", "run_job", "run_preflight"]
+__all__ = ["run_deploy", "run_preflight", "run_training"]

@@ -70,7 +70,7 @@ def run_deploy(cfg: DictConfig) -> float:
         batches=batches,
         formats=list(cfg.formats),
         rivals=cfg.rivals,
-        evaluate=accuracy_of(data, max(batches, default=1)),
+        evaluate=accuracy_function(data, max(batches, default=1)),
         calibration=[images for images, _ in islice(data.train_dataloader(), cfg.calibration)],
         seconds=cfg.seconds,
         tolerance=cfg.tolerance,
@@ -96,7 +96,7 @@ def new_network(cfg: DictConfig) -> nn.Module:
     return network.eval()
 
 
-def accuracy_of(data: InMemoryImages, batch: int) -> Callable[[Callable[..., Any]], float]:
+def accuracy_function(data: InMemoryImages, batch: int) -> Callable[[Callable[..., Any]], float]:
     """Return what measures the test accuracy of a model or function.
 
     Args:

@@ -36,7 +36,7 @@ def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
     outlook = preflight(
         network,
         data.train_dataloader().images[: max(cfg.batches, default=1)],
-        patterns=patterns_of(instantiate(cfg.pattern)),
+        patterns=forecast_patterns(instantiate(cfg.pattern)),
         batches=list(cfg.batches),
         sparsities=list(cfg.sparsities),
         targets=targets["include"],
@@ -49,12 +49,12 @@ def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
     Console().print(preflight_table(content, path))
 
 
-def patterns_of(chosen: Pattern) -> list[Pattern]:
+def forecast_patterns(chosen: Pattern) -> list[Pattern]:
     """Return the patterns to look at: the usual ones, and the one that is set, in the place of its kind.
 
     Example:
         >>> from lightning_dynprune.patterns import Block
-        >>> [pattern.label for pattern in patterns_of(Block(rows=16))]
+        >>> [pattern.label for pattern in forecast_patterns(Block(rows=16))]
         ['channel', 'block 16x1', 'element', 'n_m 2:4']
     """
     usual = [PATTERNS.build(pattern) for pattern in DEFAULTS]

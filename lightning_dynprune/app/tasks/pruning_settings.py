@@ -24,8 +24,8 @@ def new_pruning(cfg: DictConfig) -> DynamicPruning:
     return DynamicPruning(**_settings(cfg))
 
 
-def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
-    """Set the pruning up on a network of its own, so that it is refused before the dense control is trained.
+def check_pruning(cfg: DictConfig, data: InMemoryImages) -> None:
+    """Set the pruning up on a network of its own, so that it is refused before the dense baseline is trained.
 
     Raises:
         ValueError: a glob matches nothing, the schedule ends after the training, ...

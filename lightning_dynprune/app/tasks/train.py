@@ -1,4 +1,4 @@
-"""One run of the program: data, dense control, pruned training, files and table."""
+"""One run of the program: data, dense baseline, pruned training, files and table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.console import Console
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, find_checkpoint, read_run, refuse_changes, sole_run
-from lightning_dynprune.app.tasks.dense_baseline import dense_control
-from lightning_dynprune.app.tasks.pruning_settings import new_pruning, refuse_unworkable
+from lightning_dynprune.app.runs import RunFolder, check_unchanged, find_checkpoint, lock_run_folder, read_run
+from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
+from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pruning
 from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
@@ -30,7 +30,7 @@ OBJECTIVES = ("accuracy", "val_accuracy")
 NETWORK = "network."
 
 
-def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     """Run what the settings describe and return the figure that a sweeper optimises.
 
     Args:
@@ -49,15 +49,15 @@ def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
             f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, for such a run could not be resumed "
             "exactly; give trainer.max_epochs"
         )
-    with sole_run(folder.path):
-        return _run_alone(cfg, folder, stop)
+    with lock_run_folder(folder.path):
+        return _run_locked(cfg, folder, stop)
 
 
-def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     """Run the job in a folder that no other run writes to."""
-    folder.refuse_occupied()
+    folder.check_unoccupied()
     if folder.resuming:
-        refuse_changes(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
+        check_unchanged(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
     torch.set_num_threads(cfg.threads)
     pruning = new_pruning(cfg)
 
@@ -65,11 +65,11 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     data: InMemoryImages = instantiate(cfg.data)
     data.setup()
     seconds = {"data": time.perf_counter() - began}
-    refuse_unworkable(cfg, data)
+    check_pruning(cfg, data)
 
-    dense = dense_control(cfg, data, folder, stop) if cfg.dense else None
+    dense = get_dense_baseline(cfg, data, folder, stop) if cfg.dense else None
     if dense is not None:
-        compare_with_dense(pruning, dense)
+        set_guard_reference(pruning, dense)
     pruned = train_phase("pruned", cfg, data, folder, stop, pruning)
     if dense is not None:
         seconds["dense"] = dense["seconds"]
@@ -77,7 +77,7 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     seconds["test"] = pruned.test_seconds
 
     results = {
-        **figures_of(pruned, pruning),
+        **pruning_figures(pruned, pruning),
         "dense_accuracy": None if dense is None else dense["accuracy"],
         "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
         "seconds": seconds,
@@ -101,14 +101,14 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     return objective
 
 
-def compare_with_dense(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
-    """Let the guard compare with the dense control, where it has no reference of its own."""
+def set_guard_reference(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
+    """Let the guard compare with the dense baseline, where it has no reference of its own."""
     guard = pruning.guard
     if guard is not None and guard.reference is None and guard.monitor == "val_acc":
         pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
 
 
-def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
+def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
     """Return the figures of a pruned training; the counts are taken from its weights."""
     nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in phase.parameters.values())
     return {
@@ -122,11 +122,11 @@ def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
         "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
         "connections": {name.removeprefix(NETWORK): count for name, count in pruning.connections.items()},
         "steps": phase.steps,
-        "journal": journal_of(pruning),
+        "journal": journal_figures(pruning),
     }
 
 
-def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
+def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
     """Return what the journal has to say of a training in short; None where there is none."""
     journal = None if pruning.pruner is None else pruning.pruner.journal
     if journal is None:

@@ -1,4 +1,4 @@
-"""One training from the first step to the test accuracy; the dense control and the pruned run are the same code."""
+"""One training from the first step to the test accuracy; the dense baseline and the pruned run are the same code."""
 
 from __future__ import annotations
 
