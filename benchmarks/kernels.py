@@ -26,8 +26,8 @@ from models import GPT, lenet_300_100
 from rich.table import Table
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels import KERNELS, RefusedError, accelerate
-from lightning_dynprune.deploy.timing import take_turns
+from lightning_dynprune.deploy.kernels import KERNELS, UnsuitableLayerError, accelerate
+from lightning_dynprune.deploy.timing import time_interleaved
 
 INPUTS, OUTPUTS = 1024, 4096
 BATCHES = (1, 32)
@@ -71,7 +71,7 @@ def contenders(layer: nn.Linear, pattern: str) -> dict[str, nn.Module]:
             continue
         try:
             kernel = KERNELS[name](layer, **settings)
-        except RefusedError:
+        except UnsuitableLayerError:
             continue
         found[kernel.label] = kernel
     return found
@@ -82,7 +82,7 @@ def one_layer(pattern: str, sparsity: float, batch: int, seconds: float) -> Row:
     layer = prune(nn.Linear(INPUTS, OUTPUTS), sparsity, PATTERNS[pattern]).eval()
     x = torch.randn(batch, INPUTS)
     modules = contenders(layer, pattern)
-    rounds = take_turns({name: _call(module, x) for name, module in modules.items()}, seconds=seconds)
+    rounds = time_interleaved({name: _call(module, x) for name, module in modules.items()}, seconds=seconds)
     best = max(
         (name for name in modules if name not in ("dense", "int8")), key=lambda n: rounds.ratio(n, "dense").median
     )
@@ -128,7 +128,7 @@ def whole_model(name: str, seconds: float) -> Row:
     build, example = MODELS[name]
     model, x = build().eval(), example()
     found = accelerate(model, x, seconds=seconds)
-    again = take_turns({"dense": _call(model, x), "accelerated": _call(found.model, x)}, seconds=seconds / 4)
+    again = time_interleaved({"dense": _call(model, x), "accelerated": _call(found.model, x)}, seconds=seconds / 4)
     return {
         "model": name,
         "aim": MODEL_AIMS.get(name, 1.0),

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# (module, function) of the package that is on the stack -> what its messages are for; the first that is there.
+# (room, function) of the package that is on the stack -> the purpose of its messages. The first that is found counts.
 PURPOSES = {
     ("selection", "_ties_here"): "places of ties",
-    ("radix", "kth_best_each"): "digits of the cut",
-    ("ranks", "join_each"): "sample",
-    ("ranks", "together"): "error flags",
-    ("ranks", "agree"): "checksums",
+    ("selection", "kth_largest_each"): "digits of the cut",
+    ("distributed", "concat_each"): "sample",
+    ("distributed", "raise_together"): "error flags",
+    ("distributed", "check_equal"): "checksums",
     ("selection", "_add"): "counts of the bracket",
     ("selection", "_settle"): "counts at the cut",
     ("masks", "_added"): "counts of new masks",
     ("masks", "pack"): "checkpoint: masks",
-    ("pruner", "_whole"): "checkpoint: state",
+    ("engine", "state_dict"): "checkpoint: state",
 }
 # Operator -> whether it is a sum, and which argument a process sends. DTensor calls the functional ones.
 _OPERATORS = {
@@ -97,7 +97,7 @@ def purpose() -> str:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("lightning_dynprune."):
-            functions.add((module.removeprefix("lightning_dynprune."), frame.f_code.co_name))
+            functions.add((module.split(".")[1], frame.f_code.co_name))
         frame = frame.f_back
     for function, what in PURPOSES.items():
         if function in functions:

@@ -408,10 +408,10 @@ def beside_dense(
     """Return how many times as fast as dense a network is, in the same rounds, and the CPU seconds that dense took."""
     import torch
 
-    from lightning_dynprune.deploy.timing import take_turns
+    from lightning_dynprune.deploy.timing import time_interleaved
 
     with torch.inference_mode():
-        turns = take_turns({DENSE: lambda: dense(samples), "other": lambda: other(samples)}, seconds=seconds)
+        turns = time_interleaved({DENSE: lambda: dense(samples), "other": lambda: other(samples)}, seconds=seconds)
     return asdict(turns.ratio("other", DENSE)), asdict(turns.latency(DENSE, "cpu"))
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.app.models import ConvNet
 from lightning_dynprune.coupling import Narrowing, coupled_groups
-from lightning_dynprune.deploy.forecast.random_masks import masked
+from lightning_dynprune.deploy.forecast.random_masks import randomly_pruned
 from lightning_dynprune.deploy.measurement import measure
 from lightning_dynprune.deploy.measurement.report import DeployReport
 from lightning_dynprune.patterns import Block, Element, Pattern
@@ -68,7 +68,7 @@ def half_the_channels(model: nn.Module, example: Tensor) -> nn.Module:
 
 def at_random(pattern: Pattern, sparsity: float, targets: Targets = None) -> Callable[[nn.Module], nn.Module]:
     """Return what zeroes a share of a model's units."""
-    return lambda model: masked(model, pattern, find_targets(model, targets), sparsity)
+    return lambda model: randomly_pruned(model, pattern, find_targets(model, targets), sparsity)
 
 
 def linear() -> nn.Module:
@@ -241,7 +241,7 @@ def main() -> None:
             "NOT MEASURED" if aim["met"] is None else f"{'met' if aim['met'] else 'MISSED'} with {aim['reached']:.2f}x"
         )
         console.print(f"{aim['case']}, batch {aim['batch']}, to {aim['against']}: aim {aim['aim']:g}x, {said}")
-    plain = {name: report.plain() for name, report in reports.items()}
+    plain = {name: report.to_dict() for name, report in reports.items()}
     timing.write(chosen.out, question=__doc__.splitlines()[0], cases=plain, aims=aims)
     console.print(f"written to {chosen.out}")
 

@@ -20,7 +20,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_class_signature = "separated"
+autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 # Fields of dataclasses are described once, under "Args" or "Attributes" of their class.
 napoleon_use_ivar = True

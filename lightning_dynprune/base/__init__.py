@@ -1,6 +1,6 @@
-"""Registry of parts, checks of settings, bits, checksums, nested tensors, comparison of outputs, atomic files, colors.
+"""Foundations: registry, checks of settings, bits, checksums, nested tensors, model calls, files, colors, text.
 
-Imports torch and no other room.
+May import no other room; the only library is torch.
 """
 
 from lightning_dynprune.base.atomic import remove_temporary_files, write_atomically, write_json
@@ -18,6 +18,7 @@ from lightning_dynprune.base.checks import (
 )
 from lightning_dynprune.base.differences import largest_magnitude, max_absolute_difference, max_relative_difference
 from lightning_dynprune.base.integrity import DamagedError, checksum, state_checksum, validate_checkpoint_file
+from lightning_dynprune.base.layer_types import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
 from lightning_dynprune.base.model_call import call_model, split_arguments
 from lightning_dynprune.base.nested import map_tensors, nested_tensors
 from lightning_dynprune.base.palette import PALETTE
@@ -25,6 +26,9 @@ from lightning_dynprune.base.registry import Registry
 from lightning_dynprune.base.text import name_some
 
 __all__ = [
+    "BATCH_NORMS",
+    "CONVOLUTIONS",
+    "INSTANCE_NORMS",
     "PALETTE",
     "DamagedError",
     "Registry",

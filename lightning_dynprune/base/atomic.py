@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files: a reader finds the old content or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -11,62 +11,62 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_SCRATCH = re.compile(r"\..+\.\d+-\d+(\.\w+)?")  # as write_atomically names them
+_TEMPORARY_NAME = re.compile(r"\..+\.\d+-\d+(\.\w+)?")  # as write_atomically names its files
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in the place of ``path`` in one move.
+    """Write a file atomically: ``write`` fills a temporary file, which then replaces ``path`` in one move.
 
-    A process killed at any moment leaves the old file or the new one, and perhaps a temporary file, whose name begins
+    A process killed at any moment leaves the old file or the new one, and possibly a temporary file, whose name begins
     with a dot.
 
     Args:
-        path: the file to be.
-        write: called with the temporary file's path, which keeps ``path``'s suffix.
+        path: the file to write.
+        write: called with the path of the temporary file, which lies in the same folder and has the same suffix.
 
     Raises:
-        OSError: it could not be written, as where the disk is full; the message names the file, and what stood there is
-            as it was.
+        OSError: the file could not be written, for example because the disk is full. The message names the file; an
+            existing file at ``path`` is unchanged.
     """
-    scratch = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_native_id()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_native_id()}{path.suffix}")
     try:
-        write(scratch)
-        with scratch.open("rb") as file:
+        write(temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        scratch.replace(path)
+        temporary.replace(path)
     except Exception as error:
-        number = _number_of(error)
+        number = _error_number(error)
         if number is None:
             raise
-        stands = "the file that stood there is as it was" if path.is_file() else "no file was written"
+        outcome = "the existing file is unchanged" if path.is_file() else "no file was written"
         raise OSError(
             number,
-            f"{path} could not be written ({os.strerror(number)}), and {stands}; make room or give a folder that can "
-            "be written",
+            f"{path} could not be written ({os.strerror(number)}), and {outcome}; free some disk space or choose a "
+            "writable folder",
         ) from error
     finally:
         with suppress(OSError):
-            scratch.unlink()
+            temporary.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically; numbers that JSON lacks (NaN) are refused."""
+    """Write ``content`` as indented JSON, atomically; NaN and infinity raise a ValueError, as JSON has neither."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda scratch: _write_text(scratch, text))
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder which nobody else writes to now."""
+    """Remove the temporary files that killed processes left in a folder; no other process may be writing to it."""
     for path in folder.glob(".*"):
-        if _SCRATCH.fullmatch(path.name) and path.is_file():
+        if _TEMPORARY_NAME.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
-def _number_of(error: Exception) -> int | None:
-    """Return the number of the operating system's error that this one is; None where it is none."""
+def _error_number(error: Exception) -> int | None:
+    """Return the ``errno`` of an error of the operating system; None for any other error."""
     if isinstance(error, OSError):
         return error.errno
-    # What is written in Rust, as safetensors is, says it in its message.
+    # Libraries written in Rust, such as safetensors, give the number in the message only.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return None if found is None else int(found.group(1))
 

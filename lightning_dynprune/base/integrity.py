@@ -1,4 +1,4 @@
-"""Damage to checkpoints, which ``torch.load`` does not notice: a flipped bit is a weight like any other to it."""
+"""Checksums of states and validation of checkpoint files; ``torch.load`` detects neither flipped nor missing bits."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ import torch
 from torch import Tensor
 
 _CHUNK = 2**20  # bytes read at once
-_ODD = (RuntimeError, ValueError, LookupError, OverflowError)  # what zipfile raises on an odd directory
+_DIRECTORY_ERRORS = (RuntimeError, ValueError, LookupError, OverflowError)  # zipfile, on a damaged directory
 
 
 class DamagedError(ValueError):
-    """A checkpoint is not as it was written."""
+    """A checkpoint is damaged: its content differs from what was written."""
 
 
 def checksum(parts: Iterable[Tensor | str]) -> int:
-    """Return the CRC-32 of some tensors' bytes, row by row, and texts, one after the other."""
+    """Return the CRC-32 of the bytes of tensors, in row-major order, and of strings, one after the other."""
     total = 0
     for part in parts:
-        total = zlib.crc32(part.encode() if isinstance(part, str) else _bytes_of(part), total)
+        total = zlib.crc32(part.encode() if isinstance(part, str) else _row_major_bytes(part), total)
     return total
 
 
 def state_checksum(state: Any) -> int:
-    """Return 32 bits that change with any bit of a state, its types, keys or shapes; the same on every machine.
+    """Return a CRC-32 over the values, types, keys and shapes of a nested state; the same on every machine.
 
     Args:
-        state: tensors and plain values, in mappings, lists and tuples; the order of a mapping's keys does not count.
+        state: tensors and plain values, nested in mappings, lists and tuples; the order of a mapping's keys does not
+            matter.
 
     Raises:
-        TypeError: there is something else in it.
+        TypeError: the state holds an object of another type.
 
     Example:
         >>> a, b = {"mask": torch.tensor([1, 0]), "step": 3}, {"step": 3, "mask": torch.tensor([1, 1])}
         >>> state_checksum(a) == state_checksum(dict(reversed(a.items()))), state_checksum(a) == state_checksum(b)
         (True, False)
     """
-    return _added(0, state)
+    return _update_crc(0, state)
 
 
 def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None:
-    """Raise where a checkpoint is cut off, or one of its parts does not match the checksum written beside it.
+    """Raise if a checkpoint file is truncated or one of its records does not match the stored checksum.
 
-    ``torch.save`` writes a zip archive with a CRC-32 of every part, and ``torch.load`` compares none. The file is read
-    once. What is no such archive, was written without checksums (``torch.serialization.set_crc32_options``) or unfolds
-    into more than the file, as none of torch's does, is left to whoever loads it; so is what is no local file.
+    ``torch.save`` writes a zip archive with a CRC-32 of every record, and ``torch.load`` compares none of them. The
+    file is read once. Not checked here, but left to the code that loads the file: paths that are no local file, files
+    of another format, archives without checksums (``torch.serialization.set_crc32_options``), and archives that unpack
+    to more than their size, which torch never writes.
 
     Args:
         path: the checkpoint.
-        setting: what names it, for the message.
+        setting: name of the setting that gives the path, for the message.
 
     Raises:
-        DamagedError: naming the part.
+        DamagedError: the file is damaged; the message names the record.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -68,54 +70,60 @@ def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None
             return
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            if not any(part.CRC for part in parts) or _unfolds(parts, os.path.getsize(path)):
+            records = archive.infolist()
+            if not any(record.CRC for record in records) or _unpacks_larger(records, os.path.getsize(path)):
                 return
-            for part in parts:
-                _read_through(archive, part)
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, *_ODD) as error:
+            for record in records:
+                _read_record(archive, record)
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, *_DIRECTORY_ERRORS) as error:
         raise DamagedError(
-            f"{what} is damaged or cut off ({error}); go on from an older checkpoint, or begin anew"
+            f"{what} is damaged or truncated ({error}); resume from an older checkpoint, or start a new run"
         ) from None
 
 
-def _unfolds(parts: Sequence[zipfile.ZipInfo], size: int) -> bool:
-    compressed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-    return compressed or sum(part.file_size for part in parts) > size
+def _unpacks_larger(records: Sequence[zipfile.ZipInfo], size: int) -> bool:
+    compressed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    return compressed or sum(record.file_size for record in records) > size
 
 
-def _read_through(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
-    with archive.open(part) as opened:
+def _read_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    """Read a record to its end, where zipfile compares its checksum."""
+    with archive.open(record) as opened:
         while opened.read(_CHUNK):
             pass
 
 
-def _added(crc: int, state: Any) -> int:
+def _update_crc(crc: int, state: Any) -> int:
     if isinstance(state, Mapping):
         if odd := [key for key in state if not isinstance(key, (str, int))]:
-            raise TypeError(f"a state has a {type(odd[0]).__name__} for a key; texts and whole numbers are expected")
-        crc = _text(crc, f"mapping {len(state)}")
+            raise TypeError(f"a key of the state is a {type(odd[0]).__name__}; str and int are accepted")
+        crc = _update_crc_text(crc, f"mapping {len(state)}")
         for key in sorted(state, key=lambda key: (type(key).__name__, key)):
-            crc = _added(_added(crc, key), state[key])
+            crc = _update_crc(_update_crc(crc, key), state[key])
         return crc
     if isinstance(state, (list, tuple)):
-        crc = _text(crc, f"{type(state).__name__} {len(state)}")
+        crc = _update_crc_text(crc, f"{type(state).__name__} {len(state)}")
         for entry in state:
-            crc = _added(crc, entry)
+            crc = _update_crc(crc, entry)
         return crc
     if isinstance(state, Tensor):
-        # Others may announce far more entries than their file holds.
+        # Other tensors may claim far more entries than their file holds.
         if state.layout != torch.strided or state.is_meta or state.is_quantized or _is_expanded(state):
-            raise TypeError(f"a state holds a tensor of {tuple(state.shape)} entries that are not all there")
-        crc = _text(crc, f"{state.dtype} {tuple(state.shape)}")
-        # Row by row, whatever the layout: strides and devices may be others where it is loaded.
-        return zlib.crc32(_bytes_of(state), crc)
+            raise TypeError(
+                f"the state holds a tensor of shape {tuple(state.shape)} that does not store all its entries"
+            )
+        crc = _update_crc_text(crc, f"{state.dtype} {tuple(state.shape)}")
+        # In row-major order: strides and devices may differ after loading.
+        return zlib.crc32(_row_major_bytes(state), crc)
     if state is None or isinstance(state, (bool, int, float, str)):
-        return _text(crc, f"{type(state).__name__} {state!r}")
-    raise TypeError(f"a state holds a {type(state).__name__}; tensors, plain values and nestings of them are expected")
+        return _update_crc_text(crc, f"{type(state).__name__} {state!r}")
+    raise TypeError(
+        f"the state holds a {type(state).__name__}; tensors, plain values, and mappings, lists and tuples of them are "
+        "accepted"
+    )
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def _row_major_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -123,5 +131,5 @@ def _is_expanded(tensor: Tensor) -> bool:
     return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _text(crc: int, text: str) -> int:
+def _update_crc_text(crc: int, text: str) -> int:
     return zlib.crc32(text.encode() + b"\0", crc)

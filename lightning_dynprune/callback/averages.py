@@ -1,39 +1,52 @@
-"""Averages of the weights, kept by other callbacks: what is pruned is zero in them too."""
+"""Averaged weights of other callbacks: zero wherever the model is pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
+from lightning_dynprune.callback.compat import averaged_model, callbacks_of
 from lightning_dynprune.engine import Pruner
 
 
-def averages_of(callbacks: Iterable[Any]) -> list[nn.Module]:
-    """Return the averaged models that Lightning's SWA, its ``WeightAveraging`` and what extends them keep.
+class AverageMasker:
+    """Sets pruned entries to zero in the averages that other callbacks keep, once after each update."""
 
-    Args:
-        callbacks: of a Trainer, after their ``setup``.
-    """
-    kept = [getattr(callback, "_average_model", None) for callback in callbacks]
-    averages = [model.module if isinstance(model, AveragedModel) else model for model in kept]
-    return [model for model in averages if isinstance(model, nn.Module)]
+    def __init__(self) -> None:
+        self._masked_updates = -1
+
+    def reset(self) -> None:
+        """Mask the averages again at the next call, as there may be new ones."""
+        self._masked_updates = -1
+
+    def mask(self, trainer: Any, pruner: Pruner) -> None:
+        """Mask every average if the masks were updated since the last call.
+
+        Args:
+            trainer: whose callbacks keep averages.
+            pruner: of the model that is averaged.
+        """
+        if self._masked_updates == pruner.updates:
+            return
+        self._masked_updates = pruner.updates
+        for callback in callbacks_of(trainer):
+            if (average := averaged_model(callback)) is not None:
+                mask_average(average, pruner)
 
 
 @torch.no_grad()
 def mask_average(average: nn.Module, pruner: Pruner) -> None:
-    """Set what is pruned to +0.0 in an average too, in place.
+    """Set pruned entries of an average to +0.0, in place.
 
-    An average goes back to before a connection was pruned, so it is not zero by itself. Masked at every update it stays
-    zero, as all that is averaged in is; a connection that returns is averaged from zero on.
+    The average includes weights from before a connection was pruned, so it is not zero by itself. Once masked it stays
+    zero, as every weight averaged in later is zero; a connection that returns is averaged from zero on.
 
     Args:
         average: a copy of the pruner's model.
-        pruner: knows what is pruned.
+        pruner: holds the masks.
     """
     for target, mask, kept in zip(pruner.targets, pruner.masks.tensors, pruner.masks.kept, strict=True):
         if kept < target.numel:

@@ -1,71 +1,95 @@
-"""Other callbacks of the same Trainer: which of them pruning does not go with, said before the first batch."""
+"""Checks that pruning can run in a Trainer: its strategy and its other callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
 from lightning_dynprune.base import name_some
-from lightning_dynprune.callback.averages import averages_of
+from lightning_dynprune.callback.compat import (
+    averaged_model,
+    callbacks_of,
+    flattening_strategy,
+    parameters_of_model_pruning,
+    unfreezes_layers,
+)
+from lightning_dynprune.engine import check_no_flat_parameters
 
 
-def is_a(callback: Any, name: str) -> bool:
-    """Return whether a callback is of the class of that name in ``lightning`` or ``pytorch_lightning``."""
-    return any(kind.__name__ == name and "lightning" in kind.__module__ for kind in type(callback).__mro__)
-
-
-def refuse_finetuning(callbacks: Iterable[Any], frozen: Sequence[str]) -> None:
-    """Raise where targets are frozen that a callback will unfreeze in mid-run.
+def check_strategy(trainer: Any) -> None:
+    """Raise if the Trainer's strategy flattens parameters, so that none keeps its own shape.
 
     Args:
-        callbacks: of the Trainer.
+        trainer: with its strategy set up.
+
+    Raises:
+        ValueError: naming the strategy, or a parameter that is flattened already.
+    """
+    if isinstance(trainer.model, nn.Module):
+        check_no_flat_parameters(trainer.model)
+    if (strategy := flattening_strategy(trainer)) is not None:
+        raise ValueError(
+            f"Trainer(strategy={strategy}) concatenates parameters and cuts them at any place, so that no target is "
+            "left to prune; use ModelParallelStrategy with fully_shard in configure_model (FSDP2), or DDPStrategy"
+        )
+
+
+def check_finetuning(trainer: Any, frozen: Sequence[str]) -> None:
+    """Raise if another callback will unfreeze parameters during the fit that would be targets.
+
+    Args:
+        trainer: whose callbacks are checked.
         frozen: names of the parameters that would be targets if they were trained.
 
     Raises:
         ValueError: naming one of them.
     """
-    for callback in callbacks:
-        if frozen and is_a(callback, "BaseFinetuning"):
+    for callback in callbacks_of(trainer) if frozen else ():
+        if unfreezes_layers(callback):
             raise ValueError(
-                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes in mid-run, when "
-                "what is pruned is settled and its schedule may be over. Exclude what it freezes, as by "
-                f"exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
+                f"{name_some(frozen, most=1)}: frozen now, and {type(callback).__name__} unfreezes layers during the "
+                "fit, when the targets are fixed and the schedule may have ended. Exclude what it freezes, for example "
+                f"by exclude='{frozen[0].rpartition('.')[0] or '*'}.*', or unfreeze in one fit and prune in the next"
             )
 
 
-def refuse_neighbours(callbacks: Sequence[Any], own: Any, targets: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Raise where another callback changes what pruning relies on.
+def check_averaging(trainer: Any, slim: str | None) -> None:
+    """Raise if the model is to be slimmed while another callback averages its weights.
 
     Args:
-        callbacks: of the Trainer.
-        own: the one that prunes.
-        targets: name and parameter of what it prunes.
+        trainer: whose callbacks are checked, after their ``setup``.
+        slim: the setting; None: the model keeps its shapes.
 
     Raises:
-        ValueError: another one prunes the same parameters, or averages what this one slims.
+        ValueError: naming the other callback.
     """
-    names = {parameter: name for name, parameter in targets}
-    for callback in callbacks:
-        kind = type(callback).__name__
-        if is_a(callback, "ModelPruning"):
-            for module, local in callback._parameters_to_prune:
-                if (parameter := getattr(module, local)) in names:
-                    raise ValueError(
-                        f"{names[parameter]} is pruned by {kind} already, which puts a copy in the parameter's place; "
-                        f"leave {kind} out, or give the two disjoint parameters"
-                    )
-        if own.slim is not None and averages_of([callback]):
+    for callback in callbacks_of(trainer) if slim is not None else ():
+        if averaged_model(callback) is not None:
+            kind = type(callback).__name__
             raise ValueError(
-                f"slim={own.slim!r} does not go with {kind}, which averages tensors of one shape; leave slim out, and "
-                "make the averaged model smaller after training, by lightning_dynprune.deploy.slimming.removal"
+                f"slim={slim!r} does not go with {kind}, which averages tensors of one shape; give slim=None, and make "
+                "the averaged model smaller after training, by lightning_dynprune.deploy.slimming.removal"
             )
 
 
-def accumulation(callbacks: Iterable[Any]) -> Callable[[int], int] | None:
-    """Return what says over how many batches an epoch accumulates, where a callback changes that between epochs."""
-    for callback in callbacks:
-        if is_a(callback, "GradientAccumulationScheduler"):
-            return cast("Callable[[int], int]", callback.get_accumulate_grad_batches)
-    return None
+def check_model_pruning(trainer: Any, targets: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Raise if Lightning's own ``ModelPruning`` prunes a target too.
+
+    Args:
+        trainer: whose callbacks are checked, after their ``setup``.
+        targets: name and parameter of each target.
+
+    Raises:
+        ValueError: naming the target and the other callback.
+    """
+    names = {parameter: name for name, parameter in targets}
+    for callback in callbacks_of(trainer):
+        for module, attribute in parameters_of_model_pruning(callback):
+            if (parameter := getattr(module, attribute)) in names:
+                kind = type(callback).__name__
+                raise ValueError(
+                    f"{names[parameter]} is pruned by {kind} already, which replaces the parameter by a copy; leave "
+                    f"{kind} out, or give the two disjoint parameters"
+                )

@@ -1,4 +1,4 @@
-"""The moment before Lightning clips gradients by their norm."""
+"""A hook that runs before Lightning clips gradients by their norm."""
 
 from __future__ import annotations
 
@@ -7,60 +7,62 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-METHOD = "clip_gradients"
+from lightning_dynprune.callback.compat import clip_method, replace_clip_method, restore_clip_method
 
 
 class Handle(Protocol):
-    """What watches until it is removed."""
+    """Removes a hook."""
 
     def remove(self) -> None:
-        """Watch no longer."""
+        """Remove the hook."""
 
 
-class Clipping:
-    """Stands for the ``clip_gradients`` of a precision plugin, and calls what waits for it first.
+class HookedClipping:
+    """Replaces a precision plugin's ``clip_gradients`` and calls hooks before it.
 
-    All of Lightning's clipping comes by there, also ``self.clip_gradients`` in manual optimization, which comes before
-    any event that a callback is told of.
+    All gradient clipping of Lightning goes through this method, also ``self.clip_gradients`` in manual optimization,
+    which no callback event precedes.
 
     Args:
-        plugin: of a Trainer; its own method is back in place once nothing waits.
+        plugin: precision plugin of a Trainer; it gets its own method back when the last hook is removed.
     """
 
     def __init__(self, plugin: Any) -> None:
-        self.plugin, self.clip = plugin, getattr(plugin, METHOD)
-        self.waiting: list[_Waiting] = []
+        self.plugin, self.clip = plugin, clip_method(plugin)
+        self.hooks: list[_Hook] = []
 
     def __call__(self, optimizer: Optimizer, clip_val: float = 0.0, gradient_clip_algorithm: str = "norm") -> None:
-        """Clip, after what waits for it where it is by norm."""
+        """Call the hooks if gradients are clipped by norm, and clip."""
         if clip_val > 0 and gradient_clip_algorithm == "norm":
-            for one in self.waiting:
-                one.before(optimizer)
+            for hook in self.hooks:
+                hook.function(optimizer)
         self.clip(optimizer, clip_val=clip_val, gradient_clip_algorithm=gradient_clip_algorithm)
 
 
-class _Waiting:
-    def __init__(self, clipping: Clipping, before: Callable[[Optimizer], None]) -> None:
-        self.clipping, self.before = clipping, before
+class _Hook:
+    """One hook of a :class:`HookedClipping`."""
+
+    def __init__(self, clipping: HookedClipping, function: Callable[[Optimizer], None]) -> None:
+        self.clipping, self.function = clipping, function
 
     def remove(self) -> None:
-        """Wait no longer."""
-        waiting = self.clipping.waiting
-        if self in waiting:
-            waiting.remove(self)
-            if not waiting:
-                delattr(self.clipping.plugin, METHOD)
+        """Remove the hook; with the last one the plugin gets its own method back."""
+        hooks = self.clipping.hooks
+        if self in hooks:
+            hooks.remove(self)
+            if not hooks:
+                restore_clip_method(self.clipping.plugin)
 
 
-def before_clipping(plugin: Any, before: Callable[[Optimizer], None]) -> Handle:
-    """Call ``before`` each time a precision plugin is about to clip by norm.
+def before_clipping(plugin: Any, function: Callable[[Optimizer], None]) -> Handle:
+    """Call a function each time a precision plugin is about to clip gradients by norm.
 
     Args:
-        plugin: of a Trainer.
-        before: takes the optimizer whose gradients are clipped.
+        plugin: precision plugin of a Trainer.
+        function: takes the optimizer whose gradients are clipped.
 
     Returns:
-        What ends it.
+        The handle that removes the hook.
 
     Example:
         >>> class Plugin:
@@ -75,10 +77,10 @@ def before_clipping(plugin: Any, before: Callable[[Optimizer], None]) -> Handle:
         >>> plugin.clip_gradients(None, 0.5)
         clipped at 0.5
     """
-    clipping = getattr(plugin, METHOD)
-    if not isinstance(clipping, Clipping):
-        clipping = Clipping(plugin)
-        setattr(plugin, METHOD, clipping)
-    waiting = _Waiting(clipping, before)
-    clipping.waiting.append(waiting)
-    return waiting
+    clipping = clip_method(plugin)
+    if not isinstance(clipping, HookedClipping):
+        clipping = HookedClipping(plugin)
+        replace_clip_method(plugin, clipping)
+    hook = _Hook(clipping, function)
+    clipping.hooks.append(hook)
+    return hook

@@ -1,4 +1,4 @@
-"""What worker processes know at the end of a training, brought to the process that started them."""
+"""Return the pruner's state from spawned workers to the main process."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from lightning_dynprune.callback.compat import add_to_results, is_worker
 from lightning_dynprune.masks import unpack_bits
 
 
-class Told:
-    """What a callback can say of a run that its workers have pruned.
+class WorkerResult:
+    """Holds the masks and sparsities of a run that was pruned in worker processes.
 
     Args:
-        state: of their pruner.
+        state: state of the workers' pruner.
         target_sparsity: share of connections to end at.
 
     Attributes:
         state: as given.
         target_sparsity: as given.
-        scheduled_sparsity: what the schedule asked for at the last update.
+        scheduled_sparsity: share of connections that the schedule asked for at the last update.
         masks: the mask of every target, by name.
-        connections: of every target, by name, those that were slimmed away among them.
+        connections: number of connections of every target, by name, including those that were slimmed away.
 
     Example:
         >>> from lightning_dynprune.engine import Pruner
         >>> once = {"name": "one_shot", "begin": 1}
         >>> pruner = Pruner(torch.nn.Linear(4, 4), sparsity=0.5, strategy="magnitude", schedule=once)
         >>> _ = pruner.tick()
-        >>> Told(pruner.state_dict(), pruner.target_sparsity).layer_sparsity
+        >>> WorkerResult(pruner.state_dict(), pruner.target_sparsity).layer_sparsity
         {'weight': 0.5}
     """
 
@@ -58,63 +59,72 @@ class Told:
     @property
     def layer_sparsity(self) -> dict[str, float]:
         """Share of connections pruned, by target."""
-        return {n: (whole - int(self.masks[n].sum())) / whole for n, whole in self.connections.items() if whole}
+        return {n: (total - int(self.masks[n].sum())) / total for n, total in self.connections.items() if total}
 
 
 class Listener(Protocol):
-    """Who is told."""
+    """Receives the result of worker processes, in the process that started them."""
 
-    def hear(self, told: Told) -> None:
-        """Take what the workers know."""
+    def on_worker_result(self, result: WorkerResult) -> None:
+        """Store the result."""
 
 
 _LISTENERS: WeakValueDictionary[str, Listener] = WeakValueDictionary()
 
 
-def address(listener: Listener, own: str | None = None) -> str:
-    """Return where a listener hears from its workers.
+def listener_id(listener: Listener, pickled_id: str | None = None) -> str:
+    """Register a listener in this process, and return the id by which messages find it.
 
     Args:
-        listener: in this process.
-        own: its address where it was pickled. A worker's copy keeps it, for it speaks for the listener at home; a copy
-            beside the listener gets another.
+        listener: receives the results.
+        pickled_id: its id in the process where it was pickled. The copy in a worker keeps it, as its results are for
+            the listener in the main process; a copy in the same process gets another.
     """
-    place = uuid.uuid4().hex if own is None or own in _LISTENERS else own
-    _LISTENERS[place] = listener
-    return place
+    key = uuid.uuid4().hex if pickled_id is None or pickled_id in _LISTENERS else pickled_id
+    _LISTENERS[key] = listener
+    return key
 
 
-class Letter:
-    """Delivers what a worker knows where it is unpickled: in the process at the other end of a Trainer's queue.
+class WorkerMessage:
+    """Passes a pruner's state to a listener in the process where the message is unpickled.
 
-    The state lies in a file, as the weights do that Lightning brings home: a queue that is not read takes 64 KiB.
+    The state is written to a temporary file, as Lightning does with the weights: a queue that is not read holds 64 KiB.
+
+    Args:
+        listener_id: of the listener in the main process.
+        state: state of the pruner.
+        target_sparsity: share of connections to end at.
     """
 
-    def __init__(self, place: str, state: dict[str, Any], target_sparsity: float) -> None:
-        self._place, self._file = place, Path(tempfile.mkdtemp()) / "pruning.pt"
+    def __init__(self, listener_id: str, state: dict[str, Any], target_sparsity: float) -> None:
+        self._listener_id, self._file = listener_id, Path(tempfile.mkdtemp()) / "pruning.pt"
         torch.save({"state": state, "target_sparsity": target_sparsity}, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _deliver, (self._place, os.fspath(self._file))
+        return _deliver, (self._listener_id, os.fspath(self._file))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Letter:
-        # Lightning copies what it is about to send, which is no delivery.
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorkerMessage:
+        # Lightning copies its results before it sends them, which must not deliver the message.
         return self
 
 
-def _deliver(place: str, file: str) -> None:
-    told = torch.load(file, weights_only=True)
+def returns_results(trainer: Any) -> bool:
+    """Return whether this process is the worker whose results the main process receives."""
+    return is_worker(trainer) and bool(trainer.is_global_zero)
+
+
+def send_to_main_process(trainer: Any, message: WorkerMessage) -> None:
+    """Deliver a message in the main process when the worker has ended.
+
+    Args:
+        trainer: in ``teardown`` of a fit, in the worker for which :func:`returns_results` is true.
+        message: for a listener in the main process.
+    """
+    add_to_results(trainer, message)
+
+
+def _deliver(listener_id: str, file: str) -> None:
+    sent = torch.load(file, weights_only=True)
     shutil.rmtree(Path(file).parent)
-    if (listener := _LISTENERS.get(place)) is not None:
-        listener.hear(Told(told["state"], told["target_sparsity"]))
-
-
-def is_away(trainer: Any) -> bool:
-    """Return whether this is a worker process of ``ddp_spawn`` or ``ddp_fork``, which ends with the training."""
-    # By name, for lightning and pytorch_lightning are two class trees.
-    return any(c.__name__ == "_MultiProcessingLauncher" for c in type(trainer.strategy.launcher).__mro__)
-
-
-def send(trainer: Any, letter: Letter) -> None:
-    """Let a Trainer bring a letter home: its state travels to the process that started the workers."""
-    vars(trainer.state).setdefault("_dynprune", []).append(letter)
+    if (listener := _LISTENERS.get(listener_id)) is not None:
+        listener.on_worker_result(WorkerResult(sent["state"], sent["target_sparsity"]))

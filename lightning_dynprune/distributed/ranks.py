@@ -1,4 +1,4 @@
-"""The processes that train one model together: what they add up, and what they must agree on."""
+"""Communication between the processes that train one model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_MESSAGE = 1024  # bytes of an error that the other processes are told
-_PIECE = 2**19  # connections hashed at once; a multiple of 8
-# The mixing constants of the "splitmix64" generator (Steele, Lea, Flood, 2014), as signed 64-bit numbers.
-_ODD_1 = 0x9E3779B97F4A7C15 - 2**64
-_ODD_2 = 0xBF58476D1CE4E5B9 - 2**64
-_ODD_3 = 0x94D049BB133111EB - 2**64
+_MESSAGE_SIZE = 1024  # bytes of an error message that are sent to the other processes
 
 
 class RankError(RuntimeError):
@@ -22,13 +17,15 @@ class RankError(RuntimeError):
 
 
 class Ranks:
-    """Talks to the other processes of a group; in a group of one it does nothing and costs nothing.
+    """The processes of a group, with the collective operations on their tensors.
 
-    Every method is called by all processes of the group, in the same order.
+    In a group of one process every operation returns its input, at no cost. Every method must be called by all
+    processes of the group, in the same order.
 
     Args:
-        group: a ``torch.distributed`` process group; None: the default one where there is any, else a group of one.
-        device: where the tensors of a message live, as the group's backend asks for.
+        group: a ``torch.distributed`` process group; None: the default group if one is initialized, else a group of
+            one process.
+        device: device of the tensors that are sent, as the group's backend requires.
 
     Example:
         >>> ranks = Ranks()
@@ -50,7 +47,7 @@ class Ranks:
         return ranks
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, on its own device; the tensor itself where there is one."""
+        """Return the sum of a tensor over all processes, on its device; with one process, the tensor itself."""
         if self.size == 1:
             return tensor
         summed = tensor.to(self.device, copy=True)
@@ -58,7 +55,7 @@ class Ranks:
         return summed.to(tensor.device)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Return the tensor of every process, in the order of their ranks; all of one shape and type."""
+        """Return the tensors of all processes, in rank order; they must have the same shape and dtype."""
         if self.size == 1:
             return [tensor]
         sent = tensor.to(self.device).contiguous()
@@ -67,7 +64,10 @@ class Ranks:
         return [other.to(tensor.device) for other in received]
 
     def concat_each(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return, for each of several flat tensors, those of all processes concatenated in rank order; two messages."""
+        """Return, for each of several flat tensors, those of all processes concatenated in rank order.
+
+        Lengths may differ between processes. All tensors are sent in two messages.
+        """
         if self.size == 1:
             return list(tensors)
         lengths = torch.stack(self.gather(torch.tensor([tensor.numel() for tensor in tensors])))
@@ -82,10 +82,10 @@ class Ranks:
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """Let an error of one process end the block in all of them, so that none waits for it.
+        """Raise in all processes if the block raises in one of them, so that no process waits for a failed one.
 
         Raises:
-            RankError: another process failed; what it said is quoted.
+            RankError: another process failed; the message quotes its error.
         """
         if self.size == 1:
             yield
@@ -95,75 +95,47 @@ class Ranks:
             yield
         except Exception as raised:
             error = raised
-        # A sum takes fewer hops than a gather, and mostly there is nothing to say.
+        # A sum takes fewer messages than a gather, and usually no process has failed.
         if not self.sum(torch.tensor([error is not None], dtype=torch.int64)):
             return
-        said = "" if error is None else f"{type(error).__name__}: {error}"
-        told = torch.zeros(_MESSAGE, dtype=torch.uint8)
-        text = said.encode()[:_MESSAGE]
-        told[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
-        messages = self.gather(told)
+        text = b"" if error is None else f"{type(error).__name__}: {error}".encode()[:_MESSAGE_SIZE]
+        message = torch.zeros(_MESSAGE_SIZE, dtype=torch.uint8)
+        message[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+        messages = self.gather(message)
         if error is not None:
             raise error
-        first = next(rank for rank, message in enumerate(messages) if message.any())
+        first = next(rank for rank, other in enumerate(messages) if other.any())
         quoted = bytes(messages[first].tolist()).rstrip(b"\0").decode(errors="replace")
         raise RankError(f"rank {first} failed: {quoted}")
 
-    def check_equal(self, names: Sequence[str], checksums: Sequence[int], places: Sequence[int] | None = None) -> None:
-        """Raise where processes that hold the same thing have different checksums of it.
+    def check_equal(self, names: Sequence[str], checksums: Sequence[int], parts: Sequence[int] | None = None) -> None:
+        """Raise if processes that hold the same tensor, or the same part of it, have different checksums of it.
 
         Args:
-            names: what is compared, the same on all processes.
-            checksums: one a name, 64 bits, signed.
-            places: what part of it this process holds; only equal parts are compared. None: all hold the whole.
+            names: names of the tensors, the same on all processes.
+            checksums: one per name, signed 64-bit.
+            parts: number of the part of each tensor that this process holds, see :attr:`Shard.box_id`; only equal parts
+                are compared. None: all processes hold whole tensors.
 
         Raises:
-            RankError: naming the first difference, and the rank that holds something else than the first one does.
+            RankError: names the first tensor that differs, and the ranks that hold different values.
         """
         if self.size == 1:
             return
-        own = torch.tensor([list(checksums), [0] * len(names) if places is None else list(places)])
+        own = torch.tensor([list(checksums), [0] * len(names) if parts is None else list(parts)])
         everyone = torch.stack(self.gather(own))
-        # Ranks x names are too many to look at one by one where all is well: equal parts are sorted side by side.
-        parts, order = everyone[:, 1].sort(dim=0, stable=True)
+        # A Python loop over ranks x names is too slow; sorting brings equal parts next to each other.
+        sorted_parts, order = everyone[:, 1].sort(dim=0, stable=True)
         sums = everyone[:, 0].gather(0, order)
-        differs = ((parts[1:] == parts[:-1]) & (sums[1:] != sums[:-1])).any(0)
+        differs = ((sorted_parts[1:] == sorted_parts[:-1]) & (sums[1:] != sums[:-1])).any(0)
         if not differs.any():
             return
         position = int(differs.nonzero()[0])
         first: dict[int, tuple[int, int]] = {}
         for rank, (own_sum, part) in enumerate(everyone[:, :, position].tolist()):
-            there, known = first.setdefault(part, (rank, own_sum))
-            if known != own_sum:
+            first_rank, first_sum = first.setdefault(part, (rank, own_sum))
+            if first_sum != own_sum:
                 raise RankError(
-                    f"rank {rank} has another {names[position]} than rank {there}: the processes no longer train one "
-                    "model. Look for a seed, a metric or weights that depend on the rank"
+                    f"{names[position]} differs between rank {first_rank} and rank {rank}: the processes no longer "
+                    "train one model. Look for a seed, a metric or weights that depend on the rank"
                 )
-
-
-def mask_checksum(mask: Tensor) -> int:
-    """Return 64 bits that tell masks apart, as a signed number.
-
-    Eight connections are read as one number, mixed with their place and added up, so that order matters.
-
-    Args:
-        mask: bool, of any shape; read in row-major order.
-
-    Example:
-        >>> a, b = torch.tensor([True, False, True]), torch.tensor([False, True, True])
-        >>> mask_checksum(a) == mask_checksum(a.clone()), mask_checksum(a) == mask_checksum(b)
-        (True, False)
-    """
-    flat = mask.reshape(-1).view(torch.uint8)
-    total = torch.tensor(flat.numel(), device=mask.device)
-    for number, piece in enumerate(torch.split(flat, _PIECE)):
-        if piece.numel() % 8 or piece.storage_offset() % 8:
-            piece = torch.nn.functional.pad(piece, (0, -piece.numel() % 8))
-        words = piece.view(torch.int64)
-        start = number * _PIECE // 8
-        places = torch.arange(start, start + words.numel(), device=mask.device)
-        # Odd multipliers lose no bit; the shift brings the high bits, where products mix best, down again.
-        mixed = (words + places * _ODD_1) * _ODD_2
-        mixed = (mixed ^ (mixed >> 29)) * _ODD_3
-        total = total + (mixed ^ (mixed >> 32)).sum()
-    return int(total)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from lightning_dynprune.deploy.measurement import NOT_MEASURED, reasons
+from lightning_dynprune.deploy.measurement import NOT_MEASURED, reason_lines
 from lightning_dynprune.report.text import file_size, percent, plain_text, titled_table
 
 _CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
@@ -22,7 +22,7 @@ def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> Rendera
         report: the content of ``deploy.json``.
         path: that file, printed under the tables.
     """
-    notes = [plain_text(f"  {line}", style="dim") for line in reasons(_why_not(report))]
+    notes = [plain_text(f"  {line}", style="dim") for line in reason_lines(_not_measured(report))]
     where = [] if path is None else [plain_text(f"  all figures, and each layer: {path}", style="dim")]
     speeds = [_speed(report, str(batch)) for batch in report["batches"]]
     return Group(*speeds, _files(report), _work(report), *notes, *where)
@@ -91,7 +91,7 @@ def _outcome(cell: Mapping[str, Any]) -> str:
     return "stays dense" if cell["stays_dense"] else NOT_MEASURED
 
 
-def _why_not(report: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+def _not_measured(report: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     return {row["name"]: row["not_measured"] for row in report["rows"]}
 
 

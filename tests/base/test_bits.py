@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_dynprune.base import compare_to_bool, count_true, true_positions
+from lightning_dynprune.base import compare_to_bool, count_true, integer_view, true_positions
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 13, 1023, 1024, 1025, 300_000])
@@ -30,3 +30,12 @@ def test_comparisons_equal_torchs_own(dtype, compare):
         found = compare_to_bool(values, bound, compare)
         assert found.dtype == torch.bool
         assert torch.equal(found, compare(values, bound))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.float32, torch.float64])
+def test_an_integer_view_shares_the_memory_and_the_bits(dtype):
+    tensor = torch.tensor([0, 1, 1]).to(dtype)
+    view = integer_view(tensor)
+    assert not view.is_floating_point()
+    assert (view.data_ptr(), view.element_size()) == (tensor.data_ptr(), tensor.element_size())
+    assert torch.equal(view.view(dtype), tensor)

@@ -22,7 +22,7 @@ def report(ours: float, int8: float) -> DeployReport:
     rows = [
         row("dense", 1.0, files=files | {"compact zstd": 900}, macs=400, memory={1: 2000}),
         row("pruned", 1.0, files=files, macs=400, memory={1: 2000}),
-        Row("slim", why_not={"everything": "nothing to remove"}),
+        Row("slim", not_measured={"everything": "nothing to remove"}),
         row("pruned, accelerated", ours, macs=100, memory={1: 500}),
         row("dense, onnx", 1.5),
         row("dense, onnx int8", int8),

@@ -66,7 +66,8 @@ def test_sparsity_alone_prunes_to_the_connection_and_leaves_nothing_but_zeros(tm
     model, pruning = net(), DynamicPruning(sparsity=0.9)
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     keys = list(model.state_dict())
-    trainer([pruning], tmp_path, accumulate_grad_batches=2).fit(model, loader(), loader())
+    run = trainer([pruning], tmp_path, accumulate_grad_batches=2)
+    run.fit(model, loader(), loader())
     assert zeros(model) == 900
     assert pruning.sparsity == pruning.target_sparsity == pruning.scheduled_sparsity == 0.9
     assert set(pruning.masks) == set(pruning.layer_sparsity) == {"net.0.weight", "net.3.weight"}
@@ -76,7 +77,7 @@ def test_sparsity_alone_prunes_to_the_connection_and_leaves_nothing_but_zeros(tm
         assert {a for a in vars(module) if not a.startswith("_")} <= attributes[name]
         assert not module._forward_pre_hooks
         assert not module._forward_hooks
-    assert not any(o._optimizer_step_post_hooks or o._optimizer_step_pre_hooks for o in [pruning._clock])
+    assert not any(o._optimizer_step_post_hooks or o._optimizer_step_pre_hooks for o in run.optimizers)
 
 
 def test_the_clock_counts_optimizer_steps_not_batches(tmp_path):
@@ -332,9 +333,10 @@ def test_the_callback_lets_go_after_an_exception(tmp_path):
             return super().training_step(batch, batch_idx)
 
     model, pruning = Breaks(), DynamicPruning(sparsity=0.5)
+    run = trainer([pruning], tmp_path)
     with pytest.raises(OSError, match="on fire"):
-        trainer([pruning], tmp_path).fit(model, loader())
-    assert not pruning._handles
+        run.fit(model, loader())
+    assert not any(o._optimizer_step_post_hooks for o in run.optimizers)
     model.__class__ = Net
     trainer([DynamicPruning(sparsity=0.5)], tmp_path).fit(model, loader())
     assert zeros(model) == 500

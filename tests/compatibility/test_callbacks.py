@@ -289,8 +289,10 @@ def test_what_is_frozen_may_be_excluded_and_unfrozen_in_mid_run(strategy, tmp_pa
 
 @pytest.mark.parametrize("callbacks_first", [False, True])
 def test_targets_that_are_unfrozen_in_mid_run_are_refused(callbacks_first, tmp_path):
-    message = re.escape("backbone.0.weight and 1 more: frozen now, and BackboneFinetuning unfreezes in mid-run")
-    with pytest.raises(ValueError, match=rf"{message}.*exclude='backbone.0.\*'.*prune in the next"):
+    message = re.escape(
+        "backbone.0.weight and 1 more: frozen now, and BackboneFinetuning unfreezes layers during the fit"
+    )
+    with pytest.raises(ValueError, match=rf"{message} fit.*exclude='backbone.0.\*'.*prune in the next"):
         fit(tmp_path, "taylor", Backbone, callbacks=lambda: [unfreezing()], callbacks_first=callbacks_first)
 
 
@@ -315,7 +317,7 @@ class Layerwise(BaseFinetuning):
 
 
 def test_a_finetuning_of_the_users_own_is_refused_likewise(tmp_path):
-    with pytest.raises(ValueError, match="Layerwise unfreezes in mid-run"):
+    with pytest.raises(ValueError, match="Layerwise unfreezes layers during the fit"):
         fit(tmp_path, "taylor", Backbone, callbacks=lambda: [Layerwise()])
 
 

@@ -16,7 +16,7 @@ from lightning_dynprune import AccuracyGuard, Pruner
 from lightning_dynprune.base import Registry
 from lightning_dynprune.callback import DynamicPruning
 from lightning_dynprune.deploy.exporting.executorch import ExecuTorch
-from lightning_dynprune.deploy.kernels.criteria import Terms
+from lightning_dynprune.deploy.kernels.selection_criteria import SelectionCriteria
 from lightning_dynprune.journal import Journal
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.patterns import PATTERNS
@@ -144,6 +144,8 @@ def test_settings_of_the_other_rooms_take_numpy_scalars():
     assert journal.mask_at(np.int64(0))["weight"].all()
     guard = AccuracyGuard(max_drop=np.float32(0.5), until_limit=np.bool_(True))
     assert not numpy_scalars(vars(guard))
-    assert not numpy_scalars(vars(Terms(np.float64(0.0), np.float64(0.1), torch.device("cpu"), np.bool_(False))))
+    assert not numpy_scalars(
+        vars(SelectionCriteria(np.float64(0.0), np.float64(0.1), torch.device("cpu"), np.bool_(False)))
+    )
     assert type(ExecuTorch(max_batch=np.int64(4)).max_batch) is int
     DynamicPruning(np.float64(0.5), min_kept=np.int64(2), seed=np.int64(1), journal=np.bool_(False))

@@ -102,7 +102,9 @@ def test_a_bit_flipped_in_the_weights_is_noticed_before_the_first_batch(saved, t
         def training_step(self, *args: Any) -> Any:
             raise AssertionError("a batch was trained")
 
-    with pytest.raises(DamagedError, match=rf"ckpt_path={damaged} is damaged or cut off \(Bad CRC-32 for file '.+'\)"):
+    with pytest.raises(
+        DamagedError, match=rf"ckpt_path={damaged} is damaged or truncated \(Bad CRC-32 for file '.+'\)"
+    ):
         trainer([pruning("taylor")], tmp_path, max_epochs=EPOCHS).fit(Untouched(), ckpt_path=damaged)
 
 
@@ -130,9 +132,9 @@ def test_a_checkpoint_that_is_cut_off_is_refused_by_name(saved, share, tmp_path)
     cut = tmp_path / "cut.ckpt"
     content = saved.read_bytes()
     cut.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DamagedError, match=f"resume={cut} is damaged or cut off"):
+    with pytest.raises(DamagedError, match=f"resume={cut} is damaged or truncated"):
         validate_checkpoint_file(cut, "resume")
-    with pytest.raises(ResumeError, match=f"resume={cut} is damaged or cut off"):
+    with pytest.raises(ResumeError, match=f"resume={cut} is damaged or truncated"):
         read_run(cut)
     with pytest.raises((RuntimeError, OSError)):  # by torch, before the callback has its turn
         trainer([pruning("taylor")], tmp_path, max_epochs=EPOCHS).fit(Module(), ckpt_path=cut)

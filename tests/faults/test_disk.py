@@ -67,7 +67,10 @@ def test_a_write_for_which_there_is_no_room_says_so_and_leaves_the_old_file(name
     assert not list(tmp_path.iterdir())
     WRITERS[name](path)
     before = path.read_bytes()
-    with room_for(1000), pytest.raises(OSError, match="the file that stood there is as it was; make room or give a"):
+    with (
+        room_for(1000),
+        pytest.raises(OSError, match="the existing file is unchanged; free some disk space or choose a"),
+    ):
         WRITERS[name](path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -131,9 +134,7 @@ def test_a_run_whose_disk_fills_up_names_the_checkpoint_and_goes_on_from_it_once
     assert dynprune(*settings, folder=tmp_path / "whole").returncode == 0
     full = dynprune_afresh(*settings, folder=tmp_path / "full", program=tmp_path / "limited.py")
     assert full.returncode == 1
-    assert "last.ckpt could not be written (File too large), and the file that stood there is as it was" in words(
-        full.stderr
-    )
+    assert "last.ckpt could not be written (File too large), and the existing file is unchanged" in words(full.stderr)
     assert not (tmp_path / "full" / "run" / "results.json").exists()
     assert dynprune("resume=run", folder=tmp_path / "full").returncode == 0
     ends = [(tmp_path / name / "run" / "model.safetensors").read_bytes() for name in ("whole", "full")]

@@ -16,7 +16,7 @@ from lightning_dynprune.app.data.idx import parse_idx
 from lightning_dynprune.app.sweep import read_jobs
 from lightning_dynprune.app.tasks.dense_baseline import _read
 from lightning_dynprune.deploy.compact import load_compact
-from lightning_dynprune.deploy.compact.contents import Entry, refuse_wrong_lengths
+from lightning_dynprune.deploy.compact.contents import Entry, validate_lengths
 from lightning_dynprune.deploy.kernels.layer_choice import apply_choice
 from lightning_dynprune.engine import AccuracyGuard, Pruner, sealed
 from lightning_dynprune.schedules import Cosine
@@ -187,7 +187,7 @@ def test_a_shape_that_no_tensor_can_have_is_refused(shape):
 def test_a_compressed_part_that_is_too_short_for_what_it_says_is_refused_before_it_is_unpacked():
     entry = Entry("float32", (10**12,), {"kept": "zstd", "values": "plain"}, 0, 0)
     with pytest.raises(ValueError, match="has 20 bytes, which cannot hold 125000000000 compressed"):
-        refuse_wrong_lengths({"a": entry}, {"kept:a": 20, "values:a": 0})
+        validate_lengths({"a": entry}, {"kept:a": 20, "values:a": 0})
 
 
 def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):

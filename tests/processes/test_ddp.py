@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def _with_a_seed_of_its_own(rank: int) -> str:
 
 def test_a_seed_that_depends_on_the_rank_is_caught_by_target_and_rank(tmp_path):
     for message in together(2, _with_a_seed_of_its_own, tmp_path):
-        assert message.startswith("rank 1 has another mask of 0.weight than rank 0")
+        assert message.startswith("mask of 0.weight differs between rank 0 and rank 1")
         assert "a seed, a metric or weights that depend on the rank" in message
 
 
@@ -92,7 +93,8 @@ def _with_a_weight_of_its_own(rank: int) -> str:
 
 
 def test_weights_that_have_drifted_apart_are_caught_where_they_change_a_mask(tmp_path):
-    assert "rank 1 has another mask of" in together(2, _with_a_weight_of_its_own, tmp_path)[0]
+    message = together(2, _with_a_weight_of_its_own, tmp_path)[0]
+    assert re.match("mask of .+ differs between rank 0 and rank 1", message)
 
 
 def _with_nan(rank: int) -> tuple[str, str, int]:
@@ -154,12 +156,12 @@ def _messages(rank: int) -> list[str]:
         ranks.check_equal(["a", "b"], [5, rank // 2])
     said.append(str(caught.value))
     # Parts that differ are not compared.
-    ranks.check_equal(["a"], [rank], places=[rank])
+    ranks.check_equal(["a"], [rank], parts=[rank])
     return said
 
 
 def test_the_first_difference_is_named_with_its_rank(tmp_path):
-    assert "rank 2 has another b than rank 0" in together(3, _messages, tmp_path)[1][0]
+    assert "b differs between rank 0 and rank 2" in together(3, _messages, tmp_path)[1][0]
 
 
 def test_a_checksum_heeds_every_entry_and_its_place():

@@ -192,7 +192,7 @@ def _faults(rank: int) -> list[str]:
 
 def test_faults_of_one_process_are_told_by_all(tmp_path):
     first, second = together(2, _faults, tmp_path)
-    assert "rank 1 has another seed than rank 0" in first[0]
+    assert "seed differs between rank 0 and rank 1" in first[0]
     assert first[1].startswith("rank 1 failed: NonFiniteError: weights of 0.weight")
     assert second[1].startswith("weights of 0.weight are not finite")
     assert first[2] == second[2] == "0.0"

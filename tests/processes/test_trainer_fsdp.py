@@ -112,7 +112,7 @@ def test_what_needs_whole_targets_is_refused_before_the_first_batch(name, settin
 
 def test_a_seed_that_depends_on_the_rank_is_refused_at_the_first_update_naming_it(fsdp):
     for rank in (0, 1):
-        assert "batches: rank 1 has another seed than rank 0" in (fsdp / f"seed-{rank}.txt").read_text()
+        assert "batches: seed differs between rank 0 and rank 1" in (fsdp / f"seed-{rank}.txt").read_text()
 
 
 class FSDPStrategy(SingleDeviceStrategy):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_dynprune.deploy.forecast.outlook import Cell, Outlook
+from lightning_dynprune.deploy.forecast.forecast_result import Cell, Forecast
 from lightning_dynprune.deploy.measurement.report import DeployReport, Row
 from lightning_dynprune.deploy.timing import Latency, Ratio
 from lightning_dynprune.report import deploy_table, preflight_table
@@ -36,9 +36,9 @@ REPORT = DeployReport(
             parameters=1_000,
             nonzero=990,
             accuracy=0.92,
-            why_not={"memory": "outside", "macs": "outside", "compact files": "no torch"},
+            not_measured={"memory": "outside", "macs": "outside", "compact files": "no torch"},
         ),
-        Row("slim", why_not={"everything": "nothing to remove"}),
+        Row("slim", not_measured={"everything": "nothing to remove"}),
     ],
     (1,),
     "cpu",
@@ -59,7 +59,7 @@ def cells(text: str, label: str) -> list[list[str]]:
 
 
 def test_each_form_has_its_figures_and_what_is_missing_says_so_in_eighty_columns() -> None:
-    text = printed(deploy_table(REPORT.plain(), Path("run/deploy.json")))
+    text = printed(deploy_table(REPORT.to_dict(), Path("run/deploy.json")))
     assert "Batch 1, cpu, 1 thread, CPU time" in text
     assert cells(text, "dense") == [
         ["dense", "2.000 (1.900-2.500)", "1.00 (1.00-1.00)", "5.0 kB"],
@@ -83,13 +83,13 @@ def test_each_form_has_its_figures_and_what_is_missing_says_so_in_eighty_columns
 
 @pytest.mark.parametrize(("device", "threads", "clock"), [("H100", 4, "wall")])
 def test_the_machine_and_the_clock_are_named(device: str, threads: int, clock: Any) -> None:
-    content = DeployReport(REPORT.rows, (1,), device, threads, clock).plain()
+    content = DeployReport(REPORT.rows, (1,), device, threads, clock).to_dict()
     assert "Batch 1, H100, 4 threads, wall time" in printed(deploy_table(content))
 
 
 def test_the_outlook_has_a_row_a_pattern_and_its_verdicts() -> None:
     fast = Ratio(2.5, 2.4, 2.6, 9)
-    outlook = Outlook(
+    outlook = Forecast(
         [
             Cell("block 32x1", 0.5, 1, stays_dense=True),
             Cell("block 32x1", 0.9, 1, fast),
@@ -102,7 +102,7 @@ def test_the_outlook_has_a_row_a_pattern_and_its_verdicts() -> None:
         "cpu",
         3.0,
     )
-    text = printed(preflight_table(outlook.plain(), Path("preflight.json")))
+    text = printed(preflight_table(outlook.to_dict(), Path("preflight.json")))
     assert cells(text, "block 32x1") == [["block 32x1", "stays dense", "2.50"]]
     assert cells(text, "element") == [["element", "not measured", "not measured"]]
     assert "block 32x1: batch 1: pays from 90 % on (2.50x)" in text

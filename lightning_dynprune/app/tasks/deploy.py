@@ -77,7 +77,7 @@ def run_deploy(cfg: DictConfig) -> float:
         exports=file.parent / "exports" if cfg.formats else None,
     )
     content: dict[str, Any] = {
-        **report.plain(),
+        **report.to_dict(),
         "checkpoint": file.name,
         "overrides": list(HydraConfig.get().overrides.task),
         "versions": {"python": platform.python_version(), "torch": version("torch")},

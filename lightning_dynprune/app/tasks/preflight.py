@@ -43,7 +43,7 @@ def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
         exclude=tuple(targets["exclude"]),
         seconds=cfg.seconds,
     )
-    content: dict[str, Any] = {**outlook.plain(), "overrides": folder.overrides}
+    content: dict[str, Any] = {**outlook.to_dict(), "overrides": folder.overrides}
     path = folder.path / "preflight.json"
     write_json(path, content)
     Console().print(preflight_table(content, path))

@@ -26,10 +26,10 @@ from lightning_dynprune.deploy.compact.contents import (
     WHOLE,
     ZSTD,
     Entry,
+    check_limit,
     from_metadata,
-    refuse_above,
-    refuse_wrong_lengths,
     to_metadata,
+    validate_lengths,
 )
 from lightning_dynprune.deploy.compact.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
@@ -65,7 +65,7 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
     stored: dict[str, Tensor] = {}
     owners: dict[tuple[object, ...], str] = {}
     for name, tensor in weights.items():
-        _refuse_unwritable(name, tensor)
+        _check_writable(name, tensor)
         memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj())
         owner = owners.setdefault(memory, name) if tensor.numel() else name
         if owner != name:
@@ -113,8 +113,8 @@ def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Ten
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             if odd := [key for key, part in slices.items() if part.get_dtype() != "U8" or len(part.get_shape()) != 1]:
                 raise ValueError(f"{odd[0]!r} is no flat run of bytes")
-            refuse_wrong_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
-            refuse_above(limit, contents)
+            validate_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
+            check_limit(limit, contents)
             for name, entry in contents.items():
                 if isinstance(entry, str):
                     weights[name] = weights[entry]
@@ -145,7 +145,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _refuse_unwritable(name: str, tensor: object) -> None:
+def _check_writable(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: a {type(tensor).__name__} cannot be written; a compact file holds tensors alone")
     if tensor.layout != torch.strided or tensor.is_meta:

@@ -117,18 +117,18 @@ def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
     if metadata.get("crc32") != str(checksum([text])):
         raise ValueError("the list of tensors does not match its checksum; the file is damaged")
     try:
-        described = json.loads(text)
+        device_name = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the list of tensors is no JSON: {error}") from error
-    if not isinstance(described, dict):
+    if not isinstance(device_name, dict):
         raise ValueError("the list of tensors is no mapping from names")
     contents: dict[str, Entry | str] = {}
-    for name, fields in described.items():
+    for name, fields in device_name.items():
         contents[name] = _entry(name, fields, contents)
     return contents
 
 
-def refuse_wrong_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, int]) -> None:
+def validate_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, int]) -> None:
     """Raise ValueError where the file does not hold exactly the parts that it says, in the lengths that it says."""
     expected = {}
     for name, entry in _entries(contents):
@@ -150,7 +150,7 @@ def refuse_wrong_lengths(contents: Mapping[str, Entry | str], found: Mapping[str
         raise ValueError(f"{foreign[0]!r} belongs to no tensor of the file")
 
 
-def refuse_above(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
+def check_limit(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
     """Raise ValueError, naming the first tensor that goes over it, where the tensors take more than ``limit`` bytes."""
     if limit is None:
         return

@@ -4,12 +4,12 @@ from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Forma
 from lightning_dynprune.deploy.exporting.example import Example
 from lightning_dynprune.deploy.exporting.executorch import ExecuTorch
 from lightning_dynprune.deploy.exporting.exported import Exported
+from lightning_dynprune.deploy.exporting.exporter import export
 from lightning_dynprune.deploy.exporting.litert import LiteRT
 from lightning_dynprune.deploy.exporting.onnx import Onnx
 from lightning_dynprune.deploy.exporting.openvino import OpenVINO
 from lightning_dynprune.deploy.exporting.pt2 import Pt2
 from lightning_dynprune.deploy.exporting.quantization import quantize
-from lightning_dynprune.deploy.exporting.write import export
 
 __all__ = [
     "FORMATS",

@@ -22,7 +22,7 @@ class ExportError(ValueError):
     """A model that a format cannot hold, or a file that does not compute what the model does."""
 
 
-def in_short(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """Return the kind of an error and the first line of what it says; the rest is in the cause."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
@@ -37,7 +37,7 @@ class Format(ABC):
     suffix: ClassVar[str]
     extra: ClassVar[str | None] = None
     packages: ClassVar[tuple[str, ...]] = ()
-    takes_any_batch: ClassVar[bool] = True
+    supports_dynamic_batch: ClassVar[bool] = True
 
     @property
     def largest_batch(self) -> int | None:

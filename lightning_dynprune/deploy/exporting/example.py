@@ -53,6 +53,11 @@ class Example:
         return (*self.args, *self.kwargs.values())
 
     @property
+    def as_input(self) -> Any:
+        """The example input that other functions take: keyword arguments if there are any, else a tuple."""
+        return dict(self.kwargs) if self.kwargs else self.args
+
+    @property
     def batch(self) -> int | None:
         """Samples, where the first axis of all inputs has one size; None elsewhere."""
         sizes = {tensor.shape[0] if tensor.dim() else None for tensor in self.tensors}

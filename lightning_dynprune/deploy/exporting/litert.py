@@ -31,7 +31,7 @@ class LiteRT(Format):
     suffix = ".tflite"
     extra = "litert"
     packages = ("litert_torch", "ai_edge_litert.interpreter")
-    takes_any_batch = False
+    supports_dynamic_batch = False
 
     def write(self, program: ExportedProgram, path: Path) -> None:
         """Convert a program and write it."""

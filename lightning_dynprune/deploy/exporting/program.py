@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
 from lightning_dynprune.coupling import isolated
-from lightning_dynprune.deploy.exporting.base import ExportError, in_short
+from lightning_dynprune.deploy.exporting.base import ExportError, error_summary
 from lightning_dynprune.deploy.exporting.example import Example
 
 
@@ -66,7 +66,7 @@ def trace(model: nn.Module, example: Example, *, dynamic_batch: bool, largest_ba
         program = torch.export.export(model, example.args, dict(example.kwargs), dynamic_shapes=shapes)
     except Exception as error:
         advice = "; give dynamic_batch=False where one batch size will do" if dynamic_batch else ""
-        raise ExportError(f"the model cannot be traced: {in_short(error)}{advice}") from error
+        raise ExportError(f"the model cannot be traced: {error_summary(error)}{advice}") from error
     for module in program.graph_module.modules():
         if isinstance(module, fx.GraphModule):
             for node in module.graph.nodes:

@@ -49,11 +49,11 @@ class Pt2(Format):
         finally:
             program._example_inputs = samples
         path.write_bytes(archive.getbuffer())
-        refuse_pickles(path)
+        validate_no_pickles(path)
 
     def runner(self, path: Path) -> Runner:
         """Return the program as a function."""
-        refuse_pickles(path)
+        validate_no_pickles(path)
         program = torch.export.load(path)
         spec, module = program.call_spec.in_spec, program.module()
 
@@ -65,7 +65,7 @@ class Pt2(Format):
         return run
 
 
-def refuse_pickles(path: Path) -> None:
+def validate_no_pickles(path: Path) -> None:
     """Raise ExportError where an archive has a part that reading it would unpickle or execute."""
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():

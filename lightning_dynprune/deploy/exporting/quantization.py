@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_dynprune.base import write_atomically
 from lightning_dynprune.deploy.exporting.exported import Exported
 from lightning_dynprune.deploy.exporting.onnx import Onnx
-from lightning_dynprune.deploy.exporting.parity import difference
+from lightning_dynprune.deploy.exporting.output_check import difference
 
 
 def quantize(exported: Exported, path: str | Path | None = None) -> Exported:

@@ -14,10 +14,10 @@ from torch import nn
 
 from lightning_dynprune.base import check_real, check_share
 from lightning_dynprune.deploy.exporting import Example
-from lightning_dynprune.deploy.forecast.outlook import Cell, Outlook
-from lightning_dynprune.deploy.forecast.speedup import ByKernels, BySlimming, Way
-from lightning_dynprune.deploy.measurement import batched, described
-from lightning_dynprune.deploy.timing import Latency, clock_of, settled_heap, take_turns
+from lightning_dynprune.deploy.forecast.forecast_result import Cell, Forecast
+from lightning_dynprune.deploy.forecast.speedup import KernelSpeedup, SlimmingSpeedup, SpeedupEstimator
+from lightning_dynprune.deploy.measurement import device_name, examples_by_batch
+from lightning_dynprune.deploy.timing import Latency, gc_frozen, ratio_clock, time_interleaved
 from lightning_dynprune.patterns import NM, PATTERNS, Channel, CoupledPattern, Pattern, TargetPattern
 from lightning_dynprune.schedules import SCHEDULES
 from lightning_dynprune.strategies import STRATEGIES
@@ -33,7 +33,7 @@ DEFAULTS: tuple[Any, ...] = (
 
 
 @torch.no_grad()
-@settled_heap()
+@gc_frozen()
 def preflight(
     model: nn.Module,
     example_input: Any,
@@ -44,7 +44,7 @@ def preflight(
     targets: Targets = None,
     exclude: Selector | Sequence[Selector] = (),
     seconds: float = 20.0,
-) -> Outlook:
+) -> Forecast:
     """Return how many times as fast as dense a model would be if it were pruned, by pattern, sparsity and batch.
 
     The zeros lie at random, as many in each target, for time depends on how many there are and in which units, not on
@@ -79,7 +79,7 @@ def preflight(
     began = time.perf_counter()
     seconds = check_real("seconds", seconds, low=0.1)
     shares = sorted({check_share("sparsities", share) for share in sparsities}, reverse=True)
-    examples = batched(example_input, batches)
+    examples = examples_by_batch(example_input, batches)
     built = [PATTERNS.build(pattern) for pattern in patterns]
     if not shares or not built:
         raise ValueError("patterns and sparsities need one entry each, at least")
@@ -98,7 +98,7 @@ def preflight(
     device = next(iter(examples.values())).tensors[0].device
     ordered = [cells[p.label, share, batch] for p in built for share in reversed(shares) for batch in examples]
     taken = time.perf_counter() - began
-    return Outlook(ordered, dense, described(device), torch.get_num_threads(), clock_of(device), taken)
+    return Forecast(ordered, dense, device_name(device), torch.get_num_threads(), ratio_clock(device), taken)
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,18 @@ def _dense(model: nn.Module, examples: Mapping[int, Example], budget: _Budget) -
             break
         call = partial(model, *example.args, **example.kwargs)
         call()
-        took[batch] = take_turns({"dense": call}, rounds=1, device=example.tensors[0].device).latency("dense")
+        took[batch] = time_interleaved({"dense": call}, rounds=1, device=example.tensors[0].device).latency("dense")
         a_sample = took[batch].median / batch
     return took
 
 
-def _way(pattern: Pattern, model: nn.Module, targets: list[Target], examples: Mapping[int, Example]) -> Way | str:
+def _way(
+    pattern: Pattern, model: nn.Module, targets: list[Target], examples: Mapping[int, Example]
+) -> SpeedupEstimator | str:
     """Return how a pattern saves time, or why it cannot."""
     device = next(iter(examples.values())).tensors[0].device
     if isinstance(pattern, Channel):
-        return BySlimming(model, targets, examples[min(examples)])
+        return SlimmingSpeedup(model, targets, examples[min(examples)])
     if isinstance(pattern, CoupledPattern):
         return "heads are a part of the connections that reaches no such sparsity; measure a pruned model instead"
     if isinstance(pattern, NM) and device.type != "cuda":
@@ -143,7 +145,7 @@ def _way(pattern: Pattern, model: nn.Module, targets: list[Target], examples: Ma
     except ValueError as error:
         return f"it would be refused: {error}"
     assert isinstance(pattern, TargetPattern)  # the coupled ones are seen to above
-    return ByKernels(model, pattern, targets, captured=isinstance(pattern, NM))
+    return KernelSpeedup(model, pattern, targets, captured=isinstance(pattern, NM))
 
 
 def _settles(cell: Cell, pattern: str, share: float, batch: int) -> bool:
@@ -153,7 +155,7 @@ def _settles(cell: Cell, pattern: str, share: float, batch: int) -> bool:
 
 
 def _tried(
-    cell: Cell, way: Way | str, example: Example, dense: Latency | None, lost: Cell | None, budget: _Budget
+    cell: Cell, way: SpeedupEstimator | str, example: Example, dense: Latency | None, lost: Cell | None, budget: _Budget
 ) -> Cell:
     if isinstance(way, str):
         return _with(cell, note=way)

@@ -16,7 +16,7 @@ _STEPS = 30  # halvings of the share of channels, to the last digit of what a fl
 
 
 @torch.no_grad()
-def masked(
+def randomly_pruned(
     model: nn.Module, pattern: TargetPattern, targets: Sequence[Target], sparsity: float, seed: int = 0
 ) -> nn.Module:
     """Return a copy of a model in which the same share of every target's units, drawn at random, is zero.
@@ -32,7 +32,7 @@ def masked(
         >>> from lightning_dynprune.patterns import Block
         >>> from lightning_dynprune.targets import find_targets
         >>> net = nn.Linear(10, 64)
-        >>> zeros = masked(net, Block(32, 1), find_targets(net), 0.8).weight == 0
+        >>> zeros = randomly_pruned(net, Block(32, 1), find_targets(net), 0.8).weight == 0
         >>> int(zeros.sum()), sorted(zeros.view(2, 32, 10).sum(1).unique().tolist())
         (512, [0, 32])
     """
@@ -53,7 +53,7 @@ def masked(
     return pruned
 
 
-class NarrowModels:
+class RandomlyNarrowed:
     """Copies of a model with channels, drawn at random, taken out; as many of each group's as reach a sparsity.
 
     Args:

@@ -12,21 +12,20 @@ from torch import Tensor, nn
 
 from lightning_dynprune.coupling import coupled_groups
 from lightning_dynprune.deploy.exporting import Example
-from lightning_dynprune.deploy.forecast.random_masks import NarrowModels, masked
+from lightning_dynprune.deploy.forecast.random_masks import RandomlyNarrowed, randomly_pruned
 from lightning_dynprune.deploy.kernels import (
     DENSE,
     KERNELS,
     LayerChoice,
-    RefusedError,
-    Terms,
-    arrivals,
-    linears,
-    put,
-    try_layer,
-    why_dense,
-    why_not_measurable,
+    SelectionCriteria,
+    UnsuitableLayerError,
+    benchmark_layer,
+    capture_inputs,
+    linear_layers,
+    reason_not_measurable,
+    reasons_to_stay_dense,
+    replace_module,
 )
-from lightning_dynprune.deploy.measurement import given
 from lightning_dynprune.deploy.timing import Ratio
 from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
@@ -35,7 +34,7 @@ _TOLERANCE, _MARGIN = 1e-3, 0.05
 _A_LOOK = 0.1  # seconds for a layer, and for the whole model; as many as their fewest rounds take, where that is more
 
 
-class Way(Protocol):
+class SpeedupEstimator(Protocol):
     """How a pattern saves time."""
 
     def needs(self, dense: float) -> float:
@@ -54,7 +53,7 @@ class Way(Protocol):
         """
 
 
-class BySlimming:
+class SlimmingSpeedup:
     """Channels taken out.
 
     Args:
@@ -65,7 +64,7 @@ class BySlimming:
 
     def __init__(self, model: nn.Module, targets: Sequence[Target], example: Example) -> None:
         self.model, self.targets, self.example = model, targets, example
-        self._narrow: NarrowModels | None = None
+        self._narrow: RandomlyNarrowed | None = None
 
     def needs(self, dense: float) -> float:
         """Return about how many seconds one answer takes."""
@@ -74,14 +73,14 @@ class BySlimming:
     def ratio(self, sparsity: float, example: Example, dense: float) -> tuple[Ratio | None, str]:
         """Return how many times as fast as dense the model would be."""
         if self._narrow is None:
-            groups = coupled_groups(self.model, given(self.example)).groups
-            self._narrow = NarrowModels(self.model, groups, self.targets)
+            groups = coupled_groups(self.model, self.example.as_input).groups
+            self._narrow = RandomlyNarrowed(self.model, groups, self.targets)
         narrow = self._narrow.at(sparsity)
         left = sum(p.numel() for p in narrow.parameters()) / sum(p.numel() for p in self.model.parameters())
         return _beside(self.model, narrow, example), f"{100 * left:.0f} % of the parameters stay"
 
 
-class ByKernels:
+class KernelSpeedup:
     """Linear layers on the kernels that are fastest for their zeros.
 
     Args:
@@ -105,56 +104,56 @@ class ByKernels:
         """Return how many times as fast as dense the model would be, None where all layers stay dense."""
         if isinstance(self.pattern, NM) and abs(sparsity - (1 - self.pattern.n / self.pattern.m)) > 1e-6:
             raise ValueError(f"{self.pattern.label} has a sparsity of {1 - self.pattern.n / self.pattern.m:.2f} alone")
-        if not linears(self.model):
+        if not linear_layers(self.model):
             raise ValueError("kernels stand in for Linear layers, of which the model has none")
         began = time.perf_counter()
-        pruned = masked(self.model, self.pattern, self.targets, sparsity)
-        terms = Terms(_TOLERANCE, _MARGIN, example.tensors[0].device, self.captured)
-        fast, chosen, tried = _on_kernels(pruned, example, terms)
-        ratio = _beside(pruned, fast, example, terms) if chosen else None
+        pruned = randomly_pruned(self.model, self.pattern, self.targets, sparsity)
+        criteria = SelectionCriteria(_TOLERANCE, _MARGIN, example.tensors[0].device, self.captured)
+        fast, chosen, tried = _on_kernels(pruned, example, criteria)
+        ratio = _beside(pruned, fast, example, criteria) if chosen else None
         taken, self._besides = time.perf_counter() - began, 0.5 + 2 * _A_LOOK * (tried + 1)
         self._calls = max(self._calls, (taken - self._besides) / dense)
         if ratio is None:
             return None, "no kernel is faster for any layer"
         kinds = ", ".join(f"{chosen.count(label)} on {label}" for label in dict.fromkeys(chosen))
-        return ratio, f"of {len(linears(self.model))} Linear layers {kinds}"
+        return ratio, f"of {len(linear_layers(self.model))} Linear layers {kinds}"
 
 
-def _on_kernels(pruned: nn.Module, example: Example, terms: Terms) -> tuple[nn.Module, list[str], int]:
+def _on_kernels(pruned: nn.Module, example: Example, criteria: SelectionCriteria) -> tuple[nn.Module, list[str], int]:
     """Return a copy with a kernel for each layer that has a faster one, which, and how many layers were measured.
 
     Of layers that are alike in their sizes one is measured.
     """
-    fast, stay = copy.deepcopy(pruned), why_dense(pruned)
-    called = {name: layer for name, layer in linears(pruned).items() if name not in stay}
-    inputs = arrivals(called, partial(pruned, *example.args, **example.kwargs))
+    fast, stay = copy.deepcopy(pruned), reasons_to_stay_dense(pruned)
+    called = {name: layer for name, layer in linear_layers(pruned).items() if name not in stay}
+    inputs = capture_inputs(called, partial(pruned, *example.args, **example.kwargs))
     choices: dict[object, LayerChoice] = {}
     chosen = []
     for name, layer in called.items():
-        if why_not_measurable(layer, inputs[name]):
+        if reason_not_measurable(layer, inputs[name]):
             continue
-        alike = (layer.weight.shape, layer.bias is None, tuple(_shape(arrived) for arrived in inputs[name]))
+        alike = (layer.weight.shape, layer.bias is None, tuple(_shape(captured) for captured in inputs[name]))
         if alike not in choices:
-            choices[alike] = try_layer(name, layer, inputs[name], terms, _A_LOOK).choice
+            choices[alike] = benchmark_layer(name, layer, inputs[name], criteria, _A_LOOK).choice
         choice = choices[alike]
         if choice.kernel == DENSE:
             continue
         try:
             kernel = KERNELS[choice.kernel](layer, **choice.settings)
-        except RefusedError:
+        except UnsuitableLayerError:
             continue
-        fast = put(fast, name, kernel)
+        fast = replace_module(fast, name, kernel)
         chosen.append(choice.label)
     return fast, chosen, len(choices)
 
 
-def _beside(dense: nn.Module, other: nn.Module, example: Example, terms: Terms | None = None) -> Ratio:
+def _beside(dense: nn.Module, other: nn.Module, example: Example, criteria: SelectionCriteria | None = None) -> Ratio:
     """Return how many times as fast as one model another is, in the same rounds."""
-    terms = terms or Terms(_TOLERANCE, _MARGIN, example.tensors[0].device)
+    criteria = criteria or SelectionCriteria(_TOLERANCE, _MARGIN, example.tensors[0].device)
     models = {DENSE: dense, "other": other}
-    calls = {name: terms.ready(partial(model, *example.args, **example.kwargs)) for name, model in models.items()}
-    return terms.measure(calls, _A_LOOK).ratio("other", DENSE)
+    calls = {name: criteria.ready(partial(model, *example.args, **example.kwargs)) for name, model in models.items()}
+    return criteria.measure(calls, _A_LOOK).ratio("other", DENSE)
 
 
-def _shape(arrived: Tensor) -> tuple[int, ...]:
-    return tuple(arrived.shape)
+def _shape(captured: Tensor) -> tuple[int, ...]:
+    return tuple(captured.shape)

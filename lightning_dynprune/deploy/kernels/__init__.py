@@ -1,16 +1,16 @@
 """Kernels: other ways to compute a Linear layer whose weight has zeros."""
 
 from lightning_dynprune.deploy.kernels.acceleration import Accelerated, accelerate
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError
-from lightning_dynprune.deploy.kernels.benchmark_layer import try_layer
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError
 from lightning_dynprune.deploy.kernels.block import Block
 from lightning_dynprune.deploy.kernels.block_batched import BlockBatched
 from lightning_dynprune.deploy.kernels.block_rows import BlockRows
-from lightning_dynprune.deploy.kernels.capture_inputs import arrivals
-from lightning_dynprune.deploy.kernels.criteria import Terms
 from lightning_dynprune.deploy.kernels.csr import CSR
-from lightning_dynprune.deploy.kernels.dense import linears, why_dense, why_not_measurable
-from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice, apply_choice, put, restore
+from lightning_dynprune.deploy.kernels.eligibility import linear_layers, reason_not_measurable, reasons_to_stay_dense
+from lightning_dynprune.deploy.kernels.input_capture import capture_inputs
+from lightning_dynprune.deploy.kernels.layer_benchmark import benchmark_layer
+from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice, apply_choice, replace_module, restore
+from lightning_dynprune.deploy.kernels.selection_criteria import SelectionCriteria
 from lightning_dynprune.deploy.kernels.semi_structured import SemiStructured
 from lightning_dynprune.deploy.kernels.slim import Slim
 
@@ -24,17 +24,17 @@ __all__ = [
     "BlockRows",
     "Kernel",
     "LayerChoice",
-    "RefusedError",
+    "SelectionCriteria",
     "SemiStructured",
     "Slim",
-    "Terms",
+    "UnsuitableLayerError",
     "accelerate",
     "apply_choice",
-    "arrivals",
-    "linears",
-    "put",
+    "benchmark_layer",
+    "capture_inputs",
+    "linear_layers",
+    "reason_not_measurable",
+    "reasons_to_stay_dense",
+    "replace_module",
     "restore",
-    "try_layer",
-    "why_dense",
-    "why_not_measurable",
 ]

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from lightning_dynprune.base import call_model, check_real, nested_tensors
-from lightning_dynprune.deploy.kernels.benchmark_layer import Trial, try_layer, untried
-from lightning_dynprune.deploy.kernels.capture_inputs import arrivals, difference
-from lightning_dynprune.deploy.kernels.criteria import Terms, spread
-from lightning_dynprune.deploy.kernels.dense import linears, why_dense, why_not_measurable
-from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice, put, write_choice
+from lightning_dynprune.deploy.kernels.eligibility import linear_layers, reason_not_measurable, reasons_to_stay_dense
+from lightning_dynprune.deploy.kernels.input_capture import capture_inputs, difference
+from lightning_dynprune.deploy.kernels.layer_benchmark import LayerBenchmark, benchmark_layer, skipped_layer
+from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice, replace_module, write_choice
+from lightning_dynprune.deploy.kernels.selection_criteria import SelectionCriteria, spread
 from lightning_dynprune.deploy.kernels.table import choice_table
-from lightning_dynprune.deploy.timing import Clock, Ratio, clock_of
+from lightning_dynprune.deploy.timing import Clock, Ratio, ratio_clock
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def accelerate(
     if not example_tensors:
         raise ValueError("example_input holds no tensor; give a tensor, a tuple of arguments or a mapping of them")
     device = example_tensors[0].device
-    terms = Terms(tolerance, margin, device, captured)
+    criteria = SelectionCriteria(tolerance, margin, device, captured)
     if torch.is_autocast_enabled(device.type):
         raise ValueError("accelerate does not run under autocast; convert the model instead, as by model.bfloat16()")
     dense = copy.deepcopy(model).eval()
@@ -106,52 +106,60 @@ def accelerate(
             raise ValueError("the model returns no tensor, so its output cannot be compared; wrap it to return one")
         if difference(forward(), expected) > tolerance:
             raise ValueError("the model's output differs from call to call, so nothing can be compared with it")
-        trials = _tried(dense, example_input, terms, seconds / 2)
-        return _settled(dense, example_input, trials, terms, seconds / 2)
+        benchmarks = _tried(dense, example_input, criteria, seconds / 2)
+        return _settled(dense, example_input, benchmarks, criteria, seconds / 2)
 
 
-def _tried(dense: nn.Module, example_input: Any, terms: Terms, seconds: float) -> dict[str, Trial]:
-    """Return the trial of each layer on its own."""
-    layers, stay = linears(dense), why_dense(dense)
+def _tried(
+    dense: nn.Module, example_input: Any, criteria: SelectionCriteria, seconds: float
+) -> dict[str, LayerBenchmark]:
+    """Return the benchmark of each layer on its own."""
+    layers, stay = linear_layers(dense), reasons_to_stay_dense(dense)
     called = {name: layer for name, layer in layers.items() if name not in stay}
-    inputs = arrivals(called, partial(call_model, dense, example_input))
-    trials = {}
+    inputs = capture_inputs(called, partial(call_model, dense, example_input))
+    benchmarks = {}
     for name, layer in layers.items():
-        if why := stay.get(name) or why_not_measurable(layer, inputs[name]):
-            trials[name] = untried(name, layer, why)
+        if why := stay.get(name) or reason_not_measurable(layer, inputs[name]):
+            benchmarks[name] = skipped_layer(name, layer, why)
         else:
-            trials[name] = try_layer(name, layer, inputs.pop(name), terms, seconds / len(layers))
-    return trials
+            benchmarks[name] = benchmark_layer(name, layer, inputs.pop(name), criteria, seconds / len(layers))
+    return benchmarks
 
 
 def _settled(
-    dense: nn.Module, example_input: Any, trials: Mapping[str, Trial], terms: Terms, seconds: float
+    dense: nn.Module,
+    example_input: Any,
+    benchmarks: Mapping[str, LayerBenchmark],
+    criteria: SelectionCriteria,
+    seconds: float,
 ) -> Accelerated:
     """Put the kernels into a copy, and take them out again until it is right and not slower."""
     accelerated, expected = copy.deepcopy(dense), call_model(dense, example_input)
-    choices = {name: trial.choice for name, trial in trials.items()}
-    placed = {name: trial.chosen for name, trial in trials.items() if trial.chosen is not None}
+    choices = {name: benchmark.choice for name, benchmark in benchmarks.items()}
+    placed = {name: benchmark.chosen for name, benchmark in benchmarks.items() if benchmark.chosen is not None}
     for name, candidate in placed.items():
-        accelerated = put(accelerated, name, candidate.kernel)
+        accelerated = replace_module(accelerated, name, candidate.kernel)
     while placed:
         gap = difference(call_model(accelerated, example_input), expected)
-        if gap > terms.tolerance:
+        if gap > criteria.tolerance:
             worst = max(placed, key=lambda name: placed[name].difference)
-            said = f"the model's output differed by {gap:.0e}, tolerance {terms.tolerance:.0e}"
+            said = f"the model's output differed by {gap:.0e}, tolerance {criteria.tolerance:.0e}"
         else:
-            ratio = _whole_ratio(dense, accelerated, example_input, terms, seconds)
-            if terms.is_no_slower(ratio):
-                return Accelerated(accelerated, list(choices.values()), ratio, gap, clock_of(terms.device))
-            worst = min(placed, key=lambda name: trials[name].saved)
+            ratio = _whole_ratio(dense, accelerated, example_input, criteria, seconds)
+            if criteria.is_no_slower(ratio):
+                return Accelerated(accelerated, list(choices.values()), ratio, gap, ratio_clock(criteria.device))
+            worst = min(placed, key=lambda name: benchmarks[name].saved)
             said = f"the whole model was {spread(ratio)}"
-        accelerated = put(accelerated, worst, placed.pop(worst).kernel.dense())
+        accelerated = replace_module(accelerated, worst, placed.pop(worst).kernel.dense())
         alone = choices[worst]
         why = f"{alone.label} alone was {alone.why}, but with it {said}"
         choices[worst] = replace(alone, kernel=DENSE, settings={}, why=why)
-    return Accelerated(accelerated, list(choices.values()), None, 0.0, clock_of(terms.device))
+    return Accelerated(accelerated, list(choices.values()), None, 0.0, ratio_clock(criteria.device))
 
 
-def _whole_ratio(dense: nn.Module, accelerated: nn.Module, example_input: Any, terms: Terms, seconds: float) -> Ratio:
+def _whole_ratio(
+    dense: nn.Module, accelerated: nn.Module, example_input: Any, criteria: SelectionCriteria, seconds: float
+) -> Ratio:
     models = {DENSE: dense, "accelerated": accelerated}
-    calls = {name: terms.ready(partial(call_model, model, example_input)) for name, model in models.items()}
-    return terms.measure(calls, seconds).ratio("accelerated", DENSE)
+    calls = {name: criteria.ready(partial(call_model, model, example_input)) for name, model in models.items()}
+    return criteria.measure(calls, seconds).ratio("accelerated", DENSE)

@@ -11,7 +11,7 @@ from lightning_dynprune.base import Registry
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
 
-class RefusedError(ValueError):
+class UnsuitableLayerError(ValueError):
     """A kernel cannot compute a layer, or cannot pay for it; the message says why."""
 
 
@@ -23,7 +23,7 @@ class Kernel(nn.Module, ABC):
     layer back, bit for bit, so the dense weight is not kept.
 
     A new kernel is a subclass in a file of its own, registered in ``KERNELS``, with an ``__init__`` that takes the
-    layer and its settings and raises :class:`RefusedError` where the weight does not suit.
+    layer and its settings and raises :class:`UnsuitableLayerError` where the weight does not suit.
 
     Attributes:
         captured_only: pays only inside a captured graph, where launching it costs nothing.
@@ -52,7 +52,7 @@ class Kernel(nn.Module, ABC):
         """Return the settings worth measuring for a layer.
 
         Raises:
-            RefusedError: none is, and why.
+            UnsuitableLayerError: none is, and why.
         """
         return [{}]
 
@@ -66,7 +66,7 @@ class Kernel(nn.Module, ABC):
         """Return a contiguous ``(n, out_features)``, bias added, for ``rows`` of ``(n, in_features)``."""
 
     @abstractmethod
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return a new ``(out_features, in_features)``: the weight, with ``+0.0`` where nothing is stored."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Kernel(nn.Module, ABC):
 
     def dense_weight(self) -> Tensor:
         """Return the weight that the layer had; ``w * mask`` leaves zeros of both signs, and both come back."""
-        weight = self.rebuilt()
+        weight = self.stored_weight()
         if self.negative_zeros is not None:
             negative = unpack_bits(self.negative_zeros, weight.numel(), "negative_zeros")
             weight.view(-1)[negative.to(weight.device)] = -0.0

@@ -23,7 +23,7 @@ class Block(BlockKernel):
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
-        RefusedError: nearly all blocks are kept.
+        UnsuitableLayerError: nearly all blocks are kept.
         ValueError: another height.
 
     Example:
@@ -59,7 +59,7 @@ class Block(BlockKernel):
             return self.with_bias(self._bags(rows))
         return self.with_bias(torch.cat([self._bags(piece) for piece in torch.split(rows, at_a_time)]))
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         return Blocks(self.table, self.columns, self.counts).weight(self.out_features, self.in_features)
 

@@ -1,4 +1,4 @@
-"""Blocks multiplied in one batched product, all block rows filled up to the longest."""
+"""Blocks multiplied in one examples_by_batch product, all block rows filled up to the longest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BlockBatched(BlockKernel):
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
-        RefusedError: nearly all blocks are kept.
+        UnsuitableLayerError: nearly all blocks are kept.
         ValueError: another height.
 
     Example:
@@ -57,7 +57,7 @@ class BlockBatched(BlockKernel):
             return self.with_bias(self._products(rows))
         return self.with_bias(torch.cat([self._products(piece) for piece in torch.split(rows, at_a_time)]))
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         used = _used(self.counts, self.table.shape[1])
         blocks = Blocks(self.table[used], self.columns.view_as(used)[used], self.counts)

@@ -20,7 +20,7 @@ class BlockRows(BlockKernel):
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
-        RefusedError: nearly all blocks are kept.
+        UnsuitableLayerError: nearly all blocks are kept.
         ValueError: another height.
 
     Example:
@@ -47,7 +47,7 @@ class BlockRows(BlockKernel):
         pairs = zip(torch.split(self.columns, self.counts), torch.split(self.table, self.counts), strict=True)
         return self.with_bias(torch.cat([rows.index_select(1, columns) @ table for columns, table in pairs], 1))
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         blocks = Blocks(self.table, self.columns, torch.tensor(self.counts, device=self.table.device))
         return blocks.weight(self.out_features, self.in_features)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import Kernel, RefusedError, share
+from lightning_dynprune.deploy.kernels.base import Kernel, UnsuitableLayerError, share
 
 HEIGHTS = (8, 16, 32, 64)
 _MOST_KEPT = 0.9  # where more of the blocks are kept, skipping the rest saves less than the detour costs
@@ -34,7 +34,7 @@ class Blocks:
         """Return the kept blocks of a weight of ``(outputs, inputs)``.
 
         Raises:
-            RefusedError: so many are kept that no time can be saved.
+            UnsuitableLayerError: so many are kept that no time can be saved.
 
         Example:
             >>> weight = torch.zeros(16, 3)
@@ -45,7 +45,7 @@ class Blocks:
         """
         kept = kept_blocks(weight, height)
         if kept.sum() > _MOST_KEPT * kept.numel():
-            raise RefusedError(f"{share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
+            raise UnsuitableLayerError(f"{share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
         filled = nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % height))
         rows, columns = kept.nonzero(as_tuple=True)
         table = filled.reshape(-1, height, weight.shape[1]).transpose(1, 2)[rows, columns].contiguous()
@@ -104,7 +104,7 @@ def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
     The taller the blocks, the faster; so a height is left out where a taller one skips as much.
 
     Raises:
-        RefusedError: at every height nearly all blocks are kept.
+        UnsuitableLayerError: at every height nearly all blocks are kept.
 
     Example:
         >>> weight = torch.ones(64, 10)
@@ -120,7 +120,7 @@ def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
             heights.append({"height": height})
             lowest = shares[height]
     if not heights:
-        raise RefusedError(f"{100 * shares[HEIGHTS[0]]:.0f} % of the {HEIGHTS[0]} x 1 blocks are kept")
+        raise UnsuitableLayerError(f"{100 * shares[HEIGHTS[0]]:.0f} % of the {HEIGHTS[0]} x 1 blocks are kept")
     return heights
 
 

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError, share
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError, share
 
 _MOST_KEPT = 2 / 3  # break-even was measured at 0.3 to 0.5
 
@@ -23,7 +23,7 @@ class CSR(Kernel):
         layer: what to compute.
 
     Raises:
-        RefusedError: more than two thirds of the connections are kept.
+        UnsuitableLayerError: more than two thirds of the connections are kept.
 
     Example:
         >>> layer = nn.Linear(8, 4)
@@ -49,10 +49,10 @@ class CSR(Kernel):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one form that there is.
+        """Return the one variant that there is.
 
         Raises:
-            RefusedError: more than two thirds of the connections are kept.
+            UnsuitableLayerError: more than two thirds of the connections are kept.
         """
         _kept(layer)
         return [{}]
@@ -69,7 +69,7 @@ class CSR(Kernel):
             return self.with_bias(torch.mv(csr, rows.view(-1)).view(1, self.out_features))
         return self.with_bias((csr @ rows.t()).t().contiguous())
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         weight = self.values.new_zeros(self.out_features, self.in_features)
         rows = torch.arange(self.out_features, device=weight.device).repeat_interleave(self.row_starts.diff())
@@ -96,5 +96,5 @@ class CSR(Kernel):
 def _kept(layer: nn.Linear) -> Tensor:
     kept = layer.weight.detach() != 0
     if kept.sum() > _MOST_KEPT * kept.numel():
-        raise RefusedError(f"{share(kept.sum(), kept.numel())} of the connections are kept")
+        raise UnsuitableLayerError(f"{share(kept.sum(), kept.numel())} of the connections are kept")
     return kept

@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
-from lightning_dynprune.deploy.kernels.dense import linears, why_dense
+from lightning_dynprune.deploy.kernels.eligibility import linear_layers, reasons_to_stay_dense
 from lightning_dynprune.deploy.timing import Latency
 
 DENSE = "dense"
@@ -31,8 +31,8 @@ class LayerChoice:
         kernel: a registered name, or "dense" for the layer as it is.
         settings: the kernel's settings.
         why: the reason, in words.
-        latencies: what each candidate took for what arrived at the layer, by its label.
-        refusals: why a candidate was not measured, by its label or name.
+        latencies: what each candidate took for what captured at the layer, by its label.
+        rejections: why a candidate was not measured, by its label or name.
     """
 
     name: str
@@ -41,7 +41,7 @@ class LayerChoice:
     settings: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
     latencies: Mapping[str, Latency] = field(default_factory=dict)
-    refusals: Mapping[str, str] = field(default_factory=dict)
+    rejections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -85,7 +85,7 @@ def apply_choice(model: nn.Module, choice: str | Path | Mapping[str, Any]) -> nn
     """
     rows = _checked(model, choice if isinstance(choice, Mapping) else _read(Path(choice)))
     accelerated = copy.deepcopy(model).eval()
-    for name, layer in linears(accelerated).items():
+    for name, layer in linear_layers(accelerated).items():
         kind, settings = rows[name]
         if kind is None:
             continue
@@ -93,7 +93,7 @@ def apply_choice(model: nn.Module, choice: str | Path | Mapping[str, Any]) -> nn
             kernel = kind(layer, **settings)
         except ValueError as error:
             raise ValueError(f"choice: layer {name!r} cannot run on its kernel: {error}; choose anew") from error
-        accelerated = put(accelerated, name, kernel)
+        accelerated = replace_module(accelerated, name, kernel)
     return accelerated
 
 
@@ -105,11 +105,11 @@ def restore(model: nn.Module) -> nn.Module:
     """
     kernels = [(name, module) for name, module in model.named_modules() if isinstance(module, Kernel)]
     for name, kernel in kernels:
-        model = put(model, name, kernel.dense())
+        model = replace_module(model, name, kernel.dense())
     return model
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
     """Put a module in the place of the one named, in place; return the model, or the module where it is all of it."""
     if not name:
         return module
@@ -144,7 +144,7 @@ def _checked(model: nn.Module, content: Mapping[str, Any]) -> dict[str, tuple[ty
     head = {"format": _FORMAT, "version": _VERSION}
     if {key: content.get(key) for key in head} != head or set(content) != {*head, "layers"}:
         raise ValueError(f"choice: expected format {_FORMAT!r}, version {_VERSION} and layers, nothing else")
-    rows, layers, stay = content["layers"], linears(model), why_dense(model)
+    rows, layers, stay = content["layers"], linear_layers(model), reasons_to_stay_dense(model)
     if not isinstance(rows, Mapping):
         raise ValueError(f"choice: layers is a {type(rows).__name__}; expected an object")
     for name in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError
 
 
 @KERNELS.register("semi_structured")
@@ -19,7 +19,7 @@ class SemiStructured(Kernel):
         layer: what to compute, on a CUDA device.
 
     Raises:
-        RefusedError: another device, more than two of four kept, or a size or type that torch refuses.
+        UnsuitableLayerError: another device, more than two of four kept, or a size or type that torch refuses.
     """
 
     captured_only = True
@@ -32,14 +32,14 @@ class SemiStructured(Kernel):
         try:
             self.compressed = torch.sparse.to_sparse_semi_structured(self.original)
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            raise RefusedError(f"torch: {error}") from error
+            raise UnsuitableLayerError(f"torch: {error}") from error
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one form that there is.
+        """Return the one variant that there is.
 
         Raises:
-            RefusedError: another device, or more than two of four kept.
+            UnsuitableLayerError: another device, or more than two of four kept.
         """
         _check(layer)
         return [{}]
@@ -53,15 +53,15 @@ class SemiStructured(Kernel):
         """Return the outputs of all rows."""
         return nn.functional.linear(rows, self.compressed, self.bias).contiguous()
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         return self.original.clone()
 
 
 def _check(layer: nn.Linear) -> None:
     if layer.weight.device.type != "cuda":
-        raise RefusedError(f"2:4 runs on CUDA only, the layer is on {layer.weight.device.type}")
+        raise UnsuitableLayerError(f"2:4 runs on CUDA only, the layer is on {layer.weight.device.type}")
     if layer.in_features % 4:
-        raise RefusedError(f"4 does not divide the {layer.in_features} inputs")
+        raise UnsuitableLayerError(f"4 does not divide the {layer.in_features} inputs")
     if ((layer.weight.detach() != 0).reshape(-1, 4).sum(1) > 2).any():
-        raise RefusedError("more than two of four connections are kept")
+        raise UnsuitableLayerError("more than two of four connections are kept")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, RefusedError
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError
 
 
 @KERNELS.register("slim")
@@ -18,7 +18,7 @@ class Slim(Kernel):
         layer: what to compute.
 
     Raises:
-        RefusedError: no input and no output is wholly zero.
+        UnsuitableLayerError: no input and no output is wholly zero.
 
     Example:
         >>> import torch
@@ -50,10 +50,10 @@ class Slim(Kernel):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one form that there is.
+        """Return the one variant that there is.
 
         Raises:
-            RefusedError: no input and no output is wholly zero.
+            UnsuitableLayerError: no input and no output is wholly zero.
         """
         _used(layer)
         return [{}]
@@ -75,7 +75,7 @@ class Slim(Kernel):
             wide += self.bias
         return wide.index_copy_(1, self.outputs, computed)
 
-    def rebuilt(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         weight = self.small
         if self.inputs is not None:
@@ -90,7 +90,7 @@ def _used(layer: nn.Linear) -> tuple[Tensor | None, Tensor | None]:
     kept = layer.weight.detach() != 0
     inputs, outputs = kept.any(0), kept.any(1)
     if inputs.all() and outputs.all():
-        raise RefusedError("no input and no output is wholly zero")
+        raise UnsuitableLayerError("no input and no output is wholly zero")
     return (
         None if inputs.all() else inputs.nonzero()[:, 0],
         None if outputs.all() else outputs.nonzero()[:, 0],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_dynprune.deploy.kernels.criteria import spread
 from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice
+from lightning_dynprune.deploy.kernels.selection_criteria import spread
 from lightning_dynprune.deploy.timing import Clock, Ratio
 
 _CLOCKS = {"cpu": "CPU time, one thread", "wall": "wall time"}
@@ -69,6 +69,6 @@ def _refused(layers: Sequence[LayerChoice]) -> list[str]:
     """Return a line for each kernel and reason, with the layers that it holds for."""
     held: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
-        for label, why in layer.refusals.items():
+        for label, why in layer.rejections.items():
             held.setdefault((label, why), []).append(_name(layer))
     return [f"not measured: {label}: {why} ({', '.join(names)})" for (label, why), names in held.items()]

@@ -3,8 +3,7 @@
 May import all of deploy but deploy.forecast.
 """
 
-from lightning_dynprune.deploy.measurement.measuring import batched, described, measure
-from lightning_dynprune.deploy.measurement.report import NOT_MEASURED, reasons
-from lightning_dynprune.deploy.measurement.variants import given
+from lightning_dynprune.deploy.measurement.measuring import device_name, examples_by_batch, measure
+from lightning_dynprune.deploy.measurement.report import NOT_MEASURED, reason_lines
 
-__all__ = ["NOT_MEASURED", "batched", "described", "given", "measure", "reasons"]
+__all__ = ["NOT_MEASURED", "device_name", "examples_by_batch", "measure", "reason_lines"]

@@ -1,4 +1,4 @@
-"""One table for one model: every form it can be run in, measured in the same rounds beside its rivals."""
+"""One table for one model: every variant it can be run in, measured in the same rounds beside its rivals."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from lightning_dynprune.deploy.measurement.macs import count_macs
 from lightning_dynprune.deploy.measurement.memory import peak_memory
 from lightning_dynprune.deploy.measurement.report import DeployReport, Row
 from lightning_dynprune.deploy.measurement.variants import (
-    Form,
-    Setting,
-    accelerated,
-    attempted,
-    exported,
-    given,
-    int8_by_onnx,
-    int8_by_torch,
-    plain,
-    recalibrated,
-    slimmed,
+    Variant,
+    VariantSettings,
+    accelerated_variant,
+    exported_variant,
+    onnx_int8_variant,
+    recalibrated_variant,
+    slim_variant,
+    torch_int8_variant,
+    torch_variant,
+    variant_or_reason,
 )
-from lightning_dynprune.deploy.timing import Rounds, clock_of, settled_heap, take_turns
+from lightning_dynprune.deploy.timing import Rounds, gc_frozen, ratio_clock, time_interleaved
 
 DENSE = "dense"
 Evaluate = Callable[[Callable[..., Any]], float]
@@ -54,8 +53,8 @@ def measure(
 ) -> DeployReport:
     """Return what a pruned model costs as it is, recalibrated, slim, accelerated and exported, beside dense and rivals.
 
-    All forms take turns in the same rounds, one batch size after the other, and a ratio is to dense in the same round.
-    A form that cannot be made, and a figure that cannot be measured, stay in the report with the reason.
+    All variants are timed in the same interleaved rounds, one batch size after the other; ratios are to dense, round by
+    round. A variant that cannot be made, and a figure that cannot be measured, stay in the report with the reason.
 
     Forms: ``dense``; ``pruned``, as it is; ``pruned, recalibrated``, where there are batch norms; ``slim``; each of
     ``pruned`` and ``slim`` with ``, accelerated``; ``dense`` and the smallest of the pruned ones in each format; and
@@ -80,7 +79,7 @@ def measure(
         exports: folder in which exported files stay; None keeps none.
 
     Raises:
-        ValueError: a setting is not accepted.
+        ValueError: a settings is not accepted.
         TypeError: an input is no tensor.
         CouplingError: a model does not run on the example; the message names the module.
 
@@ -92,124 +91,135 @@ def measure(
         ['dense', 'pruned', 'slim', 'pruned, accelerated', 'slim, accelerated']
         >>> report["slim"].macs, report["dense"].macs
         (4736, 18944)
-        >>> report["dense"].why_not["accuracy"]
+        >>> report["dense"].not_measured["accuracy"]
         'no evaluate was given'
     """
     seconds = check_real("seconds", seconds, low=1e-3)
     tolerance = check_real("tolerance", tolerance, low=0.0)
     rivals = check_flag("rivals", rivals)
     dense_is_trained = check_flag("dense_is_trained", dense_is_trained)
-    examples = batched(example_input, batches)
+    examples = examples_by_batch(example_input, batches)
     for name in formats:
         FORMATS[name]
     sizes, device = tuple(examples), next(iter(examples.values())).tensors[0].device
     had_dense, dense_is_trained = dense is not None, dense_is_trained and dense is not None
     dense = copy.deepcopy(dense).eval() if dense is not None else _filled(model)
     pruned = copy.deepcopy(model).eval()
-    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), settled_heap():
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), gc_frozen():
         for network in (dense, pruned):
             with isolated(network):
-                run_example(network, given(examples[max(sizes)]))
+                run_example(network, examples[max(sizes)].as_input)
         kept = Path(scratch) if exports is None else Path(exports)
         kept.mkdir(parents=True, exist_ok=True)
-        setting = Setting(examples, Path(scratch), kept, tolerance, seconds)
-        forms = _forms(dense, pruned, setting, formats, rivals and device.type == "cpu", calibration)
+        settings = VariantSettings(examples, Path(scratch), kept, tolerance, seconds)
+        variants = _make_variants(dense, pruned, settings, formats, rivals and device.type == "cpu", calibration)
         if not dense_is_trained:
-            forms = [_untrained(form, dense, had_dense) for form in forms]
-        rounds = {size: _rounds(forms, size, seconds, device) for size in sizes}
-        rows = [_row(form, setting, rounds, evaluate) for form in forms]
+            variants = [_untrained(variant, dense, had_dense) for variant in variants]
+        rounds = {size: _rounds(variants, size, seconds, device) for size in sizes}
+        rows = [_row(variant, settings, rounds, evaluate) for variant in variants]
     if rivals and device.type != "cpu":
         note = {"everything": f"rivals run on the CPU; the model is on {device}"}
-        rows += [Row(name, why_not=dict(note)) for name in ("dense, onnx", "dense, onnx int8", "dense, torch int8")]
-    remarks = {form.name: form.remark for form in forms if form.remark}
-    return DeployReport(rows, sizes, described(device), torch.get_num_threads(), clock_of(device), remarks)
+        rows += [
+            Row(name, not_measured=dict(note)) for name in ("dense, onnx", "dense, onnx int8", "dense, torch int8")
+        ]
+    remarks = {variant.name: variant.remark for variant in variants if variant.remark}
+    return DeployReport(rows, sizes, device_name(device), torch.get_num_threads(), ratio_clock(device), remarks)
 
 
-def _forms(
+def _make_variants(
     dense: nn.Module,
     pruned: nn.Module,
-    setting: Setting,
+    settings: VariantSettings,
     formats: Sequence[str],
     rivals: bool,
     calibration: Iterable[Any] | None,
-) -> list[Form]:
-    base, as_is = plain(DENSE, dense, setting), plain("pruned", pruned, setting)
-    forms: list[Form | None] = [base, as_is]
-    forms.append(attempted("pruned, recalibrated", lambda: recalibrated(pruned, setting, calibration)))
-    slim = attempted("slim", lambda: slimmed(pruned, setting))
-    forms.append(slim)
-    smaller = [form for form in (as_is, slim) if form is not None and form.source is not None]
-    forms += [attempted(f"{form.name}, accelerated", partial(accelerated, form, setting)) for form in smaller]
+) -> list[Variant]:
+    base, as_is = torch_variant(DENSE, dense, settings), torch_variant("pruned", pruned, settings)
+    variants: list[Variant | None] = [base, as_is]
+    variants.append(
+        variant_or_reason("pruned, recalibrated", lambda: recalibrated_variant(pruned, settings, calibration))
+    )
+    slim = variant_or_reason("slim", lambda: slim_variant(pruned, settings))
+    variants.append(slim)
+    smaller = [variant for variant in (as_is, slim) if variant is not None and variant.source is not None]
+    variants += [
+        variant_or_reason(f"{variant.name}, accelerated", partial(accelerated_variant, variant, settings))
+        for variant in smaller
+    ]
     files: dict[str, Exported] = {}
 
-    def in_format(form: Form, name: str) -> Form:
-        made, file = exported(form, name, setting)
+    def in_format(variant: Variant, name: str) -> Variant:
+        made, file = exported_variant(variant, name, settings)
         files[made.name] = file
         return made
 
     for name in formats:
-        forms.append(attempted(f"{smaller[-1].name}, {name}", partial(in_format, smaller[-1], name)))
+        variants.append(variant_or_reason(f"{smaller[-1].name}, {name}", partial(in_format, smaller[-1], name)))
     for name in dict.fromkeys([*formats, *(["onnx"] if rivals else [])]):
-        forms.append(attempted(f"{DENSE}, {name}", partial(in_format, base, name)))
+        variants.append(variant_or_reason(f"{DENSE}, {name}", partial(in_format, base, name)))
     if rivals:
         if "dense, onnx" in files:
-            made = attempted("dense, onnx int8", lambda: int8_by_onnx(files["dense, onnx"], dense, setting))
+            made = variant_or_reason(
+                "dense, onnx int8", lambda: onnx_int8_variant(files["dense, onnx"], dense, settings)
+            )
         else:
-            made = Form("dense, onnx int8", why_not={"everything": "there is no ONNX file of dense to quantise"})
-        forms += [made, attempted("dense, torch int8", lambda: int8_by_torch(dense, setting))]
-    return [form for form in forms if form is not None]
+            made = Variant(
+                "dense, onnx int8", not_measured={"everything": "there is no ONNX file of dense to quantise"}
+            )
+        variants += [made, variant_or_reason("dense, torch int8", lambda: torch_int8_variant(dense, settings))]
+    return [variant for variant in variants if variant is not None]
 
 
-def _rounds(forms: Sequence[Form], batch: int, seconds: float, device: torch.device) -> Rounds:
-    """Measure all forms that take a batch; one whose call raises is left out, with the reason."""
+def _rounds(variants: Sequence[Variant], batch: int, seconds: float, device: torch.device) -> Rounds:
+    """Measure all variants that take a batch; one whose call raises is left out, with the reason."""
     calls = {}
-    for form in forms:
-        if batch not in form.calls:
+    for variant in variants:
+        if batch not in variant.calls:
             continue
         try:
-            form.calls[batch]()
-            calls[form.name] = form.calls[batch]
+            variant.calls[batch]()
+            calls[variant.name] = variant.calls[batch]
         except RuntimeError as error:
-            if form.name in (DENSE, "pruned"):
+            if variant.name in (DENSE, "pruned"):
                 raise
-            form.why_not[f"latency {batch}"] = str(error).splitlines()[0]
-    return take_turns(calls, seconds=seconds, device=device)
+            variant.not_measured[f"latency {batch}"] = str(error).splitlines()[0]
+    return time_interleaved(calls, seconds=seconds, device=device)
 
 
-def _row(form: Form, setting: Setting, rounds: dict[int, Rounds], evaluate: Evaluate | None) -> Row:
-    row = Row(form.name, files=form.files, why_not=dict(form.why_not))
+def _row(variant: Variant, settings: VariantSettings, rounds: dict[int, Rounds], evaluate: Evaluate | None) -> Row:
+    row = Row(variant.name, files=variant.files, not_measured=dict(variant.not_measured))
     for batch, measured in rounds.items():
-        if form.name in measured.wall:
-            row.latency[batch] = measured.latency(form.name, measured.clock)
-            row.ratio[batch] = measured.ratio(form.name, DENSE)
-        if batch in form.models:
-            row.memory[batch] = peak_memory(form.models[batch], given(setting.examples[batch]))
-    if form.models:
-        batch = min(form.models)
-        row.macs = count_macs(form.models[batch], given(setting.examples[batch])) // batch
-    if form.source is not None:
-        parameters = list(form.source.parameters())
+        if variant.name in measured.wall:
+            row.latency[batch] = measured.latency(variant.name, measured.clock)
+            row.ratio[batch] = measured.ratio(variant.name, DENSE)
+        if batch in variant.models:
+            row.memory[batch] = peak_memory(variant.models[batch], settings.examples[batch].as_input)
+    if variant.models:
+        batch = min(variant.models)
+        row.macs = count_macs(variant.models[batch], settings.examples[batch].as_input) // batch
+    if variant.source is not None:
+        parameters = list(variant.source.parameters())
         row.parameters = sum(parameter.numel() for parameter in parameters)
         row.nonzero = sum(int(torch.count_nonzero(parameter)) for parameter in parameters)
-    if "everything" in row.why_not:
+    if "everything" in row.not_measured:
         return row
     if evaluate is None:
-        row.why_not["accuracy"] = "no evaluate was given"
-    elif "accuracy" not in row.why_not and form.evaluated is not None:
+        row.not_measured["accuracy"] = "no evaluate was given"
+    elif "accuracy" not in row.not_measured and variant.evaluated is not None:
         try:
-            row.accuracy = float(evaluate(form.evaluated))
+            row.accuracy = float(evaluate(variant.evaluated))
         except (RuntimeError, ValueError) as error:
-            if form.name in (DENSE, "pruned"):
+            if variant.name in (DENSE, "pruned"):
                 raise
-            row.why_not["accuracy"] = str(error).splitlines()[0]
+            row.not_measured["accuracy"] = str(error).splitlines()[0]
     return row
 
 
-def _untrained(form: Form, dense: nn.Module, had_dense: bool) -> Form:
-    """Say of a form of dense that its accuracy would mean nothing."""
-    if form.source is dense:
-        form.why_not["accuracy"] = "dense is not trained" if had_dense else "no dense network was given"
-    return form
+def _untrained(variant: Variant, dense: nn.Module, had_dense: bool) -> Variant:
+    """Say of a variant of dense that its accuracy would mean nothing."""
+    if variant.source is dense:
+        variant.not_measured["accuracy"] = "dense is not trained" if had_dense else "no dense network was given"
+    return variant
 
 
 @torch.no_grad()
@@ -226,7 +236,7 @@ def _filled(model: nn.Module) -> nn.Module:
     return dense
 
 
-def batched(example_input: Any, batches: Sequence[int]) -> dict[int, Example]:
+def examples_by_batch(example_input: Any, batches: Sequence[int]) -> dict[int, Example]:
     """Return inputs of each number of samples: an example's own, over and over.
 
     Args:
@@ -238,7 +248,7 @@ def batched(example_input: Any, batches: Sequence[int]) -> dict[int, Example]:
         ValueError: a number is below 1 or given twice, or the inputs differ in their first axis.
 
     Example:
-        >>> batched(torch.tensor([[1.0], [2.0]]), [3])[3].args[0].flatten()
+        >>> examples_by_batch(torch.tensor([[1.0], [2.0]]), [3])[3].args[0].flatten()
         tensor([1., 2., 1.])
     """
     sizes = [check_count("batches", size) for size in batches]
@@ -253,6 +263,6 @@ def batched(example_input: Any, batches: Sequence[int]) -> dict[int, Example]:
     return {size: example.repeated(size) for size in sizes}
 
 
-def described(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """Return a device as reports name it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""What a model costs in each of its forms, as plain values; what was not measured says so, and why."""
+"""What a model costs in each of its variants, as plain values; what was not measured says so, and why."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FORMAT, _VERSION = "lightning-dynprune deploy report", 1
 
 @dataclass
 class Row:
-    """One form of a model. A figure that is None, or a batch that is absent, was not measured.
+    """One variant of a model. A figure that is None, or a batch that is absent, was not measured.
 
     Args:
-        name: of the form.
+        name: of the variant.
         latency: batch -> seconds a call, by the report's clock.
         ratio: batch -> how many times as fast as dense, round by round.
         memory: batch -> bytes of the model and of what a forward holds at its peak.
@@ -26,7 +26,7 @@ class Row:
         parameters: entries of the parameters.
         nonzero: those that are not zero.
         accuracy: as ``evaluate`` gave it.
-        why_not: figure (``latency 32`` for one batch) -> why it was not measured.
+        not_measured: figure (``latency 32`` for one batch) -> why it was not measured.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Row:
     parameters: int | None = None
     nonzero: int | None = None
     accuracy: float | None = None
-    why_not: dict[str, str] = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DeployReport:
-    """A model's forms side by side, measured in the same rounds on one machine.
+    """A model's variants side by side, measured in the same rounds on one machine.
 
     Args:
-        rows: the forms; dense comes first.
+        rows: the variants; dense comes first.
         batches: samples of the calls that were measured.
         device: where torch computed.
         threads: of torch and of the runtimes.
         clock: what latencies and ratios were read from (see :class:`~lightning_dynprune.deploy.timing.latency.Rounds`).
-        remarks: what was chosen, removed or exported, in words, by form.
+        remarks: what was chosen, removed or exported, in words, by variant.
     """
 
     rows: list[Row]
@@ -62,7 +62,7 @@ class DeployReport:
     remarks: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Row:
-        """Return the row of a form.
+        """Return the row of a variant.
 
         Raises:
             KeyError: there is none; the message lists those there are.
@@ -72,7 +72,7 @@ class DeployReport:
                 return row
         raise KeyError(f"{name!r} is no row; rows: {', '.join(row.name for row in self.rows)}")
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
         return {
             "format": _FORMAT,
@@ -99,35 +99,39 @@ class DeployReport:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
-        return "\n".join([*lines, *reasons({row.name: row.why_not for row in self.rows})])
+        return "\n".join([*lines, *reason_lines({row.name: row.not_measured for row in self.rows})])
 
 
-def reasons(why_not: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return a line for each reason, with the figures that are missing for it and the forms that lack them.
+def reason_lines(not_measured: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each reason, with the figures that are missing for it and the variants that lack them.
 
     Args:
-        why_not: form -> figure -> why it was not measured.
+        not_measured: variant -> figure -> why it was not measured.
 
     Example:
         >>> missing = {"macs": "it runs outside torch", "memory": "it runs outside torch"}
-        >>> reasons({"slim, onnx": missing, "dense, onnx": missing})
+        >>> reason_lines({"slim, onnx": missing, "dense, onnx": missing})
         ['macs, memory not measured: it runs outside torch (slim, onnx; dense, onnx)']
     """
-    forms: dict[tuple[str, str], list[str]] = {}
-    for name, held in why_not.items():
+    variants: dict[tuple[str, str], list[str]] = {}
+    for name, held in not_measured.items():
         figures: dict[str, list[str]] = {}
         for figure, why in held.items():
             figures.setdefault(why, []).append(figure)
         for why, missing in figures.items():
-            forms.setdefault((", ".join(missing), why), []).append(name)
-    return [f"{missing} {NOT_MEASURED}: {why} ({'; '.join(names)})" for (missing, why), names in forms.items()]
+            variants.setdefault((", ".join(missing), why), []).append(name)
+    return [f"{missing} {NOT_MEASURED}: {why} ({'; '.join(names)})" for (missing, why), names in variants.items()]
 
 
 def _plain_row(row: Row) -> dict[str, Any]:
     return {
-        **{name: value for name, value in asdict(row).items() if name not in ("latency", "ratio", "memory", "why_not")},
+        **{
+            name: value
+            for name, value in asdict(row).items()
+            if name not in ("latency", "ratio", "memory", "not_measured")
+        },
         "latency": {str(batch): asdict(took) for batch, took in row.latency.items()},
         "ratio": {str(batch): asdict(ratio) for batch, ratio in row.ratio.items()},
         "memory": {str(batch): size for batch, size in row.memory.items()},
-        "not_measured": dict(row.why_not),
+        "not_measured": dict(row.not_measured),
     }

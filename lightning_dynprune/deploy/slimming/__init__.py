@@ -3,10 +3,10 @@
 May import deploy.compact, and what deploy may.
 """
 
-from lightning_dynprune.deploy.slimming.norm_statistics import norms_of, recalibrate
+from lightning_dynprune.deploy.slimming.norm_statistics import batch_norms, recalibrate
 from lightning_dynprune.deploy.slimming.removal import SlimError, slim
 from lightning_dynprune.deploy.slimming.slim_file import load, save
 from lightning_dynprune.deploy.slimming.slim_file_contents import FORMAT
 from lightning_dynprune.deploy.slimming.slimmed import Slimmed
 
-__all__ = ["FORMAT", "SlimError", "Slimmed", "load", "norms_of", "recalibrate", "save", "slim"]
+__all__ = ["FORMAT", "SlimError", "Slimmed", "batch_norms", "load", "recalibrate", "save", "slim"]

@@ -19,7 +19,7 @@ _FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _VALUES = 64
 
 
-class Constants:
+class ConstantInputs:
     """What each input channel of each layer is, where that does not depend on the model's inputs.
 
     The model is run with noise in place of all outputs whose row of weights is not zero; an output whose row is zero is
@@ -101,7 +101,7 @@ class Constants:
         return torch.where(alive, noise.to(output.device, output.dtype), bias.view(shape).to(output.dtype))
 
 
-def dead_units(model: nn.Module, groups: Sequence[Group], constants: Constants, fold: bool) -> list[Tensor]:
+def dead_units(model: nn.Module, groups: Sequence[Group], constants: ConstantInputs, fold: bool) -> list[Tensor]:
     """Return for each group the units that may go: bool ``(units,)``.
 
     A unit may go where each layer that reads it has zeros in the columns that do, or reads a zero; or, with ``fold``,
@@ -113,13 +113,15 @@ def dead_units(model: nn.Module, groups: Sequence[Group], constants: Constants, 
         for axis in _readers(group):
             layer = axis.name.rpartition(".")[0]
             constant = constants.of(layer)[axis.index]
-            goes = constant.isfinite() if fold and folds(model.get_submodule(layer)) else constant == 0
+            goes = constant.isfinite() if fold and can_fold(model.get_submodule(layer)) else constant == 0
             dead &= goes.all(dim=1) | _zero(model.get_parameter(axis.name), axis)
         found.append(dead)
     return found
 
 
-def constant_units(model: nn.Module, groups: Sequence[Group], constants: Constants) -> Iterator[tuple[Group, str, int]]:
+def constant_units(
+    model: nn.Module, groups: Sequence[Group], constants: ConstantInputs
+) -> Iterator[tuple[Group, str, int]]:
     """Yield the layers that read constants which no bias of theirs can take over: group, layer, how many units."""
     for group in groups:
         for axis in _readers(group):
@@ -127,12 +129,12 @@ def constant_units(model: nn.Module, groups: Sequence[Group], constants: Constan
             constant = constants.of(layer)[axis.index]
             stuck = constant.isfinite().all(dim=1) & ~(constant == 0).all(dim=1)
             stuck &= ~_zero(model.get_parameter(axis.name), axis)
-            if stuck.any() and not folds(model.get_submodule(layer)):
+            if stuck.any() and not can_fold(model.get_submodule(layer)):
                 yield group, layer, int(stuck.sum())
 
 
 def fold_constants(
-    change: Narrowing, groups: Sequence[Group], dead: Sequence[Tensor], constants: Constants
+    change: Narrowing, groups: Sequence[Group], dead: Sequence[Tensor], constants: ConstantInputs
 ) -> dict[str, int]:
     r"""Add to biases what dead units of a constant value ``c`` contribute: :math:`b \mathrel{+}= W_{:,u}\,c_u`.
 
@@ -171,7 +173,7 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
     return found
 
 
-def folds(module: nn.Module) -> bool:
+def can_fold(module: nn.Module) -> bool:
     """Return whether a layer's bias can take over constant inputs exactly: the border of its input adds no zeros."""
     if type(module) not in _FOLDING or module.bias is None:
         return False

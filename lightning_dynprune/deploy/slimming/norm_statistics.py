@@ -42,7 +42,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
 
     Source: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning" (2020), section 3.
     """
-    norms = norms_of(model)
+    norms = batch_norms(model)
     if not norms:
         raise ValueError(f"{type(model).__name__} has no batch norm with running values; there is nothing to estimate")
     modes = [(module, module.training) for module in model.modules()]
@@ -76,7 +76,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     return len(norms)
 
 
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return a model's batch norms that have running values, each once."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 

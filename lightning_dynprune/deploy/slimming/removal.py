@@ -22,7 +22,7 @@ from lightning_dynprune.coupling import (
     run_example,
 )
 from lightning_dynprune.deploy.slimming.dead_units import (
-    Constants,
+    ConstantInputs,
     constant_units,
     dead_heads,
     dead_units,
@@ -137,7 +137,7 @@ def _remove(
     folded: dict[str, int] = {}
     while True:
         with isolated(model):
-            constants = Constants(model, example_input, groups)
+            constants = ConstantInputs(model, example_input, groups)
         now = dead_units(model, groups, constants, fold)
         if fold:
             for layer, count in fold_constants(change, groups, now, constants).items():

@@ -22,11 +22,11 @@ from lightning_dynprune.coupling import (
 from lightning_dynprune.deploy.compact import write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
-    refuse_misfits,
-    refuse_odd_groups,
-    refuse_odd_layers,
+    match_tensors,
     tensors_of,
     to_metadata,
+    validate_groups,
+    validate_layers,
 )
 
 
@@ -98,9 +98,9 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         before = {name: tensor.shape for name, tensor in change.tensors.items()}
         try:
             _take_over(change, tensors, attributes)
-            refuse_odd_layers(model, heads)
+            validate_layers(model, heads)
             if example_input is not None:
-                refuse_odd_groups(model, groups, before)
+                validate_groups(model, groups, before)
                 with isolated(model), torch.no_grad():
                     run_example(model, example_input)
         except BaseException:
@@ -120,7 +120,7 @@ def _read(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], dict[str, in
     with safe_open(path, framework="pt") as file:
         attributes = from_metadata(file.metadata() or {}, model)
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
-        found = refuse_misfits(model, shapes)
+        found = match_tensors(model, shapes)
         tensors = {name: file.get_tensor(there) for name, there in found.items()}
     own = {names[0]: (names, tensor) for names, tensor in tensors_of(model)}
     for name, tensor in tensors.items():

@@ -26,7 +26,7 @@ VERSION = "1"
 _MOST = 2**20
 
 
-def attributes_of(model: nn.Module) -> dict[str, int]:
+def width_attributes(model: nn.Module) -> dict[str, int]:
     """Return what no tensor's shape tells: numbers of heads, and channels of instance norms without tensors."""
     found = {}
     for name, module in model.named_modules():
@@ -62,7 +62,7 @@ def tensors_of(model: nn.Module) -> list[tuple[list[str], Tensor]]:
 
 def to_metadata(model: nn.Module) -> dict[str, str]:
     """Return the metadata of a slim model's file."""
-    text = json.dumps(attributes_of(model), separators=(",", ":"))
+    text = json.dumps(width_attributes(model), separators=(",", ":"))
     return {"format": FORMAT, "version": VERSION, "attributes": text}
 
 
@@ -85,7 +85,7 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
         raise ValueError(f"attributes are no JSON: {error}") from error
     if not isinstance(said, dict):
         raise ValueError(f"attributes are a {type(said).__name__}, not a mapping from names")
-    known = attributes_of(model)
+    known = width_attributes(model)
     for name, value in said.items():
         if name not in known:
             raise ValueError(f"attribute {name[:200]!r} is no number of heads or channels of {type(model).__name__}")
@@ -94,7 +94,7 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
     return said
 
 
-def refuse_misfits(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
+def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Return under which name the file holds each of the model's tensors: name in the model -> name in the file.
 
     Raises:
@@ -131,7 +131,7 @@ def refuse_misfits(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dic
     return found
 
 
-def refuse_odd_layers(model: nn.Module, heads: Sequence[Group]) -> None:
+def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
     """Raise ValueError where the tensors of one layer, or of one attention module, do not agree in their widths."""
     for name, module in model.named_modules():
         if not mixes_channels(module) and not is_channelwise(module):
@@ -159,7 +159,7 @@ def refuse_odd_layers(model: nn.Module, heads: Sequence[Group]) -> None:
                 )
 
 
-def refuse_odd_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[str, Size]) -> None:
+def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[str, Size]) -> None:
     """Raise ValueError where tensors that share channels have lost unlike numbers of them."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
 

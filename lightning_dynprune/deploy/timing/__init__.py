@@ -3,7 +3,15 @@
 May import base.
 """
 
-from lightning_dynprune.deploy.timing.gc_freeze import settled_heap
-from lightning_dynprune.deploy.timing.latency import Clock, Latency, Ratio, Rounds, clock_of, latencies, take_turns
+from lightning_dynprune.deploy.timing.gc_freeze import gc_frozen
+from lightning_dynprune.deploy.timing.latency import (
+    Clock,
+    Latency,
+    Ratio,
+    Rounds,
+    latencies,
+    ratio_clock,
+    time_interleaved,
+)
 
-__all__ = ["Clock", "Latency", "Ratio", "Rounds", "clock_of", "latencies", "settled_heap", "take_turns"]
+__all__ = ["Clock", "Latency", "Ratio", "Rounds", "gc_frozen", "latencies", "ratio_clock", "time_interleaved"]

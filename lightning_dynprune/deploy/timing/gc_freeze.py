@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def settled_heap() -> Iterator[None]:
+def gc_frozen() -> Iterator[None]:
     """Leave what is alive now out of garbage collection meanwhile.
 
     Garbage is collected before every measurement, which takes half a second where many packages are loaded: longer than
     most of the measurements. Where a program has settled its heap itself, it is left as it is.
 
     Example:
-        >>> with settled_heap():
+        >>> with gc_frozen():
         ...     gc.get_freeze_count() > 0
         True
         >>> gc.get_freeze_count()

@@ -86,7 +86,7 @@ class Rounds:
         return Ratio(*_quartiles(ratios), len(ratios))
 
 
-def take_turns(
+def time_interleaved(
     contenders: Mapping[str, Callable[[], object]],
     *,
     seconds: float = 1.0,
@@ -132,10 +132,10 @@ def take_turns(
                 waited, worked = _turn(contenders[name], repeats[name], place)
                 wall[name].append(waited)
                 cpu[name].append(worked)
-    return Rounds(wall, cpu, clock_of(place))
+    return Rounds(wall, cpu, ratio_clock(place))
 
 
-def clock_of(device: torch.device) -> Clock:
+def ratio_clock(device: torch.device) -> Clock:
     """Return the clock that ratios are read from for work on a device (see :class:`Rounds`)."""
     return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
 
@@ -147,7 +147,7 @@ def latencies(
     rounds: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Latency]:
-    """Return the wall time of a call of each contender, from interleaved rounds (see :func:`take_turns`).
+    """Return the wall time of a call of each contender, from interleaved rounds (see :func:`time_interleaved`).
 
     Args:
         contenders: name -> call without arguments.
@@ -167,7 +167,7 @@ def latencies(
         >>> took["sum"].low <= took["sum"].median <= took["sum"].high, took["sum"].rounds
         (True, 7)
     """
-    measured = take_turns(contenders, seconds=seconds, rounds=rounds, device=device)
+    measured = time_interleaved(contenders, seconds=seconds, rounds=rounds, device=device)
     return {name: measured.latency(name) for name in contenders}
 
 
@@ -179,7 +179,7 @@ def ratios(
     rounds: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Ratio]:
-    """Return how many times as fast as one contender each is, from interleaved rounds (see :func:`take_turns`).
+    """Return how many times as fast as one contender each is, from interleaved rounds (see :func:`time_interleaved`).
 
     Read from CPU time where the work is done by one thread, from wall time elsewhere (see :class:`Rounds`).
 
@@ -204,7 +204,7 @@ def ratios(
     """
     if base not in contenders:
         raise ValueError(f"base={base!r} is no contender; give one of {', '.join(contenders) or '(none)'}")
-    measured = take_turns(contenders, seconds=seconds, rounds=rounds, device=device)
+    measured = time_interleaved(contenders, seconds=seconds, rounds=rounds, device=device)
     return {name: measured.ratio(name, base) for name in contenders}
 
 

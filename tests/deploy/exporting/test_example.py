@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_dynprune.deploy.exporting import Example, ExportError
-from lightning_dynprune.deploy.exporting.parity import difference
+from lightning_dynprune.deploy.exporting.output_check import difference
 
 
 def test_a_tensor_a_tuple_and_a_mapping_are_inputs():

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.deploy.exporting import FORMATS, ExportError, Pt2, export
-from lightning_dynprune.deploy.exporting.pt2 import refuse_pickles
+from lightning_dynprune.deploy.exporting.pt2 import validate_no_pickles
 from tests.deploy.exporting.models import made
 
 
@@ -264,4 +264,4 @@ def test_the_trap_would_have_sprung(tmp_path):
 def test_torch_would_write_sample_inputs_as_a_pickle(path):
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), path)
     with pytest.raises(ExportError, match="sample_inputs"):
-        refuse_pickles(path)
+        validate_no_pickles(path)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.deploy.exporting import FORMATS, ExecuTorch, Exported, export
-from lightning_dynprune.deploy.exporting.pt2 import refuse_pickles
+from lightning_dynprune.deploy.exporting.pt2 import validate_no_pickles
 from lightning_dynprune.deploy.timing import latencies
 from tests.deploy.exporting.models import MODELS, TwoInTwoOut, made
 
@@ -178,4 +178,4 @@ def test_onnx_runtime_has_as_many_threads_as_torch(exported, monkeypatch):
 
 
 def test_a_pt2_file_holds_no_pickle(exported):
-    refuse_pickles(exported("pt2", "gpt")[1].path)
+    validate_no_pickles(exported("pt2", "gpt")[1].path)

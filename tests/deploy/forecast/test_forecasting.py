@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_dynprune.coupling import coupled_groups
 from lightning_dynprune.deploy.forecast import preflight
-from lightning_dynprune.deploy.forecast.outlook import Cell, verdict
-from lightning_dynprune.deploy.forecast.random_masks import NarrowModels, masked
+from lightning_dynprune.deploy.forecast.forecast_result import Cell, verdict
+from lightning_dynprune.deploy.forecast.random_masks import RandomlyNarrowed, randomly_pruned
 from lightning_dynprune.deploy.timing import Ratio
 from lightning_dynprune.patterns import NM, Block, Element
 from lightning_dynprune.targets import find_targets
@@ -26,7 +26,7 @@ def wide() -> nn.Module:
 def test_element_zeros_are_the_share_asked_for_in_every_target_and_the_model_is_not_changed(sparsity: float) -> None:
     net = wide()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    pruned = masked(net, Element(), find_targets(net), sparsity)
+    pruned = randomly_pruned(net, Element(), find_targets(net), sparsity)
     for layer in (pruned[0], pruned[2]):
         assert int((layer.weight == 0).sum()) == round(sparsity * layer.weight.numel())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -34,7 +34,7 @@ def test_element_zeros_are_the_share_asked_for_in_every_target_and_the_model_is_
 
 def test_block_zeros_fill_whole_blocks_and_an_edge_stays_dense() -> None:
     net = nn.Linear(6, 70)
-    zeros = masked(net, Block(32, 1, pad=True), find_targets(net), 0.5).weight == 0
+    zeros = randomly_pruned(net, Block(32, 1, pad=True), find_targets(net), 0.5).weight == 0
     assert not zeros[64:].any()
     per_block = zeros[:64].view(2, 32, 6).sum(1)
     assert sorted(per_block.flatten().tolist()) == [0] * 6 + [32] * 6
@@ -42,7 +42,7 @@ def test_block_zeros_fill_whole_blocks_and_an_edge_stays_dense() -> None:
 
 def test_n_of_m_zeros_are_two_of_every_four() -> None:
     net = nn.Linear(8, 3)
-    zeros = masked(net, NM(2, 4), find_targets(net), 0.5).weight == 0
+    zeros = randomly_pruned(net, NM(2, 4), find_targets(net), 0.5).weight == 0
     assert (zeros.view(3, 2, 4).sum(2) == 2).all()
 
 
@@ -50,7 +50,7 @@ def test_n_of_m_zeros_are_two_of_every_four() -> None:
 def test_narrow_models_reach_the_sparsity_in_connections_and_run(sparsity: float) -> None:
     net, example = residual().eval(), torch.randn(2, 3, 8, 8)
     targets = find_targets(net)
-    narrow = NarrowModels(net, coupled_groups(net, example).groups, targets).at(sparsity)
+    narrow = RandomlyNarrowed(net, coupled_groups(net, example).groups, targets).at(sparsity)
     left = sum(dict(narrow.named_parameters())[target.name].numel() for target in targets)
     reached = 1 - left / sum(target.numel for target in targets)
     # A channel less would be too few: one of these small groups is up to 0.09 of the connections.
@@ -60,7 +60,7 @@ def test_narrow_models_reach_the_sparsity_in_connections_and_run(sparsity: float
 
 def test_channels_out_of_reach_are_refused_naming_the_most() -> None:
     net = GPT().eval()
-    models = NarrowModels(net, coupled_groups(net, torch.randint(11, (2, 7))).groups, find_targets(net))
+    models = RandomlyNarrowed(net, coupled_groups(net, torch.randint(11, (2, 7))).groups, find_targets(net))
     # All but one of 96 inner units of both blocks gone: 2 * 2 * 95 * 24 of 2 * (12 * 24 * 24) + 24 * 11 connections.
     assert models.most == pytest.approx(2 * 2 * 95 * 24 / (2 * 12 * 24 * 24 + 24 * 11))
     with pytest.raises(ValueError, match=r"whole channels reach a sparsity of 0\.65 at most"):
@@ -117,7 +117,7 @@ def test_every_cell_has_an_outcome_or_a_reason_and_is_plain() -> None:
     found = preflight(wide(), torch.zeros(1, 512), batches=[1, 4], seconds=3.0)
     assert len(found.cells) == 4 * 3 * 2
     assert all(cell.is_measured or cell.note for cell in found.cells)
-    content = json.loads(json.dumps(found.plain(), allow_nan=False))
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [cell["measured"] for cell in content["cells"]] == [cell.is_measured for cell in found.cells]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.deploy.kernels import CSR, Block, BlockBatched, BlockRows, Kernel, accelerate
 from lightning_dynprune.deploy.kernels import benchmark_layer as trial
-from lightning_dynprune.deploy.kernels.capture_inputs import difference
+from lightning_dynprune.deploy.kernels.input_capture import difference
 from lightning_dynprune.deploy.kernels.layer_choice import apply_choice, restore
 from lightning_dynprune.deploy.timing import Ratio
 from lightning_dynprune.deploy.timing.latency import ratios
@@ -53,8 +53,8 @@ def test_a_sparse_layer_runs_on_a_kernel_and_a_dense_one_does_not():
     assert first.latencies[first.label].median < first.latencies["dense"].median
     assert type(found.model[2]) is nn.Linear
     assert (last.kernel, last.why) == ("dense", "no kernel suits it")
-    assert last.refusals["csr"] == "100 % of the connections are kept"
-    assert last.refusals["semi_structured"] == "pays inside a captured CUDA graph only"
+    assert last.rejections["csr"] == "100 % of the connections are kept"
+    assert last.rejections["semi_structured"] == "pays inside a captured CUDA graph only"
     assert found.ratio is not None
     assert found.ratio.median > 1.5
     assert found.difference == difference(found.model(x), model(x)) < 1e-5
@@ -92,7 +92,7 @@ def test_a_saved_choice_is_applied_without_measuring(tmp_path, monkeypatch):
     x = torch.randn(1, 256)
     found = accelerate(model, x, seconds=0.3)
     found.save_choice(tmp_path / "choice.json")
-    monkeypatch.setattr(trial, "try_layer", None)
+    monkeypatch.setattr(trial, "benchmark_layer", None)
     made = apply_choice(model, tmp_path / "choice.json")
     assert repr(made) == repr(found.model)
     assert torch.equal(made(x), found.model(x))
@@ -239,7 +239,7 @@ def test_a_layer_that_differs_too_much_goes_back_to_dense():
 def test_no_kernel_is_taken_outside_the_tolerance():
     model = nn.Sequential(pruned(512, 512, 0.9, 32))
     found = accelerate(model, torch.randn(8, 512), tolerance=0.0, seconds=0.2)
-    assert any(why.startswith("differs by") for why in found.layers[0].refusals.values())
+    assert any(why.startswith("differs by") for why in found.layers[0].rejections.values())
     assert found.difference == 0.0
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels import CSR, KERNELS, Block, BlockBatched, BlockRows, RefusedError, Slim
+from lightning_dynprune.deploy.kernels import CSR, KERNELS, Block, BlockBatched, BlockRows, Slim, UnsuitableLayerError
 from lightning_dynprune.deploy.kernels import block as block_file
 from lightning_dynprune.deploy.kernels import block_batched as block_batched_file
 
@@ -55,7 +55,7 @@ def test_a_kernel_computes_its_layer_and_gives_it_back(
     layer = layer_of(sparse_weight(outputs, inputs, height, kept, seed, torch.float64), bias)
     try:
         kernel = KERNELS[name](layer, **setting)
-    except RefusedError:
+    except UnsuitableLayerError:
         return  # what is refused is tested below
     x = torch.randn(*leading, inputs, dtype=torch.float64)
     got, expected = kernel(x), layer(x)
@@ -175,7 +175,7 @@ def test_blocks_are_refused_where_nearly_all_are_kept(kernel):
     layer.weight.data[:, 0] = 0.0  # 90 % kept may be tried
     kernel(layer, height=32)
     layer.weight.data[40, 0] = 1.0  # and now 95 % of the 32 x 1 blocks
-    with pytest.raises(RefusedError, match="95 % of the 32 x 1 blocks are kept"):
+    with pytest.raises(UnsuitableLayerError, match="95 % of the 32 x 1 blocks are kept"):
         kernel(layer, height=32)
 
 
@@ -190,19 +190,19 @@ def test_only_heights_that_skip_more_than_a_taller_one_are_tried():
     weight = (weight.view(4, 32, 200).sum(1, keepdim=True) > 0).float().expand(4, 32, 200).reshape(128, 200)
     assert Block.settings(layer_of(weight)) == [{"height": 64}, {"height": 32}]
     dense = torch.ones(64, 10)
-    with pytest.raises(RefusedError, match="100 % of the 8 x 1 blocks are kept"):
+    with pytest.raises(UnsuitableLayerError, match="100 % of the 8 x 1 blocks are kept"):
         Block.settings(layer_of(dense))
 
 
 def test_csr_and_slim_say_why_they_refuse():
-    with pytest.raises(RefusedError, match="70 % of the connections are kept"):
+    with pytest.raises(UnsuitableLayerError, match="70 % of the connections are kept"):
         CSR(layer_of(torch.tensor([[1.0] * 7 + [0.0] * 3])))
-    with pytest.raises(RefusedError, match="no input and no output is wholly zero"):
+    with pytest.raises(UnsuitableLayerError, match="no input and no output is wholly zero"):
         Slim(layer_of(torch.eye(3)))
 
 
 def test_two_of_four_is_refused_off_cuda():
-    with pytest.raises(RefusedError, match="2:4 runs on CUDA only, the layer is on cpu"):
+    with pytest.raises(UnsuitableLayerError, match="2:4 runs on CUDA only, the layer is on cpu"):
         KERNELS["semi_structured"](layer_of(torch.zeros(64, 64)))
 
 
@@ -216,5 +216,5 @@ def test_two_of_four_computes_its_layer_and_gives_it_back_on_cuda():
     torch.testing.assert_close(kernel(x), layer(x), rtol=1e-2, atol=1e-2)
     assert torch.equal(bits(kernel.dense().weight), bits(layer.weight))
     layer.weight.data[0, :3] = 1.0
-    with pytest.raises(RefusedError, match="more than two of four"):
+    with pytest.raises(UnsuitableLayerError, match="more than two of four"):
         KERNELS["semi_structured"](layer)

@@ -48,7 +48,7 @@ def assert_every_figure_is_there_or_has_a_reason(report: DeployReport) -> None:
         missing |= {f"memory {batch}" for batch in report.batches if batch not in row.memory}
         missing |= set() if row.files else {"files"}
         for figure in missing:
-            reasons = {"everything", figure, figure.split()[0]} & set(row.why_not)
+            reasons = {"everything", figure, figure.split()[0]} & set(row.not_measured)
             assert reasons, f"{row.name}: {figure} is missing without a reason"
 
 
@@ -135,7 +135,7 @@ def test_accuracy_is_asked_of_what_runs(report: DeployReport) -> None:
 
 
 def test_the_report_is_plain_values_and_prints_what_was_not_measured(report: DeployReport) -> None:
-    content = json.loads(json.dumps(report.plain(), allow_nan=False))
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert content["rows"][0]["latency"]["32"]["median"] == report["dense"].latency[32].median
     assert content["rows"][8]["not_measured"]["macs"] == "it runs outside torch"
     assert content["threads"] == torch.get_num_threads()
@@ -159,8 +159,8 @@ def test_kernels_are_measured_where_they_win_and_said_to_lose_elsewhere() -> Non
     assert "block" in found.remarks["pruned, accelerated"]
 
     tiny = measure(nn.Linear(4, 4), torch.randn(1, 4), batches=[1], rivals=False, seconds=0.1)
-    assert tiny["pruned, accelerated"].why_not["everything"].startswith("no kernel is faster than dense")
-    assert tiny["slim"].why_not["everything"] == "no channel and no head can be removed"
+    assert tiny["pruned, accelerated"].not_measured["everything"].startswith("no kernel is faster than dense")
+    assert tiny["slim"].not_measured["everything"] == "no channel and no head can be removed"
 
 
 def test_without_a_dense_network_it_stands_for_the_model_without_its_zeros() -> None:
@@ -170,7 +170,7 @@ def test_without_a_dense_network_it_stands_for_the_model_without_its_zeros() -> 
     assert found["dense"].nonzero == 32
     assert found["pruned"].nonzero == 16
     assert found["dense"].accuracy is None
-    assert found["dense, torch int8"].why_not["accuracy"] == "no dense network was given"
+    assert found["dense, torch int8"].not_measured["accuracy"] == "no dense network was given"
     assert found["pruned"].accuracy == 1.0
     assert int(net.weight.count_nonzero()) == 16
 
@@ -238,8 +238,8 @@ def test_a_missing_package_is_a_reason_and_not_an_end(monkeypatch: pytest.Monkey
         lambda name, package=None: without(name) if name.startswith("onnx") else imported(name, package),
     )
     found = measure(nn.Linear(4, 4), torch.randn(1, 4), batches=[1], seconds=0.1)
-    assert "pip install 'lightning-dynprune[export]'" in found["dense, onnx"].why_not["everything"]
-    assert found["dense, onnx int8"].why_not["everything"] == "there is no ONNX file of dense to quantise"
+    assert "pip install 'lightning-dynprune[export]'" in found["dense, onnx"].not_measured["everything"]
+    assert found["dense, onnx int8"].not_measured["everything"] == "there is no ONNX file of dense to quantise"
     assert found["dense, torch int8"].latency[1].median > 0
     assert_every_figure_is_there_or_has_a_reason(found)
 
@@ -291,5 +291,5 @@ def test_what_cannot_be_measured_is_refused(example: Any, settings: dict, error:
 
 
 def test_a_row_without_figures_counts_as_not_measured() -> None:
-    report = DeployReport([Row("slim", why_not={"everything": "no channel"})], (1,), "cpu", 1, "cpu")
+    report = DeployReport([Row("slim", not_measured={"everything": "no channel"})], (1,), "cpu", 1, "cpu")
     assert str(report).count("not measured") == 3

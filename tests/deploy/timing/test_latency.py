@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from lightning_dynprune.deploy.timing import Latency, Ratio, Rounds, latencies, latency, take_turns
+from lightning_dynprune.deploy.timing import Latency, Ratio, Rounds, latencies, latency, time_interleaved
 from lightning_dynprune.deploy.timing.latency import ratios
 
 
@@ -34,11 +34,11 @@ def test_a_ratio_is_read_from_the_clock_of_the_rounds():
 def test_cpu_time_is_the_clock_of_one_thread_alone(monkeypatch):
     for threads, clock in ((1, "cpu"), (2, "wall")):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert take_turns({"a": lambda: None}, rounds=1).clock == clock
+        assert time_interleaved({"a": lambda: None}, rounds=1).clock == clock
 
 
 def test_sleep_shows_in_the_wall_clock_and_not_in_cpu_time():
-    rounds = take_turns({"sleep": lambda: time.sleep(0.01)}, rounds=3)
+    rounds = time_interleaved({"sleep": lambda: time.sleep(0.01)}, rounds=3)
     assert rounds.latency("sleep").low >= 0.01
     assert rounds.latency("sleep", "cpu").median < 0.005
 
@@ -47,7 +47,7 @@ def test_no_contender_follows_itself_and_all_take_as_many_turns(monkeypatch):
     turns = []
     monkeypatch.setattr(latency, "_SHORTEST_TURN", 0.0)  # one call a turn
     names = ("a", "b", "c")
-    take_turns({name: lambda name=name: turns.append(name) for name in names}, rounds=40)
+    time_interleaved({name: lambda name=name: turns.append(name) for name in names}, rounds=40)
     turns = turns[-2 * 3 * 40 :]
     warming, counted = turns[::2], turns[1::2]
     assert warming == counted  # a turn starts with a call that is not counted
@@ -60,7 +60,7 @@ def test_the_order_of_turns_is_the_same_in_every_run(monkeypatch):
     monkeypatch.setattr(latency, "_SHORTEST_TURN", 0.0)
     runs: list[list[str]] = [[], []]
     for run in runs:
-        take_turns({name: lambda name=name, run=run: run.append(name) for name in "abcd"}, rounds=10)
+        time_interleaved({name: lambda name=name, run=run: run.append(name) for name in "abcd"}, rounds=10)
     assert runs[0] == runs[1]
 
 
@@ -116,7 +116,7 @@ def test_the_garbage_collector_is_left_as_it_was(enabled):
 )
 def test_settings_that_cannot_work_are_refused(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        take_turns(**({"contenders": {"a": lambda: None}} | arguments))
+        time_interleaved(**({"contenders": {"a": lambda: None}} | arguments))
 
 
 def test_a_base_that_is_no_contender_is_refused():

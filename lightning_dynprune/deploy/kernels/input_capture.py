@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_dynprune.base import largest_magnitude, max_absolute_difference, nested_tensors
 
 
-def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
+def capture_inputs(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> dict[str, list[Tensor]]:
     """Return copies of what arrives at each layer in one forward, in order; calls alike in shape are kept once.
 
     The layers' ``forward`` is replaced meanwhile; hooks would not do, for torch's transformer layers leave their fast
@@ -38,7 +38,7 @@ def arrivals(layers: Mapping[str, nn.Module], forward: Callable[[], object]) -> 
     finally:
         for layer in layers.values():
             del layer.forward
-    return {name: _alike_once(arrived) for name, arrived in inputs.items()}
+    return {name: _alike_once(captured) for name, captured in inputs.items()}
 
 
 def difference(output: object, expected: object) -> float:
@@ -71,6 +71,6 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _alike_once(inputs: list[Tensor]) -> list[Tensor]:
-    if all(isinstance(arrived, Tensor) and arrived.shape == inputs[0].shape for arrived in inputs):
+    if all(isinstance(captured, Tensor) and captured.shape == inputs[0].shape for captured in inputs):
         return inputs[:1]
     return inputs

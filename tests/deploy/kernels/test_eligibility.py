@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune.deploy.kernels import arrivals, why_dense, why_not_measurable
-from lightning_dynprune.deploy.kernels.capture_inputs import difference
+from lightning_dynprune.deploy.kernels import capture_inputs, reason_not_measurable, reasons_to_stay_dense
+from lightning_dynprune.deploy.kernels.input_capture import difference
 
 
 def test_plain_layers_may_be_replaced():
-    assert why_dense(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))) == {}
+    assert reasons_to_stay_dense(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))) == {}
 
 
 def test_layers_that_stay_dense_say_why():
@@ -38,7 +38,7 @@ def test_layers_that_stay_dense_say_why():
             self.one.bias = self.other.bias
             self.free = nn.Linear(4, 4)
 
-    assert why_dense(Model()) == {
+    assert reasons_to_stay_dense(Model()) == {
         "head": "its weight is tied: 2 modules hold it",
         "first": "it is shared: the model names it 2 times",
         "own": "it is a Own, which may compute or be read otherwise",
@@ -64,7 +64,7 @@ def test_layers_that_stay_dense_say_why():
     ],
 )
 def test_what_cannot_be_measured_says_why(inputs, message):
-    why = why_not_measurable(nn.Linear(4, 4), inputs)
+    why = reason_not_measurable(nn.Linear(4, 4), inputs)
     assert why is None if message is None else message in why
 
 
@@ -79,7 +79,7 @@ def test_arrivals_are_copies_of_what_each_layer_gets():
         second(input=torch.full((1, 2), 5.0))
         second(torch.full((2, 2), 6.0))
 
-    got = arrivals({"first": first, "second": second, "third": nn.Linear(2, 2)}, forward)
+    got = capture_inputs({"first": first, "second": second, "third": nn.Linear(2, 2)}, forward)
     assert [x.tolist() for x in got["first"]] == [[[1.0, 1.0]] * 3]
     assert [x.tolist() for x in got["second"]] == [[[5.0, 5.0]], [[6.0, 6.0]] * 2]
     assert got["third"] == []

@@ -50,7 +50,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """What each pattern would give.
 
     Args:
@@ -83,8 +83,8 @@ class Outlook:
         """Pattern -> in words, whether it pays here and from where on."""
         return {pattern: verdict(self.of(pattern)) for pattern in self.patterns}
 
-    def plain(self) -> dict[str, Any]:
-        """Return the outlook as JSON can hold it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the forecast as JSON can hold it."""
         cells = [asdict(cell) | {"measured": cell.is_measured} for cell in self.cells]
         return {
             "format": _FORMAT,

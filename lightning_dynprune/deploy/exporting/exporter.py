@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_dynprune.base import check_flag, check_real, nested_tensors
-from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, in_short
+from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, error_summary
 from lightning_dynprune.deploy.exporting.example import Example
 from lightning_dynprune.deploy.exporting.exported import Exported
-from lightning_dynprune.deploy.exporting.parity import difference
+from lightning_dynprune.deploy.exporting.output_check import difference
 from lightning_dynprune.deploy.exporting.program import ready, trace
 
 _FIXED_CASES = 3  # random inputs to compare at, where the batch is fixed
@@ -78,7 +78,7 @@ def export(
             "dynamic_batch=True needs inputs whose first axes are one batch of at least 1; the shapes of example_input "
             f"are {[tuple(t.shape) for t in example.tensors]}; give dynamic_batch=False"
         )
-    dynamic, largest = dynamic_batch and runtime.takes_any_batch, runtime.largest_batch
+    dynamic, largest = dynamic_batch and runtime.supports_dynamic_batch, runtime.largest_batch
     if dynamic and (example.batch or 1) > (largest or math.inf):
         raise ValueError(
             f"example_input is a batch of {example.batch}, and format={runtime.name!r} takes up to {largest}; "
@@ -126,7 +126,7 @@ def _written(runtime: Format, program: Any, path: Path, model: nn.Module, cases:
     except ExportError as error:
         raise ExportError(f"format={runtime.name!r}: {error}") from error
     except Exception as error:
-        raise ExportError(f"format={runtime.name!r}: {doing} {path.name} failed: {in_short(error)}") from error
+        raise ExportError(f"format={runtime.name!r}: {doing} {path.name} failed: {error_summary(error)}") from error
 
 
 @contextmanager

@@ -10,43 +10,43 @@ from torch import Tensor, nn
 _MOST_CALLS = 16  # calls of a layer, of different sizes, that are measured one by one
 
 
-def linears(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return every Linear of a model under the first of its names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
-def why_dense(model: nn.Module) -> dict[str, str]:
+def reasons_to_stay_dense(model: nn.Module) -> dict[str, str]:
     """Return the layers that no kernel may stand in for, and why, as far as the model itself tells.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
         >>> model[1].weight = model[0].weight
-        >>> why_dense(model)["1"]
+        >>> reasons_to_stay_dense(model)["1"]
         'its weight is tied: 2 modules hold it'
     """
     holders = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    found = {name: _reason(layer, holders, names) for name, layer in linears(model).items()}
+    found = {name: _reason(layer, holders, names) for name, layer in linear_layers(model).items()}
     return {name: reason for name, reason in found.items() if reason is not None}
 
 
-def why_not_measurable(layer: nn.Linear, inputs: list[Tensor]) -> str | None:
-    """Return why what arrived at a layer in one forward cannot be measured; None where it can.
+def reason_not_measurable(layer: nn.Linear, inputs: list[Tensor]) -> str | None:
+    """Return why what captured at a layer in one forward cannot be measured; None where it can.
 
     Args:
         layer: the layer.
-        inputs: what arrived, in order (see :func:`arrivals`).
+        inputs: what captured, in order (see :func:`capture_inputs`).
     """
     if not inputs:
         return "it was not called in the example's forward: its weight is read without a call, or not at all"
-    for arrived in inputs:
-        if not isinstance(arrived, Tensor) or arrived.is_nested or arrived.layout != torch.strided:
+    for captured in inputs:
+        if not isinstance(captured, Tensor) or captured.is_nested or captured.layout != torch.strided:
             return "its input is no plain tensor"
-        if arrived.dtype != layer.weight.dtype:
-            return f"its input is {arrived.dtype}, its weight {layer.weight.dtype}"
-        if not arrived.numel():
+        if captured.dtype != layer.weight.dtype:
+            return f"its input is {captured.dtype}, its weight {layer.weight.dtype}"
+        if not captured.numel():
             return "its input is empty"
-    if len({arrived.shape for arrived in inputs}) > 1 and len(inputs) > _MOST_CALLS:
+    if len({captured.shape for captured in inputs}) > 1 and len(inputs) > _MOST_CALLS:
         return f"it was called {len(inputs)} times with inputs of different sizes"
     return None
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from lightning_dynprune.base import check_real, convert_settings
-from lightning_dynprune.deploy.timing import Ratio, Rounds, take_turns
+from lightning_dynprune.deploy.timing import Ratio, Rounds, time_interleaved
 
 
 @dataclass(frozen=True)
-class Terms:
+class SelectionCriteria:
     """The settings of a choice.
 
     Args:
@@ -57,7 +57,7 @@ class Terms:
         self, contenders: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int | None = None
     ) -> Rounds:
         """Let contenders that are ready take turns."""
-        return take_turns(contenders, seconds=seconds, rounds=rounds, device=self.device)
+        return time_interleaved(contenders, seconds=seconds, rounds=rounds, device=self.device)
 
 
 def spread(ratio: Ratio) -> str:
