@@ -395,7 +395,7 @@ class Endless(IterableDataset):
     [
         ({"sparsity": 1.2}, ValueError, r"sparsity=1.2 is not accepted; give a number in \[0, 1\)"),
         ({"sparsity": "much"}, TypeError, "sparsity='much' is not a number"),
-        ({}, ValueError, "sparsity=None: how sparse to become is not said"),
+        ({}, ValueError, "sparsity=None: no final sparsity is given"),
         ({"sparsity": 0.5, "strategy": "nope"}, ValueError, "strategy='nope' is unknown; known: magnitude"),
         ({"sparsity": 0.5, "threshold": "nope"}, ValueError, "threshold='nope' is unknown; known:"),
         ({"sparsity": 0.5, "schedule": "nope"}, ValueError, "schedule='nope' is unknown; known:"),
@@ -417,7 +417,7 @@ def test_a_bad_setting_is_refused_where_it_is_written(settings, error, message):
         ({"targets": "encoder.*"}, "matches no parameter"),
         ({"schedule": {"name": "cubic", "end": 1000}}, "lies after training, which ends at 32 steps"),
         ({"schedule": {"name": "cubic", "begin": 20, "end": 10}}, "lies before begin=20"),
-        ({"targets": {"*": 0.5}}, "which only threshold topk with scope='layer' heeds"),
+        ({"targets": {"*": 0.5}}, "which only threshold topk with scope='layer' uses"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_before_the_first_batch(settings, message, tmp_path):

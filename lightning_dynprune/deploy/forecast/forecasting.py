@@ -60,7 +60,7 @@ def preflight(
         patterns: names, mappings or instances.
         batches: samples of a call.
         sparsities: shares of the connections.
-        targets: which parameters would be pruned; see :func:`~lightning_dynprune.targets.target.find_targets`.
+        targets: which parameters would be pruned; see :func:`~lightning_dynprune.targets.find_targets`.
         exclude: which would not.
         seconds: about how long all of it may take.
 
