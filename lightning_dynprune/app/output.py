@@ -1,4 +1,4 @@
-"""The run's folder: refused early where it cannot be written, or holds another run."""
+"""The check of the output folder, made before Hydra writes to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning_dynprune.app.runs import FolderInUse, RunFolder, lock_run_folder
 
 
 class OutputFolderCheck(Callback):
-    """Hydra callback that ends the program, in words, before Hydra fails on the folder itself."""
+    """Hydra callback that ends the program with a message if the output folder cannot be used."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run, before Hydra writes the settings of this one over those of another."""
+        """Check the folder of a single run before Hydra overwrites the settings of another run in it."""
         folder = Path(config.hydra.run.dir)
         check_writable(folder, "hydra.run.dir")
         if config.get("task") is None:
@@ -24,8 +24,8 @@ class OutputFolderCheck(Callback):
             try:
                 with lock_run_folder(folder):
                     run.check_unoccupied()
-            except (FolderInUse, FileExistsError) as refusal:
-                raise SystemExit(f"dynprune: {refusal}") from None
+            except (FolderInUse, FileExistsError) as error:
+                raise SystemExit(f"dynprune: {error}") from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""
@@ -33,14 +33,15 @@ class OutputFolderCheck(Callback):
 
 
 def check_writable(folder: Path, setting: str) -> None:
-    """Make the folder and a file in it; say which setting to change where that fails.
+    """Raise if the folder cannot be created or no file can be written to it.
 
     Args:
-        folder: the folder to write to.
-        setting: the setting that names it.
+        folder: the output folder.
+        setting: name of the setting that gives the folder.
 
     Raises:
-        SystemExit: it cannot be made or written. No ordinary exception: Hydra turns those of a callback into warnings.
+        SystemExit: the folder cannot be created or written. Not an ``Exception``, since Hydra turns those of a callback
+            into warnings.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     table = titled_table(title)
     table.add_column("job", justify="right")
     table.add_column("settings", overflow="fold", min_width=20)
-    for heading in ("asked", "sparsity", "accuracy", "dense", "factor"):
+    for heading in ("target", "sparsity", "accuracy", "dense", "factor"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         settings = [text for text in row.overrides if len(rows) == 1 or text not in shared]

@@ -1,6 +1,6 @@
-"""The folder of a run: its lock, records, checkpoint, weights, and how it is resumed.
+"""The folder of a run: its lock, records, checkpoint and weights, and the command line that resumes it.
 
-May import every room.
+May import Hydra, ``app/compat.py`` and every room below app/.
 """
 
 from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_results

@@ -1,6 +1,6 @@
-"""The tasks of the program: train, deploy, preflight.
+"""The tasks of the program: ``train``, ``deploy`` and ``preflight``.
 
-May import every room.
+May import the other rooms of app/ and every room below app/.
 """
 
 from lightning_dynprune.app.tasks.deploy import run_deploy

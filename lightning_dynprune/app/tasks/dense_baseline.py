@@ -1,4 +1,4 @@
-"""The dense baseline: the same network, data, seed and code without pruning, trained once and reused."""
+"""The dense baseline: the same network trained without pruning, by the same code, data and seed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lightning_dynprune.app.tasks.training_phase import train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import write_dense
 
-# All that a dense training depends on; where the data lie is not among it.
+# The settings that a dense training depends on; the folder of the data is none of them.
 DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "lr_hold", "trainer", "seed", "threads")
 
 
 def get_dense_baseline(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    """Return the figures of the dense baseline, trained now unless this run or its sweep has them already.
+    """Return the figures of the dense baseline; train it unless this run or its sweep already has.
 
     Args:
         cfg: the run's settings.
         data: the image set.
-        folder: the run's folder; the sweep's, where there is one, keeps one control for all jobs that share it.
-        stop: whether the user wants to stop.
+        folder: the run's folder; in a sweep, all jobs with equal dense settings share one baseline.
+        stop: set by Ctrl-C.
 
     Returns:
         ``accuracy``, ``val_accuracy``, ``seconds``, ``val_curve`` and ``bytes`` of its weights on disk.
@@ -57,7 +57,7 @@ def get_dense_baseline(cfg: DictConfig, data: InMemoryImages, folder: RunFolder,
 
 
 def baseline_key(config: dict[str, Any]) -> str:
-    """Return a short name that two runs share exactly if their dense baselines would be equal."""
+    """Return a short hash that is equal for two runs exactly if their dense baselines are equal."""
     relevant = {name: config[name] for name in DEPENDS_ON}
     relevant["data"] = {name: value for name, value in config["data"].items() if name != "data_dir"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]

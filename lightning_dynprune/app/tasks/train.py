@@ -1,4 +1,4 @@
-"""One run of the program: data, dense baseline, pruned training, files and table."""
+"""``dynprune task=train``: load the data, train the dense baseline and the pruned network, write files and a table."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from lightning_dynprune.report import draw_run, run_line, run_table
 
 PACKAGES = ("lightning-dynprune", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
 OBJECTIVES = ("accuracy", "val_accuracy")
-NETWORK = "network."
+PREFIX = "network."
 
 
 def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
-    """Run what the settings describe and return the figure that a sweeper optimises.
+    """Run one job and return the figure that a sweeper optimizes.
 
     Args:
         cfg: the settings.
         folder: the run's folder.
-        stop: whether the user wants to stop.
+        stop: set by Ctrl-C.
 
     Raises:
-        ValueError: a setting cannot work; nothing has been trained then.
+        ValueError: a setting cannot work; it is raised before any training.
         FolderInUse: another run writes to the folder.
     """
     if cfg.objective not in OBJECTIVES:
         raise ValueError(f"objective={cfg.objective!r} is unknown; known: {', '.join(OBJECTIVES)}")
     if cfg.trainer.get("max_steps", -1) != -1:
         raise ValueError(
-            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, for such a run could not be resumed "
+            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, since such a run could not be resumed "
             "exactly; give trainer.max_epochs"
         )
     with lock_run_folder(folder.path):
@@ -54,7 +54,7 @@ def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float
 
 
 def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
-    """Run the job in a folder that no other run writes to."""
+    """Run the job in a folder that is locked for it."""
     folder.check_unoccupied()
     if folder.resuming:
         check_unchanged(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
@@ -92,7 +92,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     if pruning.pruner is not None and pruning.pruner.journal is not None:
         pruning.pruner.journal.plot(folder.path / "journal.png")
     write_json(folder.results, results)
-    # Its place is taken by last.ckpt and dense.json; what an earlier attempt failed of is over.
+    # last.ckpt and dense.json replace the dense checkpoint; the error is of an earlier attempt.
     folder.checkpoint("dense").unlink(missing_ok=True)
     folder.error.unlink(missing_ok=True)
     in_sweep = folder.sweep is not None
@@ -102,14 +102,14 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
 
 
 def set_guard_reference(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
-    """Let the guard compare with the dense baseline, where it has no reference of its own."""
+    """Make the dense accuracy the guard's reference if none is set."""
     guard = pruning.guard
     if guard is not None and guard.reference is None and guard.monitor == "val_acc":
         pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
 
 
 def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
-    """Return the figures of a pruned training; the counts are taken from its weights."""
+    """Return the figures of a pruned training; non-zero parameters are counted in its weights."""
     nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in phase.parameters.values())
     return {
         "accuracy": phase.accuracy,
@@ -119,15 +119,15 @@ def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
         "nonzero": nonzero,
         "parameters": phase.size,
         "compression": phase.size / nonzero,
-        "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
-        "connections": {name.removeprefix(NETWORK): count for name, count in pruning.connections.items()},
+        "layers": {name.removeprefix(PREFIX): share for name, share in pruning.layer_sparsity.items()},
+        "connections": {name.removeprefix(PREFIX): count for name, count in pruning.connections.items()},
         "steps": phase.steps,
         "journal": journal_figures(pruning),
     }
 
 
 def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
-    """Return what the journal has to say of a training in short; None where there is none."""
+    """Return the totals and notes of the journal; None without a journal."""
     journal = None if pruning.pruner is None else pruning.pruner.journal
     if journal is None:
         return None
@@ -139,7 +139,7 @@ def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
 
 
 def write_weights(phase: Phase, folder: RunFolder) -> dict[str, int]:
-    """Write the pruned weights as a plain state dict and packed; return the bytes of each on disk."""
+    """Write the pruned weights as a plain and as a compact file; return the bytes of each file."""
     return {
         "dense": write_dense(phase.weights, folder.path / "model.safetensors"),
         "compact": save_compact(phase.weights, folder.path / "compact.safetensors"),
