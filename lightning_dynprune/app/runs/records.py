@@ -116,4 +116,4 @@ def _raise_damaged(path: Path, figure: str, expected: str) -> NoReturn:
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise ValueError(f"{name} is no number of JSON")

@@ -49,7 +49,7 @@ def run_deploy(cfg: DictConfig) -> float:
     file = weights_file(Path(cfg.checkpoint))
     output = Path(cfg.output) if cfg.output is not None else file.parent / "deploy.json"
     if output.exists():
-        raise FileExistsError(f"{output} exists already; give output=FILE, or move it away")
+        raise FileExistsError(f"{output} exists; give output=FILE, or move it away")
     check_count("calibration", cfg.calibration)
     torch.set_num_threads(cfg.threads)
     for name in EXPORTERS:
