@@ -43,10 +43,7 @@ def is_set_aside(trainer: Any, callback: Any) -> bool:
     """
     # The finders put other callbacks in place of those of the Trainer while they run. If they left them in place, their
     # trial steps would count as steps of the training, and the masks would be updated by them.
-    for other in trainer.callbacks:  # a loop, as this runs at every step
-        if other is callback:
-            return False
-    return True
+    return callback not in trainer.callbacks
 
 
 def averaged_model(callback: Any) -> nn.Module | None:
