@@ -49,7 +49,7 @@ def attention_heads(
         if not matched:
             raise CouplingError(f"heads: {glob!r} matches no module of {type(model).__name__}")
         if not _is_count(count) and count != 0:
-            raise CouplingError(f"heads: {glob!r}: {count!r} is no number of heads; give a whole number of at least 0")
+            raise CouplingError(f"heads: {glob!r}: {count!r} is not a number of heads; give an integer of at least 0")
         given = {**dict.fromkeys(matched, count), **given}
     found = []
     for name, module in modules.items():
@@ -86,10 +86,10 @@ def _by_linears(name: str, module: nn.Module, given: Mapping[str, int]) -> Group
                 pairs.append((source, local))
     pairs = _by_name(pairs)
     if not pairs and (split or name in given):
-        raise _error(name, module, "has no Linear that reads the joined heads and gives the width they came from")
+        raise _error(name, module, "has no Linear that maps the concatenated heads back to the width of their input")
     if len(pairs) > 1:
         shown = "; ".join(f"{'+'.join(source)} -> {output}" for source, output in pairs)
-        raise _error(name, module, f"could be read in more than one way: {shown}")
+        raise _error(name, module, f"can be read in more than one way: {shown}")
     if not pairs:
         return None
     source, output = pairs[0]

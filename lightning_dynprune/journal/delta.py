@@ -94,7 +94,7 @@ class Delta:
             return _read_gaps(plain, self.numel, self.flipped, name)
         found = int(count_true(unpack_bits(plain, self.numel, name)))
         if found != self.flipped:
-            raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are announced; it is damaged")
+            raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are expected; it is damaged")
         return plain.clone()
 
 
@@ -149,7 +149,7 @@ def _read_gaps(codes: Tensor, numel: int, flipped: int, name: str) -> Tensor:
             raise ValueError(f"journal of {name}: a flip lies past its {numel} connections; it is damaged")
         packed.index_add_(0, positions >> 3, _PLACE.index_select(0, positions & 7))
     if found != flipped or (codes.numel() and int(codes[-1]) == _LONG):
-        raise ValueError(f"journal of {name}: {found} flips where {flipped} are announced; it is damaged")
+        raise ValueError(f"journal of {name}: {found} flips where {flipped} are expected; it is damaged")
     return packed
 
 

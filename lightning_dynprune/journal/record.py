@@ -174,7 +174,7 @@ class Journal:
             step: number of optimizer steps done; of several updates at one step, the last counts.
 
         Raises:
-            TypeError: ``step`` is no whole number.
+            TypeError: ``step`` is not a whole number.
             ValueError: positions of that step are no longer recorded.
         """
         deltas = self._deltas_after(step)
@@ -194,7 +194,7 @@ class Journal:
             By target: flat indices (int64, ascending) and values, both on the CPU.
 
         Raises:
-            TypeError: ``step`` is no whole number.
+            TypeError: ``step`` is not a whole number.
             ValueError: values were not recorded, positions of that step are no longer recorded, or the masks are not
                 those of the recorded run.
         """

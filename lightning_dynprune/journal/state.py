@@ -106,25 +106,25 @@ def _figures(update: Update) -> dict[str, Any]:
 
 def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
     if not isinstance(state, Mapping):
-        raise ValueError(f"journal: a {type(state).__name__} is no record of updates; give a state_dict of a journal")
+        raise ValueError(f"journal: a {type(state).__name__} is not accepted; give a state_dict of a journal")
     if type(state.get("version")) is not int or state["version"] != _VERSION:
         raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
-    there, here = state["targets"], {target.name: target.numel for target in targets}
-    counts = isinstance(there, Mapping) and all(type(count) is int for count in there.values())
-    if not counts or list(there.items()) != list(here.items()):
-        there = there if counts else {}
-        name = next((n for n in [*here, *there] if there.get(n) != here.get(n)), "their order")
+    saved, own = state["targets"], {target.name: target.numel for target in targets}
+    counts = isinstance(saved, Mapping) and all(type(count) is int for count in saved.values())
+    if not counts or list(saved.items()) != list(own.items()):
+        saved = saved if counts else {}
+        name = next((n for n in [*own, *saved] if saved.get(n) != own.get(n)), "their order")
         raise ValueError(
-            f"journal: it was recorded from other targets: {name} differs ({there.get(name)} connections there, "
-            f"{here.get(name)} here); resume with the targets of that run"
+            f"journal: it was recorded from other targets: {name} differs ({saved.get(name)} connections in the state, "
+            f"{own.get(name)} in the model); resume with the targets of that run"
         )
     if not isinstance(state["updates"], list):
-        raise ValueError("journal: 'updates' is no list; the file is damaged")
+        raise ValueError("journal: 'updates' is not a list; the file is damaged")
     for note in state["notes"] if isinstance(state["notes"], list) else [None]:
         if not isinstance(note, (list, tuple)) or [type(part) for part in note] != [int, str]:
-            raise ValueError(f"journal: the note {note!r} is no step and text; the file is damaged")
+            raise ValueError(f"journal: the note {note!r} is not a step and a text; the file is damaged")
 
 
 def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Delta]:
@@ -132,11 +132,13 @@ def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target]) -> Iterato
     _validate_tensor(recorded, torch.int64, 2, "'recorded'")
     _validate_tensor(positions, torch.uint8, 1, "'positions'")
     if recorded.shape[1] != 4 or len(recorded) % len(targets):
-        raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not give 4 figures a target")
+        raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not hold 4 figures per target")
     rows = recorded.tolist()
     lengths = [length for length, *_ in rows]
     if min(lengths, default=0) < 0 or sum(lengths) != positions.numel():
-        raise ValueError(f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are announced")
+        raise ValueError(
+            f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are expected; it is damaged"
+        )
     parts = torch.split(positions.cpu(), lengths) if lengths else ()
     for number, (part, (_, flipped, code, deflated)) in enumerate(zip(parts, rows, strict=True)):
         target = targets[number % len(targets)]
@@ -167,7 +169,7 @@ def _read_values(values: Any, name: str, counts: list[int]) -> Sequence[Tensor]:
     if not _is_plain(tensor) or not tensor.is_floating_point() or tensor.shape != (sum(counts),):
         raise ValueError(
             f"journal of {name}: its values are {_described(tensor)} where floats of shape ({sum(counts)},) are "
-            "announced; it is damaged"
+            "expected; it is damaged"
         )
     return [part.clone() for part in torch.split(tensor.cpu(), counts)]
 

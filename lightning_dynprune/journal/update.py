@@ -63,7 +63,7 @@ def read_discarded_totals(entry: Any) -> DiscardedTotals:
     """
     fields = {f.name for f in dataclasses.fields(DiscardedTotals)}
     if not isinstance(entry, Mapping) or set(entry) != fields or not all(map(_is_count, entry.values())):
-        raise ValueError(f"journal: 'gone' does not count {sorted(fields)}; the file is damaged")
+        raise ValueError(f"journal: 'gone' does not hold counts of {sorted(fields)}; the file is damaged")
     return DiscardedTotals(**entry)
 
 
@@ -82,21 +82,21 @@ def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
     if not isinstance(entry, Mapping) or set(entry) != fields:
         raise ValueError(f"{where}: expected the figures {sorted(fields)}; the file is damaged")
     if not _is_count(entry["step"]):
-        raise ValueError(f"{where}: step={entry['step']!r} is no whole number of at least 0")
+        raise ValueError(f"{where}: step={entry['step']!r} is not a whole number of at least 0")
     for figure in ("scheduled_sparsity", "sparsity", "churn"):
         if not is_number(entry[figure]) or entry[figure] < 0:
-            raise ValueError(f"{where}: {figure}={entry[figure]!r} is no number of at least 0")
+            raise ValueError(f"{where}: {figure}={entry[figure]!r} is not a number of at least 0")
     for figure in ("dropped", "grown"):
         counts = entry[figure]
         if not isinstance(counts, Mapping) or set(counts) != set(sizes):
-            raise ValueError(f"{where}: {figure} does not count every target once; the file is damaged")
+            raise ValueError(f"{where}: {figure} does not hold one count per target; the file is damaged")
         for name, count in counts.items():
             if not _is_count(count) or count > sizes[name]:
                 raise ValueError(f"{where}: {figure} of {name} is {count!r}; it has {sizes[name]} connections")
     cuts = entry["cuts"]
     # A cut is infinite where all connections or none were kept.
     if not isinstance(cuts, Mapping) or not all(n in sizes and isinstance(c, float) for n, c in cuts.items()):
-        raise ValueError(f"{where}: cuts={cuts!r} does not give a number by target; the file is damaged")
+        raise ValueError(f"{where}: cuts={cuts!r} does not hold a number per target; the file is damaged")
     figures: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in entry.items()
     }

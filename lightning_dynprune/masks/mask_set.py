@@ -113,10 +113,10 @@ class MaskSet:
             counts.append(self._write_local(position, pieces, kept is None, growing))
             given[position] = kept
         changes = []
-        for position, (stays, counted) in zip(given, self._summed(given, counts), strict=True):
+        for position, (num_stayed, counted) in zip(given, self._summed(given, counts), strict=True):
             known = given[position]
             kept = counted if known is None else known
-            changes.append((self.kept[position] - stays, kept - stays))
+            changes.append((self.kept[position] - num_stayed, kept - num_stayed))
             self.kept[position] = kept
         return changes
 

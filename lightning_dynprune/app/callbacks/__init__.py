@@ -1,4 +1,7 @@
-"""What the program adds to a Trainer besides the pruning itself."""
+"""Lightning callbacks of the program besides pruning: the checkpoint for resume, and the curves of a run.
+
+May import runs/ and every room below app/.
+"""
 
 from lightning_dynprune.app.callbacks.checkpoint import LastCheckpoint
 from lightning_dynprune.app.callbacks.history import History

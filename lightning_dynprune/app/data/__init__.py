@@ -1,4 +1,7 @@
-"""The small image sets of the program, held in memory as tensors."""
+"""Small image data sets, held in memory as tensors.
+
+May import ``app/compat.py``, Lightning and the libraries that read the data.
+"""
 
 from lightning_dynprune.app.data.digits import Digits
 from lightning_dynprune.app.data.images import InMemoryImages
