@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/kernels.py --short  # fewer sparsities and rounds: half a minute
 
 A Linear 1024 -> 4096 with random masks: blocks of 8 to 64 outputs by one input, and single connections; one row of
-inputs and 32. Dense, int8 dynamic quantisation (the rival: it prunes nothing) and every kernel that suits the mask take
-turns in one process on one thread, and CPU time is counted. Then whole models, as ``accelerate`` leaves them:
+inputs and 32. Dense, int8 dynamic quantization (a baseline that prunes nothing) and every kernel that suits the mask
+are timed in interleaved rounds in one process on one thread, by CPU time. Then whole models, after ``accelerate``:
 LeNet-300-100 pruned to 98 %, and a GPT of 10.7 M whose feed-forward layers have 70 % of their 32 x 1 blocks pruned.
 
 Prints tables of the ratio to dense in the same rounds, and writes JSON with the quartiles.
@@ -58,7 +58,7 @@ def prune(layer: nn.Linear, sparsity: float, height: int) -> nn.Linear:
 
 
 def int8(layer: nn.Linear) -> nn.Module:
-    """Return a layer with its weight in int8 and its inputs quantised at each call."""
+    """Return a layer with its weight in int8 and its inputs quantized at each call."""
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)[0]
 
 

@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/savings.py  # ~5 minutes
     OMP_NUM_THREADS=1 python benchmarks/savings.py --short  # few rounds: two minutes
 
-Each network is pruned at random, for time depends on how many zeros there are and in which units, not on which; its
-accuracy is no question here. Then ``measure`` takes it through all its forms: dense, pruned as it is, slim, on the
-kernels that are fastest, and the rivals, which prune nothing: dense in ONNX Runtime, and 8-bit weights there and in
-torch. All forms of a network take turns in the same rounds in one process on one thread, and CPU time is counted.
+Each network is pruned at random, because time depends only on the number and units of the zeros; its
+accuracy is not considered here. Then ``measure`` takes it through all its variants: dense, pruned, slim, with the
+fastest kernels, and the baselines, which prune nothing: dense in ONNX Runtime, and 8-bit weights there and in
+torch. All variants of a network are timed in the same interleaved rounds in one process on one thread, by CPU time.
 
-Prints one table, in which every loss stands too, and each aim beside what was reached; writes the reports as JSON.
+Prints one table that includes every loss, and each aim beside its result; writes the reports as JSON.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from torch import Tensor, nn
 
 from lightning_dynprune.app.models import ConvNet
 from lightning_dynprune.coupling import Narrowing, coupled_groups
-from lightning_dynprune.deploy.forecast.random_masks import randomly_pruned
-from lightning_dynprune.deploy.measurement import measure
-from lightning_dynprune.deploy.measurement.report import DeployReport
+from lightning_dynprune.deploy.forecast import randomly_pruned
+from lightning_dynprune.deploy.measurement import DeployReport, measure
 from lightning_dynprune.patterns import Block, Element, Pattern
 from lightning_dynprune.targets import Targets, find_targets
 
@@ -132,7 +131,7 @@ AIMS = [
 
 
 def report_of(case: Case, seconds: float) -> DeployReport:
-    """Measure a case in all its forms."""
+    """Measure a case in all its variants."""
     dense = case.model().eval()
     example = case.example()
     pruned = case.pruned(case.model().eval())
@@ -142,11 +141,11 @@ def report_of(case: Case, seconds: float) -> DeployReport:
 
 
 def best(report: DeployReport, batch: int) -> str:
-    """Return our fastest form at a batch size.
+    """Return our fastest variant at a batch size.
 
     Example:
         >>> from lightning_dynprune.deploy.timing import Ratio
-        >>> from lightning_dynprune.deploy.measurement.report import Row
+        >>> from lightning_dynprune.deploy.measurement import Row
         >>> rows = [Row(name, ratio={1: Ratio(fast, fast, fast, 9)}) for name, fast in (("pruned", 1.0), ("slim", 2.0))]
         >>> best(DeployReport(rows, (1,), "cpu", 1, "cpu"), 1)
         'slim'
@@ -156,7 +155,7 @@ def best(report: DeployReport, batch: int) -> str:
 
 
 def reached(reports: dict[str, DeployReport]) -> list[dict[str, Any]]:
-    """Return each aim whose case was measured, beside what our best form reached.
+    """Return each aim whose case was measured, beside the result of our best variant.
 
     Against a rival it is the ratio of the two ratios to dense.
     """

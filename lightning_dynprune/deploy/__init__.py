@@ -1,4 +1,7 @@
-"""From masks to savings: smaller files, narrower networks, faster kernels, exports and what all of it measures."""
+"""Turn masks into savings: smaller files, narrower models, faster kernels, exported files, and measurements of them.
+
+May import every room but app, callback and report.
+"""
 
 from lightning_dynprune.deploy.compact import load_compact, save_compact
 from lightning_dynprune.deploy.exporting import Exported, export

@@ -1,4 +1,7 @@
-"""Models as files for other runtimes, each compared with the model it was made from."""
+"""Export models to other runtimes, and compare every exported file's outputs with the model's.
+
+May import deploy.timing, deploy.compat, coupling and base.
+"""
 
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, Runner
 from lightning_dynprune.deploy.exporting.example import Example

@@ -1,4 +1,7 @@
-"""Kernels: other ways to compute a Linear layer whose weight has zeros."""
+"""Kernels: alternative computations of a Linear layer whose weight has zeros, and the choice of the fastest one.
+
+May import deploy.timing, masks and base.
+"""
 
 from lightning_dynprune.deploy.kernels.acceleration import Accelerated, accelerate
 from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError

@@ -120,5 +120,5 @@ def test_settings_that_cannot_work_are_refused(arguments, message):
 
 
 def test_a_base_that_is_no_contender_is_refused():
-    with pytest.raises(ValueError, match="base='dense' is no contender; give one of a, b"):
+    with pytest.raises(ValueError, match="base='dense' is not in contenders; give one of a, b"):
         ratios({"a": lambda: None, "b": lambda: None}, "dense")
