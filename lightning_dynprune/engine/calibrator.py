@@ -1,4 +1,4 @@
-"""InputCapture of the targets' layers, captured for strategies that read them and for the refit of kept weights."""
+"""Inputs of the targets' layers, captured for strategies that read them and for the refit of kept weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watch over the accuracy: neither pruned too far, nor short of what the network can bear."""
+"""The accuracy guard: stops pruning where a validated metric falls too far, and may prune on where it does not."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ STATES = ("watching", "recovering", "holding")
 
 @dataclass
 class AccuracyGuard:
-    """Compares a validated metric with the dense network's, and holds the pruning where it costs too much.
+    """Compares a validated metric with that of the dense network, and pauses or undoes pruning that costs too much.
 
-    The reference is the best value validated before the first update, or given. Pruned too far: when the metric falls
-    more than ``max_drop`` short of it the schedule pauses and training goes on; when it has not recovered after
-    ``patience`` validations, the masks go back to those of the last validation inside the limit, with the values that
-    were cut since, and are held. Where that does not suffice either, the one before follows, and so on. Pruned too
-    little: with ``until_limit`` the sparsity rises further once the schedule has ended, as long as the metric stays
-    inside the limit. Every decision is a note in the journal.
+    The reference is the best value validated before the first update, or ``reference``. If the metric falls more than
+    ``max_drop`` short of it, the schedule pauses and training continues. If the metric has not recovered after
+    ``patience`` validations, the masks of the last validation within the limit are restored, with the values that were
+    cut since, and the schedule stays paused. If the metric still does not recover, the masks of the validation before
+    are restored, and so on. With ``until_limit`` the sparsity rises further once the schedule has ended, as long as the
+    metric stays within the limit. Every decision is a note in the journal.
 
     Args:
         monitor: name of the metric as the LightningModule logs it in validation.
-        max_drop: how far the metric may fall short of the reference, in its own unit.
-        mode: "max" where more is better, "min" where less is.
-        reference: the metric of the dense network; None: measured before the first update.
-        patience: validations to wait for a recovery.
-        until_limit: go on pruning past the schedule's end.
-        raise_by: share of the remaining connections that each step past the end prunes, above 0 and below 1.
+        max_drop: largest accepted distance from the reference, in the unit of the metric.
+        mode: "max" if higher is better, "min" if lower is.
+        reference: the metric of the dense network; None: the best value validated before the first update.
+        patience: validations to wait for the metric to recover.
+        until_limit: prune on after the end of the schedule.
+        raise_by: share of the remaining connections that is pruned at each validation after that, above 0 and below 1.
 
     Raises:
         TypeError: a setting of another kind.
@@ -77,19 +77,19 @@ class AccuracyGuard:
         self._best = self.reference
 
     def judge(self, value: float, pruner: Pruner, left: int | None = None) -> str | None:
-        """Take a validated value and act on the pruner.
+        """Pause, resume, undo or extend the pruning, given a validated value.
 
         Args:
-            value: of the metric, at the masks as they are.
-            pruner: the one whose masks are watched.
-            left: validations that training still has, None where that is not known; with fewer than ``patience`` left
-                the guard does not wait, and does not prune further.
+            value: of the metric, with the present masks.
+            pruner: prunes the validated network.
+            left: validations that are still to come; None if unknown. With fewer than ``patience`` left the guard
+                neither waits nor prunes further.
 
         Returns:
-            The decision in words, or None where there was none.
+            The decision in words; None if nothing changed.
 
         Raises:
-            RuntimeError: the network is pruned already and nothing dense was validated.
+            RuntimeError: the network is pruned already, and no value was validated before.
         """
         value = float(value)  # a NumPy scalar must not reach the checkpoint
         if not pruner.updates:
@@ -102,9 +102,11 @@ class AccuracyGuard:
                 "with; give guard.reference, or let the schedule begin after the first validation"
             )
         drop = self._best - value if self.mode == "max" else value - self._best
-        # A metric that is not a number is no sign of health.
+        # NaN compares as False, so it counts as outside the limit.
         decision = (
-            self._inside(value, pruner, left) if drop <= self.max_drop else self._outside(value, drop, pruner, left)
+            self._within_limit(value, pruner, left)
+            if drop <= self.max_drop
+            else self._beyond_limit(value, drop, pruner, left)
         )
         if decision is None:
             return None
@@ -115,7 +117,7 @@ class AccuracyGuard:
 
     @property
     def holds(self) -> bool:
-        """Whether the masks have been brought back and are held for good."""
+        """Whether masks have been restored and pruning has stopped for good."""
         return self._state == "holding"
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class AccuracyGuard:
         return {"best": self._best, "good": list(self._good), "waited": self._waited, "state": self._state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`.
+        """Resume from a :meth:`state_dict`.
 
         Raises:
             ValueError: the state is damaged.
@@ -133,15 +135,15 @@ class AccuracyGuard:
         self._best, self._good = state["best"], list(state["good"])
         self._waited, self._state = state["waited"], state["state"]
 
-    def _inside(self, value: float, pruner: Pruner, left: int | None) -> str | None:
+    def _within_limit(self, value: float, pruner: Pruner, left: int | None) -> str | None:
         self._waited = 0
-        self._leave_out_masks_of_now(pruner)
+        self._forget_current_masks(pruner)
         self._good.append(pruner.clock.step)
         if self._state == "recovering":
             self._state, pruner.paused = "watching", False
             return f"{self.monitor} {value:.6g} is inside the limit again: pruning goes on"
         has_time = left is None or left > self.patience
-        # An update at this very step would hide the masks that are inside behind those it makes.
+        # An update at this very step would replace the masks that were validated.
         is_clear = _last_update(pruner) < pruner.clock.step
         if self._state == "watching" and self.until_limit and has_time and pruner.has_ended and is_clear:
             density = (1 - pruner.sparsity) * (1 - self.raise_by)
@@ -154,9 +156,9 @@ class AccuracyGuard:
             )
         return None
 
-    def _outside(self, value: float, drop: float, pruner: Pruner, left: int | None) -> str | None:
+    def _beyond_limit(self, value: float, drop: float, pruner: Pruner, left: int | None) -> str | None:
         if self._state == "watching" and not pruner.sparsity:
-            return None  # what is short here is training, not connections
+            return None  # nothing is pruned, so pruning is not the cause
         self._waited += 1
         has_time = left is None or left > self.patience
         if self._state == "watching" and has_time:
@@ -167,7 +169,7 @@ class AccuracyGuard:
             )
         if (self._waited < self.patience and has_time) or not pruner.sparsity:
             return None
-        self._leave_out_masks_of_now(pruner)
+        self._forget_current_masks(pruner)
         step = max(self._good.pop() if self._good else 0, pruner.journal.earliest_step if pruner.journal else 0)
         self._state, pruner.paused, self._waited = "holding", True, 0
         pruner.restore(step)
@@ -176,8 +178,8 @@ class AccuracyGuard:
         went = f"back to the masks of step {step}, sparsity {pruner.sparsity:.4f}, and held"
         return f"{self.monitor} {value:.6g} {why}: {went}"
 
-    def _leave_out_masks_of_now(self, pruner: Pruner) -> None:
-        """Keep one step for each state of the masks, and none for that of now."""
+    def _forget_current_masks(self, pruner: Pruner) -> None:
+        """Forget the validations of the present masks, so that one step stands for each earlier state of them."""
         while self._good and self._good[-1] >= _last_update(pruner):
             self._good.pop()
 

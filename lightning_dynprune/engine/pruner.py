@@ -46,7 +46,7 @@ class Pruner:
             changes its settings.
         schedule: when to update and how sparse to be by then, likewise.
         pattern: the unit that is kept or pruned together, likewise.
-        targets: which parameters are pruned; see :func:`~lightning_dynprune.targets.target.find_targets`.
+        targets: which parameters are pruned; see :func:`~lightning_dynprune.targets.find_targets`.
         exclude: globs and types never pruned.
         min_kept: connections that every target keeps, at least.
         reconstruct: refit the kept weights to the layer's output at each cut, see

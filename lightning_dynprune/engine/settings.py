@@ -26,7 +26,7 @@ class Settings:
         threshold: decides the cut.
         schedule: the schedule of the sparsity; as it was given where the final sparsity depends on the model.
         pattern: the unit that is kept or pruned together.
-        targets: selects parameters, see :func:`~lightning_dynprune.targets.target.find_targets`.
+        targets: selects parameters, see :func:`~lightning_dynprune.targets.find_targets`.
         exclude: globs and types never pruned.
         min_kept: connections that every target keeps, at least.
         reconstruct: whether kept weights are refitted at each cut.

@@ -1,17 +1,11 @@
-"""Masks: apply, count and pack them; latent weights behind them; the optimizers' slots under them.
+"""Masks, the latent weights behind them, and the optimizer slots of the masked parameters.
 
 May import targets, distributed and base.
 """
 
 from lightning_dynprune.masks.latent import LATENT, LatentWeights
-from lightning_dynprune.masks.mask_set import (
-    CHUNK_SIZE,
-    MaskSet,
-    pack_bits,
-    select_along,
-    unpack_bits,
-    without_scratch_bit,
-)
+from lightning_dynprune.masks.layouts import CHUNK_SIZE, select_along
+from lightning_dynprune.masks.mask_set import MaskSet, without_scratch_bit
 from lightning_dynprune.masks.optimizer_slots import (
     KeptEntries,
     applied_gradient,
@@ -19,6 +13,7 @@ from lightning_dynprune.masks.optimizer_slots import (
     optimizer_holds,
     reset_slots,
 )
+from lightning_dynprune.masks.packing import pack_bits, unpack_bits
 
 __all__ = [
     "CHUNK_SIZE",

@@ -1,4 +1,4 @@
-"""Latent weights: the values behind the masks, kept beside the parameters and trained with them."""
+"""Latent weights: values behind the masks that keep training, stored beside the parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import integer_view
-from lightning_dynprune.masks.mask_set import MaskSet, integer_pieces
+from lightning_dynprune.masks.layouts import integer_pieces
+from lightning_dynprune.masks.mask_set import MaskSet
 
 LATENT = "latent"
 
@@ -14,13 +15,13 @@ LATENT = "latent"
 class LatentWeights:
     """Moves the values behind the masks into the parameters and out again, exactly.
 
-    Between optimizer steps a parameter holds ``w * m`` and ``target.state["latent"]`` holds ``w * (1 - m)``. They are
-    disjoint, so :meth:`join` and :meth:`split` move bits and round nothing.
+    Between optimizer steps a parameter holds ``w * m`` and ``target.state["latent"]`` holds ``w * (1 - m)``. Their
+    nonzero entries are disjoint, so :meth:`join` and :meth:`split` move bits without rounding.
 
-    Costs as many bytes a connection as the parameter's type has (4 for float32), beside the mask.
+    Beside the mask it takes as many bytes a connection as the parameter's dtype (4 for float32).
 
     Args:
-        masks: of the targets; each target's state must have room for the values, see :meth:`allocate`.
+        masks: the masks of the targets; call :meth:`allocate` before the first use.
 
     Source: the straight-through estimator, Bengio et al. (2013); masked weights with it, Guo et al. (2016).
 
@@ -46,13 +47,13 @@ class LatentWeights:
         self._joined = [False] * len(masks.targets)
 
     def allocate(self) -> None:
-        """Give every target the tensor that its values behind the mask wait in."""
+        """Create the tensor for the values behind the mask of every target."""
         for target in self._masks.targets:
             target.state[LATENT] = torch.zeros_like(target.values)
 
     @torch.no_grad()
     def join(self, position: int) -> None:
-        """Let the parameter hold all its values; nothing where it does already."""
+        """Move the values behind the mask into the parameter; no-op if they are there already."""
         if self._joined[position]:
             return
         self._joined[position] = True
@@ -64,7 +65,7 @@ class LatentWeights:
 
     @torch.no_grad()
     def split(self, position: int) -> None:
-        """Let the parameter hold ``w * m`` only; nothing where it does already."""
+        """Move the values behind the mask out of the parameter, which then holds ``w * m``; no-op if it does."""
         if not self._joined[position]:
             return
         self._joined[position] = False
@@ -79,7 +80,7 @@ class LatentWeights:
         hidden.bitwise_xor_(visible)
 
     def mark_split(self) -> None:
-        """Take note that the parameters hold ``w * m``, as a checkpoint has them."""
+        """Record that the parameters hold ``w * m``, as they do after a checkpoint is loaded."""
         self._joined = [False] * len(self._joined)
 
     def _bits(self, position: int) -> tuple[Tensor, Tensor]:

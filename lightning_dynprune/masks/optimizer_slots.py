@@ -1,4 +1,4 @@
-"""The slots an optimizer keeps for a parameter."""
+"""Optimizer slots: the tensors, such as momentum, that an optimizer keeps for a parameter."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Size, Tensor, nn
 from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
 
 from lightning_dynprune.distributed import local_part
-from lightning_dynprune.masks.mask_set import integer_pieces, select_along
+from lightning_dynprune.masks.compat import reset_lbfgs
+from lightning_dynprune.masks.layouts import integer_pieces, select_along
 
 
 def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[tuple[Tensor, float]]:
-    """Yield every float tensor that an optimizer keeps entry for entry with a parameter, and what it starts from.
+    """Yield every slot that has one entry per entry of a parameter, with the slot's initial value.
 
-    Of a sharded parameter, the part that this process holds.
-
-    Momentum, second moments and the like; step counts and factored moments have another shape and are left out.
+    These are momentum, second moments and the like. Step counts and factored moments have another shape and are left
+    out. Of a sharded parameter, the local part of each slot is yielded.
 
     Args:
         optimizers: torch optimizers.
-        parameter: the parameter whose slots are asked for.
+        parameter: the parameter.
     """
     for optimizer in optimizers:
         if parameter not in optimizer.state:
@@ -35,13 +35,13 @@ def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[
 
 @torch.no_grad()
 def reset_slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: Tensor) -> None:
-    """Set a parameter's slots back to what they start from, except where ``keep`` is True.
+    """Reset a parameter's slots to their initial values, except where ``keep`` is True.
 
-    LBFGS has one history for all its parameters, of steps in a space that a new mask has changed: it starts anew.
+    LBFGS has one history of steps for all its parameters, which a new mask invalidates: it is cleared as a whole.
 
     Args:
         optimizers: torch optimizers.
-        parameter: the parameter whose slots are cleared.
+        parameter: the parameter whose slots are reset.
         keep: bool, shaped like the parameter, or the part of it that this process holds.
     """
     for optimizer in optimizers:
@@ -55,14 +55,14 @@ def reset_slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter, keep: 
 
 
 def applied_gradient(optimizer: Optimizer, grad: Tensor) -> Tensor:
-    """Return a gradient as an optimizer that is about to step applies it.
+    """Return a gradient as an optimizer will apply it in the step that is about to run.
 
-    A fused optimizer is handed the gradients of a scaled loss and divides by the scale within its step. Where they
-    overflowed that step moves nothing, so zero stands for the gradient. No host sync.
+    Under ``GradScaler`` a fused optimizer receives the gradients of the scaled loss and unscales them within its step.
+    If they overflowed, the step changes nothing, and zeros are returned. No host sync.
 
     Args:
         optimizer: a torch optimizer.
-        grad: of one of its parameters.
+        grad: the gradient of one of its parameters.
     """
     overflowed = getattr(optimizer, "found_inf", None)
     if overflowed is None:
@@ -75,11 +75,11 @@ def applied_gradient(optimizer: Optimizer, grad: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class KeptEntries:
-    """Which entries of a parameter were left when it got smaller.
+    """The entries of a parameter that were kept when it was made smaller.
 
     Attributes:
-        shape: of the parameter before.
-        positions: dimension -> positions along it that stayed, int64; all stayed along the others.
+        shape: shape of the parameter before.
+        positions: dimension -> positions kept along it, int64; along other dimensions all were kept.
     """
 
     shape: Size
@@ -88,22 +88,21 @@ class KeptEntries:
 
 @torch.no_grad()
 def narrow_slots(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, KeptEntries]) -> None:
-    """Let the slots of parameters that got smaller follow them, entry for entry.
+    """Narrow the slots of parameters that were made smaller, entry for entry.
 
-    A slot of the parameter's old shape loses the entries that the parameter lost, a factored one (Adafactor's) its rows
-    or columns; step counts and the like stay. Where the entries that went were zero, gradients too, an optimizer that
-    works entry by entry goes on as if they were still there. Adafactor and Muon do not: their steps are scaled by the
-    tensor's size, and it is another. Adafactor's factors are means over the dimension that got shorter, and are scaled
-    so that their product stays the same. LBFGS has one history for all its parameters; it is cleared, with a warning,
-    and starts anew.
+    A slot of the parameter's old shape loses the entries that the parameter lost, a factored slot (Adafactor) its rows
+    or columns; step counts and the like stay. If the removed entries and their gradients were zero, optimizers that
+    work entry by entry continue as if the entries were still there. Adafactor and Muon do not: they scale their steps
+    by the tensor's size, which has changed. Adafactor's factors are means over the dimension that became shorter, and
+    are rescaled so that their product stays the same. LBFGS has one history for all its parameters; it is cleared, with
+    a warning.
 
     Args:
-        optimizers: torch optimizers; those that know none of the parameters are left as they are.
-        moves: parameter, already smaller, -> what stayed of it.
+        optimizers: torch optimizers; those that hold none of the parameters are left unchanged.
+        moves: parameter, already smaller -> its kept entries.
 
     Raises:
-        ValueError: an optimizer keeps a slot that fits neither the parameter nor its rows or columns; nothing has been
-            changed then.
+        ValueError: a slot has neither the parameter's shape nor that of its rows or columns; nothing has been changed.
 
     Example:
         >>> weight = nn.Parameter(torch.ones(3))
@@ -115,35 +114,34 @@ def narrow_slots(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, K
         >>> optimizer.state[weight]["momentum_buffer"].tolist()
         [2.0, 3.0]
     """
-    carried = []
+    narrowed = []
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS):
             continue
-        for parameter, stayed in moves.items():
+        for parameter, entries in moves.items():
             for name, slot in optimizer.state.get(parameter, {}).items():
                 if isinstance(slot, Tensor) and slot.dim() and slot.numel() > 1:
-                    carried.append((optimizer, parameter, name, _narrowed(optimizer, name, slot, stayed)))
-    for optimizer, parameter, name, slot in carried:
+                    narrowed.append((optimizer, parameter, name, _narrowed(optimizer, name, slot, entries)))
+    for optimizer, parameter, name, slot in narrowed:
         optimizer.state[parameter][name] = slot
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS) and optimizer_holds(optimizer, set(moves)):
             if optimizer.state:
-                warnings.warn("LBFGS: its history does not fit the smaller parameters and starts anew", stacklevel=2)
-            optimizer.state.clear()
-            optimizer._numel_cache = None
+                warnings.warn("LBFGS: its history does not fit the smaller parameters and is cleared", stacklevel=2)
+            reset_lbfgs(optimizer)
 
 
-def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, stayed: KeptEntries) -> Tensor:
-    fits = slot.dim() == len(stayed.shape) and all(
-        size in (1, whole) for size, whole in zip(slot.shape, stayed.shape, strict=True)
+def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, entries: KeptEntries) -> Tensor:
+    fits = slot.dim() == len(entries.shape) and all(
+        size in (1, whole) for size, whole in zip(slot.shape, entries.shape, strict=True)
     )
     if not fits:
         raise ValueError(
             f"{type(optimizer).__name__} keeps {name!r} of shape {tuple(slot.shape)} for a parameter of shape "
-            f"{tuple(stayed.shape)}, which cannot follow it when it gets smaller; slim at the end, without optimizer"
+            f"{tuple(entries.shape)} and cannot be narrowed with it; slim after training, without the optimizer"
         )
-    for dim, positions in stayed.positions.items():
-        whole = stayed.shape[dim]
+    for dim, positions in entries.positions.items():
+        whole = entries.shape[dim]
         if slot.shape[dim] == whole:
             slot = select_along(slot, dim, positions)
         elif isinstance(optimizer, Adafactor):
@@ -157,7 +155,7 @@ def optimizer_holds(optimizer: Optimizer, parameters: set[nn.Parameter]) -> bool
 
 
 def _start(optimizer: Optimizer, parameter: nn.Parameter, slot: str) -> float:
-    """Return what an optimizer fills a slot with at first: zero, but for two of torch's."""
+    """Return the initial value of a slot: zero, except for Rprop's step sizes and Adagrad's sums."""
     if (isinstance(optimizer, Rprop) and slot == "step_size") or (isinstance(optimizer, Adagrad) and slot == "sum"):
         group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
         return float(group["lr"] if slot == "step_size" else group["initial_accumulator_value"])

@@ -1,9 +1,10 @@
-"""Scores of a target, and the exact k-th score over many tensors, sharded or not.
+"""Scores of targets, and the exact k-th score over many tensors, sharded or not.
 
 May import masks and the rooms below it.
 """
 
-from lightning_dynprune.selection.exact_cut import Cut, cut, cut_above, cut_each
+from lightning_dynprune.selection.cut_result import Cut
+from lightning_dynprune.selection.exact_cut import cut, cut_above, cut_each
 from lightning_dynprune.selection.scores import Scores, at_least_float32, check_finite, moments
 
 __all__ = ["Cut", "Scores", "at_least_float32", "check_finite", "cut", "cut_above", "cut_each", "moments"]

@@ -1,4 +1,4 @@
-"""The k-th smallest of numbers that several processes hold, found by adding counts: no number leaves its process."""
+"""The k-th smallest of numbers spread over processes, by radix selection: only counts are sent."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from lightning_dynprune.distributed import Ranks
 
-_DIGIT = 11  # bits decided in one pass: 2^11 counts of 8 bytes are added up over the processes
+_DIGIT = 11  # bits decided in one pass, which sums 2^11 counts of 8 bytes over the processes
 _LOWEST = -(2**63)
 _KINDS = {torch.float32: (torch.int32, 32), torch.float64: (torch.int64, 64)}
 
 
 def kth_smallest(k: int, pieces: Callable[[], Iterable[Tensor]], bits: int, ranks: Ranks) -> int:
-    """Return the ``k``-th smallest of integers, digit by digit from the highest.
+    """Return the ``k``-th smallest of integers that several processes hold, digit by digit from the highest.
 
     Args:
-        k: 1 is the smallest; at most as many as there are.
-        pieces: yields this process's numbers, int64, of any number of dimensions; called once a digit.
-        bits: of the numbers: below 64 they lie in [0, 2^bits), with 64 they may be negative.
-        ranks: the processes; all of them call this, with the same ``k``.
+        k: 1 is the smallest; at most the number of integers.
+        pieces: yields this process's integers, int64, of any shape; called once per digit.
+        bits: size of the integers: below 64 they lie in [0, 2^bits), with 64 they may be negative.
+        ranks: the processes, all of which call this with the same ``k``.
 
     Example:
         >>> kth_smallest(2, lambda: [torch.tensor([70000, 5]), torch.tensor([6])], bits=32, ranks=Ranks())
@@ -33,7 +33,7 @@ def kth_smallest(k: int, pieces: Callable[[], Iterable[Tensor]], bits: int, rank
 def kth_smallest_each(
     ks: Sequence[int], pieces: Sequence[Callable[[], Iterable[Tensor]]], bits: int, ranks: Ranks
 ) -> list[int]:
-    """Return what :func:`kth_smallest` returns of several lots of integers; one message a digit for all of them."""
+    """Return :func:`kth_smallest` of several sets of integers; one message per digit for all of them."""
     flip = _LOWEST if bits == 64 else 0
     left, found = list(ks), [0] * len(ks)
     for shift in range((bits - 1) // _DIGIT * _DIGIT, -1, -_DIGIT):
@@ -58,10 +58,10 @@ def kth_largest(k: int, values: Iterable[Tensor], total: int, ranks: Ranks, dtyp
 
     Args:
         k: 1 is the largest.
-        values: this process's.
-        total: how many all processes hold.
+        values: the floats of this process.
+        total: number of floats of all processes.
         ranks: the processes.
-        dtype: float32 or float64, what the values are compared in.
+        dtype: float32 or float64, in which the values are compared.
 
     Example:
         >>> kth_largest(2, [torch.tensor([0.5, -2.0, 3.0])], 3, Ranks(), torch.float32)
@@ -73,25 +73,25 @@ def kth_largest(k: int, values: Iterable[Tensor], total: int, ranks: Ranks, dtyp
 def kth_largest_each(
     ks: Sequence[int], values: Sequence[Iterable[Tensor]], totals: Sequence[int], ranks: Ranks, dtype: torch.dtype
 ) -> list[float]:
-    """Return what :func:`kth_largest` returns of several lots of floats; one message a digit for all of them."""
+    """Return :func:`kth_largest` of several sets of floats; one message per digit for all of them."""
     kind, bits = _KINDS[dtype]
     half = 2**31 if bits == 32 else 0
 
     def keys_of(lot: Iterable[Tensor]) -> Callable[[], Iterator[Tensor]]:
         def keys() -> Iterator[Tensor]:
             for piece in lot:
-                # Adding zero makes one of the two zeros, which compare equal.
+                # Adding zero turns -0.0 into +0.0, as the two compare equal.
                 number = (piece.to(dtype) + 0.0).view(kind)
-                yield _in_order(number).long() + half
+                yield _ordered(number).long() + half
 
         return keys
 
     smallest = [total - k + 1 for k, total in zip(ks, totals, strict=True)]
     keys = kth_smallest_each(smallest, [keys_of(lot) for lot in values], bits, ranks)
-    numbers = _in_order(torch.tensor([key - half for key in keys], dtype=kind))
+    numbers = _ordered(torch.tensor([key - half for key in keys], dtype=kind))
     return [float(number) for number in numbers.view(dtype)]
 
 
-def _in_order(bits: Tensor) -> Tensor:
-    """Return integers that are ordered as the floats of these bits are; its own inverse."""
+def _ordered(bits: Tensor) -> Tensor:
+    """Map the bits of floats to integers of the same order; the map is its own inverse."""
     return torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits)

@@ -1,4 +1,4 @@
-"""The scores of a target, made piece by piece whenever they are asked for."""
+"""The scores of a target, computed piece by piece on demand."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one target, one a unit of its pattern, made on demand.
+    """The scores of one target, one per unit of its pattern, computed on demand.
 
     Attributes:
         name: qualified name of the target.
-        units: how many units there are.
-        candidates: how many of them may be kept or pruned, as their scores have it.
-        pieces: yields (scores, candidates) in flat order; the second is bool, or None where all are candidates.
-        sample: the same at given flat indices (int64).
-        min_kept: units that must be kept.
-        protected: flat bool, which units stay whatever they score; no candidates. None: none.
-        num_protected: how many those are.
-        size: connections of a unit.
+        units: number of units.
+        candidates: number of units that are kept or pruned by their score.
+        pieces: yields (scores, candidates) in flat order; ``candidates`` is bool, or None if all units are candidates.
+        sample: returns the same at given flat indices (int64).
+        min_kept: smallest number of units to keep.
+        protected: flat bool, units that are kept whatever their score, and are no candidates; None: none.
+        num_protected: number of protected units.
+        size: connections per unit.
         num_uncovered: connections of the target that no unit covers.
-        device: where the scores are made.
+        device: device of the scores.
         shape: shape of the target.
-        sparsity: the target's own sparsity at the end, where it has one.
-        clip: scores above this count as infinitely good.
-        scratch_bits: one byte a unit, flat, of which bit 1 is free to note what lies above a bracket; None where there
-            is no such memory, and scores are then made once more to tell what stays.
-        memory: what the threshold remembers of the target.
+        sparsity: the target's own final sparsity; None if it has none.
+        clip: scores above this count as infinite.
+        scratch_bits: one byte per unit, flat, whose bit 1 records which units lie above a bracket; None if there is no
+            such memory, and scores are computed once more to find the kept units.
+        memory: tensors that the threshold keeps for the target.
         seed: differs between targets, updates and runs, and is the same on every rank.
-        step: optimizer steps done.
-        ranks: the processes that hold the scores of all targets together; None: all scores are here.
-        shard: what part of them is here, where that is not all; pieces and samples are of this part.
+        step: number of optimizer steps done.
+        ranks: the processes that together hold the scores of all targets; None: this process holds all of them.
+        shard: the part of the scores that this process holds, which pieces and samples cover; None: all of them.
     """
 
     name: str
@@ -67,28 +67,28 @@ class Scores:
 
     @property
     def local_units(self) -> int:
-        """Units whose scores are made by this process."""
+        """Number of units whose scores this process computes."""
         return self.units if self.shard is None else math.prod(self.shard.size)
 
     @property
     def is_owner(self) -> bool:
-        """Whether this process is_owner for the units here where others hold a copy of them."""
+        """Whether this process counts its units in sums over processes, where others hold copies of them."""
         if self.ranks is None:
             return True
         return self.ranks.rank == 0 if self.shard is None else self.shard.is_owner
 
     @property
     def effective_min_kept(self) -> int:
-        """Units that must be kept, as far as there are any to keep."""
+        """Smallest number of units to keep: ``min_kept`` or all protected ones, but no more than there are."""
         return min(max(self.min_kept, self.num_protected), self.max_kept)
 
     @property
     def max_kept(self) -> int:
-        """Units that may be kept."""
+        """Largest number of units that can be kept: candidates and protected ones."""
         return self.candidates + self.num_protected
 
     def finite_pieces(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield the pieces, in float32 at least.
+        """Yield the pieces, in float32 or float64, after checking that all scores are finite.
 
         Raises:
             NonFiniteError: a score is not finite.
@@ -98,7 +98,7 @@ class Scores:
             yield self._clipped(at_least_float32(scores)), candidates
 
     def candidate_scores(self, index: Tensor) -> Tensor:
-        """Return the scores of those units of ``index`` that are candidates."""
+        """Return the scores of the candidates among the units at ``index``."""
         scores, candidates = self.sample(index)
         scores = self._clipped(at_least_float32(scores))
         return scores if candidates is None else scores[candidates]
@@ -108,7 +108,14 @@ class Scores:
 
     @classmethod
     def from_tensor(cls, name: str, scores: Tensor, candidates: Tensor | None = None, min_kept: int = 1) -> Scores:
-        """Return scores that lie in one tensor."""
+        """Return scores held in one tensor.
+
+        Args:
+            name: name of the target.
+            scores: one score per unit, of any shape.
+            candidates: bool, shaped like the scores; None: all units are candidates.
+            min_kept: smallest number of units to keep.
+        """
         flat = scores.reshape(-1)
         mask = None if candidates is None else candidates.reshape(-1)
         return cls(
@@ -124,7 +131,7 @@ class Scores:
 
 
 def moments(scores: Scores) -> tuple[float, float]:
-    """Return the mean and the standard deviation (divisor n) of a target's candidates; 0 and 0 where there are none.
+    """Return the mean and the standard deviation (divisor n) of a target's candidate scores; 0 and 0 if it has none.
 
     Raises:
         NonFiniteError: a score is not finite.
@@ -142,12 +149,16 @@ def moments(scores: Scores) -> tuple[float, float]:
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raise where a tensor holds NaN or inf.
+    """Raise if a tensor holds NaN or inf.
+
+    Args:
+        values: the tensor.
+        what: names it in the message.
 
     Raises:
-        NonFiniteError: naming ``what``.
+        NonFiniteError: the tensor holds NaN or inf.
     """
-    # Any NaN or inf survives a sum, the cheapest pass there is; a sum can also overflow, so a second look decides.
+    # Any NaN or inf survives a sum, which is the cheapest test; a sum can also overflow, so isfinite decides.
     if not math.isfinite(values.sum()) and not bool(torch.isfinite(values).all()):
         raise NonFiniteError(
             f"{what} are not finite; masks and weights are left as they were. Look for a loss that diverged or an "
@@ -156,5 +167,5 @@ def check_finite(values: Tensor, what: str) -> None:
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
-    """Return scores in float32 or float64; the exact same values."""
+    """Return scores as float32, or as float64 if they are; the values do not change."""
     return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()

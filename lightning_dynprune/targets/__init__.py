@@ -1,9 +1,11 @@
-"""Which parameters are pruned, and the view of one that a strategy sees.
+"""Targets: which parameters are pruned, and the view of one that a strategy scores.
 
 May import distributed and base.
 """
 
-from lightning_dynprune.targets.target import Selector, Target, Targets, TargetView, find_targets, frozen_targets
+from lightning_dynprune.targets.catalog import Selector
+from lightning_dynprune.targets.finding import Targets, find_targets, frozen_targets
+from lightning_dynprune.targets.target import Target, TargetView
 from lightning_dynprune.targets.unwrapping import unwrapped_model, unwrapped_optimizers
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What trains is often handed around in a wrapper: the model and the optimizers that are in it."""
+"""Find the model and the optimizers inside wrappers such as DDP, ``torch.compile`` and Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-# Where a compiled module (torch.compile) and a module of Lightning Fabric keep the one that was wrapped.
-_INSIDE = ("_orig_mod", "_original_module")
+from lightning_dynprune.targets.compat import wrapped_module
 
 
 def unwrapped_model(model: nn.Module) -> nn.Module:
-    """Return the module whose parameters have their own names, out of any wrapper of torch or Lightning Fabric.
+    """Return the module inside any number of wrappers of torch or Lightning Fabric, so that names have no prefix.
 
     Args:
-        model: a module, compiled, data-parallel, set up by Fabric, or none of these.
+        model: a module: compiled, data-parallel, set up by Fabric, or plain.
 
     Example:
         >>> net = nn.Linear(2, 2)
@@ -24,21 +23,21 @@ def unwrapped_model(model: nn.Module) -> nn.Module:
         True
     """
     while True:
-        names = ("module",) if isinstance(model, (DataParallel, DistributedDataParallel)) else _INSIDE
-        inside = next((m for name in names if isinstance(m := getattr(model, name, None), nn.Module)), None)
-        if inside is None:
+        is_parallel = isinstance(model, (DataParallel, DistributedDataParallel))
+        inner = model.module if is_parallel else wrapped_module(model)
+        if not isinstance(inner, nn.Module):
             return model
-        model = inside
+        model = inner
 
 
 def unwrapped_optimizers(given: object) -> list[Optimizer]:
-    """Return the torch optimizers that step, out of wrappers that only pass on, such as Lightning Fabric's.
+    """Return the torch optimizers inside wrappers that only delegate, such as those of Lightning Fabric.
 
     Args:
         given: an optimizer, a sequence of optimizers, or None.
 
     Raises:
-        TypeError: something else, such as an optimizer of another library.
+        TypeError: any other object, such as an optimizer of another library.
 
     Example:
         >>> import torch
@@ -55,10 +54,10 @@ def unwrapped_optimizers(given: object) -> list[Optimizer]:
                 f"optimizer={type(optimizer).__name__} is not accepted; give a torch.optim.Optimizer or a sequence of "
                 "them, or none with strategy='magnitude', where another library steps"
             )
-        # One that has parameters of its own, such as Lookahead, does more at a step than the optimizer inside it.
+        # A wrapper with parameters of its own, such as Lookahead, does more at a step than the optimizer inside it.
         while "param_groups" not in vars(optimizer) and isinstance(
-            inside := getattr(optimizer, "optimizer", None), Optimizer
+            inner := getattr(optimizer, "optimizer", None), Optimizer
         ):
-            optimizer = inside
+            optimizer = inner
         found.append(optimizer)
     return found

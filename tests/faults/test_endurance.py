@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.engine import Pruner
-from lightning_dynprune.engine.ownership import _active
+from lightning_dynprune.engine.ownership import _owners
 from tests.compatibility.runs import EPOCHS, Module, pruning
 from tests.training import trainer
 
@@ -70,8 +70,8 @@ def test_a_fit_leaves_nothing_behind_that_would_keep_its_network_alive(tmp_path)
         return [weakref.ref(thing) for thing in (module, ours, ours.pruner, run, ours.pruner.masks.tensors[0])]
 
     gc.collect()
-    owners = len(_active)
+    owners = len(_owners)
     left = fit(tmp_path)
     gc.collect()
     assert [reference() for reference in left] == [None] * len(left)
-    assert len(_active) == owners
+    assert len(_owners) == owners

@@ -71,3 +71,10 @@ def test_the_readme_names_every_strategy_threshold_schedule_and_pattern():
         (row,) = re.findall(rf"^\| `{axis.kind}` \|.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
         ours = {part for part in axis.names() if axis[part].__module__.startswith("lightning_dynprune.")}
         assert ours <= set(re.findall(r"`(\w+)`", row)), axis.kind
+
+
+def test_the_quickstart_lists_every_extra():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "guide" / "quickstart.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = [extra for row in rows for extra in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(settings["project"]["optional-dependencies"])

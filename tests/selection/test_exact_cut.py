@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_dynprune.selection import Cut, Scores, cut, cut_above, moments
-from lightning_dynprune.selection import exact_cut as selection
+from lightning_dynprune.selection import Cut, Scores, bracket_search, cut, cut_above, moments
 from lightning_dynprune.selection.scores import NonFiniteError
 
 
@@ -85,7 +84,7 @@ def test_cut_equals_a_stable_sort(problem):
 @pytest.mark.parametrize("keep", [1, 7, 999, 50_000, 150_000, 299_999])
 @pytest.mark.parametrize("kind", ["normal", "zeros", "levels", "constant", "two values", "skewed"])
 def test_cut_of_many_scores_equals_a_stable_sort(kind, keep, monkeypatch):
-    monkeypatch.setattr(selection, "_FEW", 1000)  # so that brackets and pivots are used at this size
+    monkeypatch.setattr(bracket_search, "_COLLECT_ALL_BELOW", 1000)  # so that brackets and pivots are used at this size
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(300_000, generator=generator)
     x = {
@@ -104,11 +103,11 @@ def test_cut_of_many_scores_equals_a_stable_sort(kind, keep, monkeypatch):
 
 
 def test_a_bracket_that_misses_is_tried_again(monkeypatch):
-    monkeypatch.setattr(selection, "_FEW", 0)
-    monkeypatch.setattr(selection, "_SIGMAS", 0.0)
+    monkeypatch.setattr(bracket_search, "_COLLECT_ALL_BELOW", 0)
+    monkeypatch.setattr(bracket_search, "_SIGMAS", 0.0)
     passes = []
-    scan = selection._scan
-    monkeypatch.setattr(selection, "_scan", lambda *args: passes.append(args) or scan(*args))
+    scan = bracket_search._scan
+    monkeypatch.setattr(bracket_search, "_scan", lambda *args: passes.append(args) or scan(*args))
     x = torch.rand(50_000, generator=torch.Generator().manual_seed(2))
     scores = split([x], 4096)
     got = torch.tensor(kept(cut(20_000, scores), scores))

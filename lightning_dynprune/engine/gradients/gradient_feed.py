@@ -1,4 +1,4 @@
-"""What happens to gradients around each optimizer step."""
+"""Gradients around an optimizer step: observed, kept and masked."""
 
 from __future__ import annotations
 
