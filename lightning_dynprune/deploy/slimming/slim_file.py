@@ -23,7 +23,7 @@ from lightning_dynprune.deploy.compact import write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
     match_tensors,
-    tensors_of,
+    state_tensors,
     to_metadata,
     validate_groups,
     validate_layers,
@@ -44,7 +44,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         ValueError: the state dict has an entry that is not a parameter or buffer.
     """
     # Tensors that overlap but are not equal are written separately.
-    tensors = {names[0]: tensor.detach().cpu().contiguous() for names, tensor in tensors_of(model)}
+    tensors = {names[0]: tensor.detach().cpu().contiguous() for names, tensor in state_tensors(model)}
     seen: set[int] = set()
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
@@ -122,7 +122,7 @@ def _read(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], dict[str, in
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
         found = match_tensors(model, shapes)
         tensors = {name: file.get_tensor(there) for name, there in found.items()}
-    own = {names[0]: (names, tensor) for names, tensor in tensors_of(model)}
+    own = {names[0]: (names, tensor) for names, tensor in state_tensors(model)}
     for name, tensor in tensors.items():
         if tensor.dtype != own[name][1].dtype:
             raise ValueError(f"tensor {found[name]!r} is {tensor.dtype}, and the model's {own[name][1].dtype}")

@@ -42,7 +42,7 @@ def width_attributes(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def tensors_of(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+def state_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """Return the tensors of a state dict with all their names; a tied tensor appears once.
 
     Raises:
@@ -105,7 +105,7 @@ def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict
     found: dict[str, str] = {}
     taken = set()
     free = _free_dims(model)
-    for names, tensor in tensors_of(model):
+    for names, tensor in state_tensors(model):
         there = [name for name in names if name in shapes]
         if not there:
             raise ValueError(f"tensor {names[0]!r} of the model is missing")

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels import CSR, Block, BlockBatched, BlockRows, Kernel, accelerate
-from lightning_dynprune.deploy.kernels import benchmark_layer as trial
+from lightning_dynprune.deploy.kernels import CSR, Block, BlockBatched, BlockRows, Kernel, accelerate, layer_benchmark
 from lightning_dynprune.deploy.kernels.input_capture import relative_difference
 from lightning_dynprune.deploy.kernels.layer_choice import apply_choice, restore
 from lightning_dynprune.deploy.timing import Ratio
@@ -92,7 +91,7 @@ def test_a_saved_choice_is_applied_without_measuring(tmp_path, monkeypatch):
     x = torch.randn(1, 256)
     found = accelerate(model, x, seconds=0.3)
     found.save_choice(tmp_path / "choice.json")
-    monkeypatch.setattr(trial, "benchmark_layer", None)
+    monkeypatch.setattr(layer_benchmark, "benchmark_layer", None)
     made = apply_choice(model, tmp_path / "choice.json")
     assert repr(made) == repr(found.model)
     assert torch.equal(made(x), found.model(x))

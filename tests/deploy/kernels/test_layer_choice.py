@@ -89,12 +89,12 @@ def test_a_choice_fits_later_weights_of_the_same_model():
     ("changed", "message"),
     [
         ({"x": row("dense", [1, 1])}, "layer 'x' is not a Linear of this model"),
-        ({"1": row("dense", [1, 1])}, "layer '1' is no Linear"),  # a ReLU
-        ({"__class__": row("dense", [1, 1])}, "layer '..class..' is no Linear"),
+        ({"1": row("dense", [1, 1])}, "layer '1' is not a Linear"),  # a ReLU
+        ({"__class__": row("dense", [1, 1])}, "layer '..class..' is not a Linear"),
         ({"0": row("evil", [64, 12])}, "layer '0': kernel='evil' is unknown; known: block"),
         (
             {"0": row("dense", [64, 13])},
-            r"layer '0': the choice was made for the shape \[64, 13\], and has \[64, 12\] here",
+            r"layer '0': the choice was made for the shape \[64, 13\], and the layer has \[64, 12\]",
         ),
         ({"0": row("dense", [64.0, 12])}, "layer '0': the choice was made for the shape"),
         ({"0": row("dense", "64x12")}, "layer '0': the choice was made for the shape"),
