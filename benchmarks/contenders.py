@@ -1,4 +1,4 @@
-"""The ways to hold a network at 90 % sparsity while it trains: ours, the peers', and none."""
+"""Contenders of the training benchmarks: this package, other pruning code and no pruning, each at 90 % sparsity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def named_weights(network: nn.Module) -> list[tuple[nn.Module, str]]:
 
 
 def zeros(network: nn.Module) -> float:
-    """Return the share of zeros among the weights that the forward pass sees."""
+    """Return the share of zeros among the weights that the forward pass uses."""
     layers = [layer for layer, _ in named_weights(network)]
     with torch.no_grad():
         nonzero = sum(int(layer.weight.count_nonzero()) for layer in layers)
@@ -32,13 +32,13 @@ def zeros(network: nn.Module) -> float:
 
 
 class AfterFirstEpoch(L.Callback):
-    """Prunes once some steps are taken, so that every contender's optimizer has seen dense gradients alike."""
+    """Callback that prunes at the end of epoch 0, so that every optimizer first steps with dense gradients."""
 
     def __init__(self, prune_now: Callable[[], object]) -> None:
         self.prune_now = prune_now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Prune at the end of epoch 0, as ModelPruning does."""
+        """Prune at the end of epoch 0, when ModelPruning does."""
         if trainer.current_epoch == 0:
             self.prune_now()
 
@@ -49,12 +49,12 @@ def nothing(network: nn.Module) -> list[L.Callback]:
 
 
 def dynprune(network: nn.Module) -> list[L.Callback]:
-    """Prune once, after the first steps, by this package's callback; from then on the masks are held."""
+    """Prune once, after the first steps, by ``DynamicPruning``; the masks stay fixed from then on."""
     return [DynamicPruning(schedule=OneShot(SPARSITY, begin=WARM_STEPS))]
 
 
 def dynprune_by_magnitude(network: nn.Module) -> list[L.Callback]:
-    """Prune likewise, by a strategy that needs nothing of the steps between updates."""
+    """Prune once by ``DynamicPruning`` with ``magnitude``, which observes no steps between updates."""
     return [DynamicPruning(strategy="magnitude", schedule=OneShot(SPARSITY, begin=WARM_STEPS))]
 
 

@@ -1,16 +1,17 @@
-"""Does a long training stay as light and as fast as it began?
+"""Do memory use and time per update stay constant in a long training?
 
     OMP_NUM_THREADS=1 python benchmarks/endurance.py  # 20,000 updates of each strategy: about three minutes
 
-A small network is trained with an update of its masks after every step, by a strategy of hard masks, one that returns
-connections and one of latent weights, each in a process of its own. Measured are resident memory, the blocks that
-Python has allocated (``sys.getallocatedblocks``), the size of the pruning state in a checkpoint and the journal in it,
-after 1,000, 5,000, 10,000 and 20,000 updates; and the CPU time of an update, medians of the first and the last
-thousand. The journal records the last 1,000 updates, so what it takes is there at the first of these marks.
+A small network is trained with an update of its masks after every step. Three strategies are measured, each in its
+own process: one with hard masks, one that lets connections return, and one with latent weights. The benchmark records
+resident memory, the blocks that Python has allocated (``sys.getallocatedblocks``) and the size of the pruning state
+in a checkpoint, with its journal, after 1,000, 5,000, 10,000 and 20,000 updates; and the CPU time of an update, as
+the medians of the first and the last thousand. The journal keeps the last 1,000 updates, so it has its full size at
+the first mark.
 
-Then 20 short trainings by a Lightning ``Trainer`` follow one another in one process, with ``DynamicPruning`` and
-without: what stays behind of each. Between them garbage is collected, for a Trainer and its module refer to each other,
-pruning or not, and Python looks for such circles seldom in a process that holds much.
+Then one process runs 20 short trainings by a Lightning ``Trainer``, with ``DynamicPruning`` and without, and records
+what memory each of them leaves behind. Garbage is collected between trainings: a Trainer and its module refer to each
+other, with or without pruning, and Python seldom looks for such cycles in a process with many objects.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.engine import Pruner
 
-# What it is -> strategy and schedule; each updates after every step.
+# Kind of strategy -> strategy and schedule; each updates after every step.
 KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "hard masks": ({"name": "magnitude"}, "cubic"),
     "returning": ({"name": "rigl", "exchange": 0.3}, "constant"),
@@ -91,7 +92,7 @@ def endure(kind: str, updates: int) -> dict[str, Any]:
 
 
 def measured(pruner: Pruner) -> dict[str, float]:
-    """Return what a run holds at this moment, its own figures left out."""
+    """Return the current memory use and state size of a run, without the figures collected so far."""
     assert pruner.journal is not None
     file = io.BytesIO()
     torch.save(pruner.state_dict(), file)
@@ -124,7 +125,7 @@ class Module(L.LightningModule):
 
 
 def fit_often(pruning: bool, fits: int) -> dict[str, Any]:
-    """Train again and again in this process; return resident memory and living tensors after some of the fits."""
+    """Fit repeatedly in this process; return resident memory and the number of live tensors after some of the fits."""
     data = TensorDataset(torch.randn(256, 784), torch.randint(10, (256,)))
     rows = {}
     for number in range(1, fits + 1):
@@ -181,11 +182,11 @@ def tables(kinds: dict[str, dict], fits: dict[str, dict]) -> list[Table]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--updates", type=int, default=20_000)
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "endurance.json")
-    options.add_argument("--probe", choices=[*KINDS, "with DynamicPruning", "without"], help="internal")
+    options.add_argument("--updates", type=int, default=20_000, help="updates of each strategy (default: 20,000)")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "endurance.json", help=timing.OUT_HELP)
+    options.add_argument("--probe", choices=[*KINDS, "with DynamicPruning", "without"], help=argparse.SUPPRESS)
     chosen = options.parse_args()
     timing.use_one_thread()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,18 +1,17 @@
-"""How long does an exact global cut take, how much memory, and is it exact?
+"""How much time and memory does an exact global cut take, and is it exact?
 
     OMP_NUM_THREADS=1 python benchmarks/exact_cut.py   # 1 M, 10 M, 100 M connections: ~20 minutes
     OMP_NUM_THREADS=1 python benchmarks/exact_cut.py --sizes 1e6     # a minute
 
-A model shaped like a transformer is cut globally by magnitude, at 50 and 90 %, with random weights, with
-80 % of them zero already, and with weights on few levels so that most scores tie. Our side is one whole
-``Pruner.update``: scores, cut, new masks, weights zeroed. Beside it runs
-``torch.nn.utils.prune.global_unstructured`` on the same weights, in turns in one process, by CPU time on
-one thread.
+The weights have the shapes of a transformer. They are pruned globally by magnitude to 50 and 90 % in three cases:
+random weights, weights of which 80 % are already zero, and weights with few distinct values, so that most scores tie.
+This package runs one whole ``Pruner.update``: scores, cut, new masks, weights set to zero. The comparison is
+``torch.nn.utils.prune.global_unstructured`` on the same weights. Both alternate in one process on one thread, timed
+by CPU time.
 
-Prints, for each size, case and sparsity: seconds of both, their ratio (median and quartiles over the
-rounds), whether the masks equal those of a stable sort of all scores bit for bit, and the bytes a
-connection each of them adds to peak memory, new masks included, measured in a process of its own. Writes
-the same as JSON.
+Prints for each size, case and sparsity: the seconds of both, their ratio (median and quartiles over the rounds),
+whether the masks equal those of a stable sort of all scores bit for bit, and the bytes per connection that each adds
+to peak memory, new masks included, measured in a separate process. Writes the same as JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def shapes(size: int) -> list[tuple[int, int]]:
 
 
 def weights(size: int, case: str) -> list[Tensor]:
-    """Return weights as a network has them: normal, at the scale of each layer's fan-in."""
+    """Return normally distributed weights, scaled by each layer's fan-in."""
     random = torch.Generator().manual_seed(0)
     made = [torch.randn(shape, generator=random).mul_(shape[1] ** -0.5) for shape in shapes(size)]
     for weight in made:
@@ -71,14 +70,14 @@ def model_around(tensors: list[Tensor]) -> nn.Module:
 
 
 def cut(contender: str, tensors: list[Tensor], sparsity: float) -> tuple[list[Tensor], float]:
-    """Let one contender cut; return its masks and the CPU seconds of the cut alone.
+    """Prune with one contender; return its masks and the CPU seconds of the cut alone.
 
-    Ours zeroes the weights in ``tensors``; the peer leaves them and keeps masked copies.
+    This package sets the weights in ``tensors`` to zero; torch leaves them and keeps masked copies.
     """
     model = model_around(tensors)
     layers = list(model.children())
     if contender == "dynprune":
-        # The peer records nothing, so neither do we.
+        # torch keeps no journal, so the pruner keeps none here.
         schedule = OneShot(sparsity, begin=1)
         pruner = Pruner(model, sparsity=sparsity, strategy="magnitude", schedule=schedule, total_steps=2, journal=False)
         seconds = timing.cpu_seconds(lambda: pruner.update(sparsity))
@@ -91,7 +90,7 @@ def cut(contender: str, tensors: list[Tensor], sparsity: float) -> tuple[list[Te
 
 
 def sorted_masks(tensors: list[Tensor], sparsities: tuple[float, ...]) -> dict[float, Tensor]:
-    """Return the flat masks that a stable sort of all scores gives: of equal scores the first are kept."""
+    """Return the flat masks from a stable sort of all scores: among equal scores the first are kept."""
     scores = torch.cat([tensor.abs().flatten() for tensor in tensors])
     best_first = torch.sort(scores, stable=True, descending=True).indices
     masks = {}
@@ -103,7 +102,7 @@ def sorted_masks(tensors: list[Tensor], sparsities: tuple[float, ...]) -> dict[f
 
 
 def agrees(masks: list[Tensor], expected: Tensor) -> bool:
-    """Say whether masks equal the flat expected one bit for bit."""
+    """Return whether the masks equal the expected flat mask bit for bit."""
     return all(
         mask.flatten().bool().equal(part)
         for mask, part in zip(masks, expected.split([mask.numel() for mask in masks]), strict=True)
@@ -152,7 +151,7 @@ def compare(size: int, case: str, rounds: int) -> list[dict]:
 
 
 def probe(contender: str, size: int, case: str, sparsity: float) -> int:
-    """Return the bytes that one cut adds to this process's peak memory, over the weights."""
+    """Return the bytes that one cut adds to this process's peak memory, the weights not counted."""
     cut(contender, weights(10**4, case), sparsity)  # loads what the first call loads
     tensors = weights(size, case)
     gc.collect()
@@ -195,12 +194,14 @@ def table(rows: list[dict]) -> Table:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the table, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--sizes", type=float, nargs="+", default=list(AIMS), help="connections: 1e6 1e7 1e8")
-    options.add_argument("--rounds", type=int, help="rounds of each comparison (default 15, 7 and 3 by size)")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "exact_cut.json")
-    options.add_argument("--probe", nargs=4, metavar=("CONTENDER", "SIZE", "CASE", "SPARSITY"), help="internal")
+    options.add_argument(
+        "--sizes", type=float, nargs="+", default=list(AIMS), help="numbers of connections (default: 1e6 1e7 1e8)"
+    )
+    options.add_argument("--rounds", type=int, help="rounds of each comparison (default: 15, 7 and 3, by size)")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "exact_cut.json", help=timing.OUT_HELP)
+    options.add_argument("--probe", nargs=4, metavar=("CONTENDER", "SIZE", "CASE", "SPARSITY"), help=argparse.SUPPRESS)
     chosen = options.parse_args()
     timing.use_one_thread()
     if chosen.probe:

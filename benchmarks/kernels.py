@@ -1,12 +1,13 @@
-"""Which kernel computes a pruned Linear faster than dense, from which sparsity on, and faster than int8?
+"""Which kernel computes a pruned Linear faster than dense and faster than int8, and from which sparsity on?
 
     OMP_NUM_THREADS=1 python benchmarks/kernels.py  # ~2 minutes
     OMP_NUM_THREADS=1 python benchmarks/kernels.py --short  # fewer sparsities and rounds: half a minute
 
-A Linear 1024 -> 4096 with random masks: blocks of 8 to 64 outputs by one input, and single connections; one row of
-inputs and 32. Dense, int8 dynamic quantization (a baseline that prunes nothing) and every kernel that suits the mask
-are timed in interleaved rounds in one process on one thread, by CPU time. Then whole models, after ``accelerate``:
-LeNet-300-100 pruned to 98 %, and a GPT of 10.7 M whose feed-forward layers have 70 % of their 32 x 1 blocks pruned.
+The layer is a Linear of 1024 -> 4096 with random masks: blocks of 8 to 64 outputs by one input, and single connections;
+its input has 1 or 32 rows. Dense, int8 dynamic quantization (which prunes nothing) and every kernel that supports the
+mask alternate in one process on one thread, timed by CPU time. Then whole models are measured after ``accelerate``:
+LeNet-300-100 pruned to 98 %, and a GPT of 10.7 M parameters with 70 % of the 32 x 1 blocks of its feed-forward layers
+pruned.
 
 Prints tables of the ratio to dense in the same rounds, and writes JSON with the quartiles.
 """
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 
 
 def prune(layer: nn.Linear, sparsity: float, height: int) -> nn.Linear:
-    """Zero exactly that share of a layer's blocks, chosen at random."""
+    """Set exactly this share of a layer's blocks to zero, chosen at random."""
     outputs, inputs = layer.weight.shape
     blocks = torch.ones(-(-outputs // height) * inputs)
     blocks[torch.randperm(len(blocks))[: round(sparsity * len(blocks))]] = 0.0
@@ -58,12 +59,12 @@ def prune(layer: nn.Linear, sparsity: float, height: int) -> nn.Linear:
 
 
 def int8(layer: nn.Linear) -> nn.Module:
-    """Return a layer with its weight in int8 and its inputs quantized at each call."""
+    """Return the layer with an int8 weight and inputs that are quantized at each call."""
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)[0]
 
 
 def contenders(layer: nn.Linear, pattern: str) -> dict[str, nn.Module]:
-    """Return dense, int8 and every kernel that suits a mask; a block pattern at its own height."""
+    """Return dense, int8 and every kernel that supports the mask; block kernels get the mask's block height."""
     found: dict[str, nn.Module] = {"dense": layer, "int8": int8(layer)}
     for name in KERNELS.names():
         settings = {"height": PATTERNS[pattern]} if "height" in KERNELS[name].setting_names else {}
@@ -78,7 +79,7 @@ def contenders(layer: nn.Linear, pattern: str) -> dict[str, nn.Module]:
 
 
 def one_layer(pattern: str, sparsity: float, batch: int, seconds: float) -> Row:
-    """Measure one mask at one batch."""
+    """Measure one mask at one batch size."""
     layer = prune(nn.Linear(INPUTS, OUTPUTS), sparsity, PATTERNS[pattern]).eval()
     x = torch.randn(batch, INPUTS)
     modules = contenders(layer, pattern)
@@ -124,7 +125,7 @@ MODEL_AIMS = {"GPT, MLP blocks 32x1 at 70 %, 1 token": 1.5, "GPT, MLP blocks 32x
 
 
 def whole_model(name: str, seconds: float) -> Row:
-    """Accelerate a model, and measure it against dense once more."""
+    """Accelerate a model, then measure it against the dense model again."""
     build, example = MODELS[name]
     model, x = build().eval(), example()
     found = accelerate(model, x, seconds=seconds)
@@ -139,7 +140,7 @@ def whole_model(name: str, seconds: float) -> Row:
 
 
 def aims(rows: list[Row]) -> list[Row]:
-    """Return each aim beside what was reached; an aim whose mask was not measured is left out."""
+    """Return each aim with the measured value; an aim whose mask was not measured is left out."""
     reached = []
     for pattern, sparsity, batch, base, aim in AIMS:
         for row in rows:
@@ -152,7 +153,7 @@ def aims(rows: list[Row]) -> list[Row]:
 
 
 def layer_table(rows: list[Row], batch: int) -> Table:
-    """Return the ratios of one batch: a row a mask, the best kernel in bold."""
+    """Return the ratios at one batch size: one row per mask, the best kernel in bold."""
     kernels = ["block", "block_batched", "block_rows", "csr"]
     table = Table(title=f"Linear {INPUTS} -> {OUTPUTS}, batch {batch}: times as fast as dense")
     for heading in ("pattern", "sparsity", "dense us", "int8", *kernels, "best to int8"):
@@ -171,7 +172,7 @@ def layer_table(rows: list[Row], batch: int) -> Table:
 
 
 def model_table(models: list[Row]) -> Table:
-    """Return whole models against dense."""
+    """Return the table of whole models against dense."""
     table = Table(title="Whole models, accelerated: times as fast as dense")
     for heading in ("model", "dense us", "ratio (quartiles)", "aim", "kernels"):
         table.add_column(heading, justify="left" if heading in ("model", "kernels") else "right")
@@ -196,10 +197,10 @@ def _cell(label: str, ratio: dict[str, float], best: str) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="fewer sparsities, fewer rounds")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "kernels.json")
+    options.add_argument("--short", action="store_true", help="fewer sparsities and rounds")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "kernels.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     timing.use_one_thread()
     warnings.filterwarnings("ignore", module="torch.*")

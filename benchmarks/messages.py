@@ -1,4 +1,4 @@
-"""What processes tell each other: every collective of torch.distributed that a block calls, and what it was for."""
+"""Count the collectives of torch.distributed that a block of code calls, by their purpose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PURPOSES = {
     ("masks", "pack"): "checkpoint: masks",
     ("engine", "state_dict"): "checkpoint: state",
 }
-# Operator -> whether it is a sum, and which argument a process sends. DTensor calls the functional ones.
+# Operator -> whether it is a sum, and the index of the argument that is sent. DTensor calls the functional ones.
 _OPERATORS = {
     "c10d::allreduce_": (True, 0),
     "c10d::allgather_": (False, 1),
@@ -31,19 +31,19 @@ _OPERATORS = {
     "_c10d_functional::all_reduce": (True, 0),
     "_c10d_functional::all_gather_into_tensor": (False, 0),
 }
-# What a collective that is not above would be called; waiting and wrapping send nothing.
+# Parts of the names of collectives that are not listed above; operators that wait or wrap send nothing.
 _SENDING = ("reduce", "gather", "scatter", "all_to_all", "broadcast", "send", "recv")
 
 
 @dataclass
 class Traffic:
-    """Messages of one purpose, as one process sends them.
+    """Number and bytes of the messages that one process sends for one purpose.
 
     Attributes:
         messages: calls of a collective.
-        payload: bytes that the process hands to them.
-        moved: bytes that it sends where they go round a ring: an all-gather passes each part on to all but one, and a
-            sum takes two rounds of parts, about twice the payload.
+        payload: bytes that the process passes to them.
+        moved: bytes that it sends over a ring: in an all-gather every part goes to all processes but one, and a sum
+            needs two rounds of parts, about twice the payload.
     """
 
     messages: int = 0
@@ -59,15 +59,15 @@ class Traffic:
 
 
 class Meter(TorchDispatchMode):
-    """Counts the collectives of a ``with`` block by purpose.
+    """Dispatch mode that counts the collectives of a ``with`` block by purpose.
 
-    The dispatcher shows all of them: those of ``torch.distributed``, and those that ``DTensor`` calls by itself.
+    The dispatcher sees all of them: calls of ``torch.distributed`` and those that ``DTensor`` makes.
 
     Args:
-        ranks: how many processes there are.
+        ranks: number of processes.
 
     Raises:
-        ValueError: a collective that is not known here, or one that no purpose is known of.
+        ValueError: the collective, or its purpose, is unknown.
     """
 
     def __init__(self, ranks: int) -> None:
@@ -76,22 +76,22 @@ class Meter(TorchDispatchMode):
         self.traffic: dict[str, Traffic] = defaultdict(Traffic)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note what is sent, and let it be sent."""
+        """Count a collective and run it."""
         name = func.name().split(".")[0]
         if name in _OPERATORS:
             is_sum, place = _OPERATORS[name]
             sent = sum(tensor.numel() * tensor.element_size() for tensor in _flat(args[place]))
             self.traffic[purpose()].add(sent, self.ranks, is_sum)
         elif "c10d" in name and any(word in name for word in _SENDING):
-            raise ValueError(f"{name} is a collective that messages.py does not count yet")
+            raise ValueError(f"{name} is a collective that benchmarks/messages.py does not count; add it to _OPERATORS")
         return func(*args, **(kwargs or {}))
 
 
 def purpose() -> str:
-    """Return what the message is for that is about to be sent, as the stack tells.
+    """Return the purpose of the current message, read from the functions on the call stack.
 
     Raises:
-        ValueError: nothing on the stack is known.
+        ValueError: no function on the stack is in ``PURPOSES``.
     """
     frame, functions = sys._getframe(1), set()
     while frame is not None:
@@ -102,7 +102,9 @@ def purpose() -> str:
     for function, what in PURPOSES.items():
         if function in functions:
             return what
-    raise ValueError(f"no purpose is known of a message of {sorted(functions)}; add it to PURPOSES in messages.py")
+    raise ValueError(
+        f"no purpose is known of a message of {sorted(functions)}; add a function to PURPOSES in benchmarks/messages.py"
+    )
 
 
 def _flat(argument: Any) -> list[torch.Tensor]:

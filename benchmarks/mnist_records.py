@@ -1,14 +1,14 @@
-"""How small do the two LeNets become on MNIST, and at which error?
+"""How far can the two LeNets be compressed on MNIST, and with which test error?
 
     python benchmarks/mnist_records.py            # trains what is missing, then prints the table
     python benchmarks/mnist_records.py --table    # prints it from results/records.json
 
-The recipes' settings (conf/recipe) were chosen by the error on 5,000 training images that are never trained
-on; the test set is looked at once a run. Compression is all parameters over those that are not zero, biases
-among both. LeNet-300-100 runs with 5 seeds, LeNet-5 (Caffe's shape) with 3, and each of the two once without
-pruning, by the recipe of its smaller compression.
+The settings of the recipes (conf/recipe) were chosen by the error on 5,000 held-out training images; the test set is
+used once per run. Compression is the number of parameters divided by the number of nonzero parameters, biases
+included in both. LeNet-300-100 runs with 5 seeds, LeNet-5 (Caffe's shape) with 3, and each of them once without
+pruning, with the recipe of its lower compression.
 
-Prints a Markdown table of our means with the range over the seeds, among the published figures.
+Prints a Markdown table of the means, with the range over the seeds, among the published figures.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from runs import Record, Run
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe of ours.
+    """A recipe of ``conf/recipe`` and the runs that measure it.
 
     Args:
         net: the network's name in the table.
         name: the recipe's name.
-        seeds: how many.
-        aim: the mean test error that is asked for, in percent.
+        seeds: number of seeds.
+        aim: the mean test error to reach, in percent.
         control: also train it without pruning, for the first seed.
     """
 
@@ -78,7 +78,7 @@ SHORT = {"trainer.max_epochs": 1, "data.holdout": 58000}
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return the runs of all recipes, a seed of each first."""
+    """Return the runs of all recipes, ordered by seed."""
     made = []
     for recipe in RECIPES:
         for seed in range(1 if short else recipe.seeds):
@@ -90,7 +90,7 @@ def runs_of(short: bool) -> list[Run]:
 
 
 def run_name(recipe: Recipe, seed: int) -> str:
-    """Return the name of one of a recipe's runs."""
+    """Return the name of a recipe's run with one seed."""
     return f"{recipe.name}, seed {seed}"
 
 
@@ -100,7 +100,7 @@ def control_name(net: str) -> str:
 
 
 def table(records: Mapping[str, Record]) -> str:
-    """Return the Markdown table: ours in bold among the published rows, by compression."""
+    """Return the Markdown table, sorted by compression; rows of this package are bold."""
     lines = ["| network | compression | test error | of |", "| --- | --- | --- | --- |"]
     for net, published in PUBLISHED.items():
         rows = [(factor, f"| {net} | {factor:g}x | {error:.2f} % | {source} |") for factor, error, source in published]
@@ -118,7 +118,7 @@ def table(records: Mapping[str, Record]) -> str:
 
 
 def aims(records: Mapping[str, Record]) -> str:
-    """Return a line on each recipe that has an aim or is not finished."""
+    """Return one line for each recipe that has an aim or is not finished."""
     lines = []
     for recipe in RECIPES:
         found = of_recipe(recipe, records)
@@ -138,7 +138,7 @@ def of_recipe(recipe: Recipe, records: Mapping[str, Record]) -> list[Record]:
 
 
 def spread(found: Sequence[Record]) -> str:
-    """Return the mean test error and, of several seeds, its range.
+    """Return the mean test error, with its range if there are several seeds.
 
     Example:
         >>> spread([{"test_error": 0.018}, {"test_error": 0.020}])
@@ -150,7 +150,7 @@ def spread(found: Sequence[Record]) -> str:
 
 
 def show(records: Mapping[str, Record], path: Path) -> None:
-    """Print the table, and which aims are met."""
+    """Print the table and the aims that are met."""
     print(f"\n{table(records)}\n")
     print(aims(records))
 

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks train: plain torch modules, and one plain LightningModule around them."""
+"""Networks of the benchmarks: plain torch modules, and a LightningModule that trains them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 
 def one_scale(network: nn.Module) -> nn.Module:
-    """Give all matrices of a network the same scale.
+    """Initialize all matrices of a network with the same scale.
 
-    With torch's own, a global cut of an untrained network takes whole layers, and the zero gradients behind a dead
-    layer make every step slower, whoever pruned it.
+    With torch's default, global pruning of an untrained network removes whole layers, and the zero gradients behind a
+    dead layer slow down every step of every contender.
     """
     for parameter in network.parameters():
         if parameter.dim() > 1:
@@ -32,7 +32,7 @@ def lenet_300_100() -> nn.Module:
 
 
 def wide_mlp(width: int = 4096, depth: int = 3) -> nn.Module:
-    """Return an MLP of ``depth`` square layers: 50 M connections as it stands, so that RSS noise is small."""
+    """Return an MLP of ``depth`` square layers, by default with 50 M connections to make RSS noise small."""
     return nn.Sequential(*[layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())])
 
 
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A small GPT: 10.7 M parameters as it stands, 10.6 M of them connections."""
+    """A small GPT, by default with 10.7 M parameters, 10.6 M of them connections."""
 
     def __init__(self, vocabulary: int = 65, width: int = 384, depth: int = 6, heads: int = 6) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def resnet_18(classes: int = 10) -> nn.Module:
 
 @dataclass(frozen=True)
 class Workload:
-    """A network with its optimizer and its batch, all from memory."""
+    """A network with its optimizer and one batch in memory."""
 
     network: Callable[[], nn.Module]
     optimizer: Callable[[Any], torch.optim.Optimizer]
@@ -134,7 +134,7 @@ WORKLOADS = {
 
 
 class Plain(L.LightningModule):
-    """A LightningModule that only trains: it logs nothing, so that overhead has nothing to hide behind."""
+    """LightningModule that trains and logs nothing, so that the measured overhead is only that of pruning."""
 
     def __init__(self, network: nn.Module, workload: Workload, batches: Callable[[], Iterator[Any]]) -> None:
         super().__init__()
@@ -146,11 +146,11 @@ class Plain(L.LightningModule):
         return self.workload.loss(self.network(inputs), wanted)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the workload's optimizer over whatever parameters the network has by now."""
+        """Return the workload's optimizer over the network's current parameters."""
         return self.workload.optimizer(self.parameters())
 
     def train_dataloader(self) -> Any:
-        """Return an iterable that starts ``batches`` anew each epoch."""
+        """Return an iterable that restarts ``batches`` each epoch."""
         return _Epochs(self.batches)
 
 

@@ -1,4 +1,4 @@
-"""Dense networks as small as a pruned one: the program's two networks with fewer units."""
+"""Dense control networks with as many parameters as a pruned one: the program's networks with fewer units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NarrowLeNet(nn.Sequential):
     Args:
         shape: channels, height and width of an image.
         classes: number of outputs.
-        dropout: as in the program's network.
+        dropout: probability, as in the program's network.
         widths: units of the two hidden layers.
 
     Example:
@@ -69,7 +69,7 @@ class NarrowConvNet(nn.Sequential):
 def lenet_widths(sparsity: float) -> tuple[int, int]:
     """Return the widest hidden layers with no more parameters than LeNet-300-100 keeps at this sparsity.
 
-    The second layer has a third of the units of the first, as there, but no fewer than there are classes.
+    The second layer has a third of the units of the first, as in LeNet-300-100, but at least one per class.
 
     Example:
         >>> lenet_widths(0.0), lenet_widths(0.95)
@@ -84,7 +84,7 @@ def lenet_widths(sparsity: float) -> tuple[int, int]:
 def convnet_widths(sparsity: float) -> tuple[int, int]:
     """Return the widest convolutions with no more parameters than the ConvNet keeps at this sparsity.
 
-    The second has twice as many filters as the first, as there, or one more, or one less.
+    The second has twice as many filters as the first, as in the ConvNet, or one more, or one less.
 
     Example:
         >>> convnet_widths(0.0), convnet_widths(0.95)

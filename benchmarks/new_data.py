@@ -1,15 +1,15 @@
-"""Does a pruned network take in new data better if its masks may change?
+"""Does a pruned network learn new data better if its masks can change?
 
     python benchmarks/new_data.py                 # trains what is missing, then prints the table
     python benchmarks/new_data.py --table         # prints it from results/new_data.json
 
-LeNet-300-100 is pruned to 95 % on MNIST, 10 epochs, and then trained on Fashion-MNIST for 10 more: with frozen masks,
-and with each strategy whose masks may change, all of them beginning with the masks that MNIST left. As controls, the
-network trained densely on MNIST is trained on, once densely and once pruned to 95 % while it learns the new data.
-3 seeds. Nothing is tuned, so the test sets may be looked at after every epoch.
+LeNet-300-100 is pruned to 95 % on MNIST in 10 epochs and then trained on Fashion-MNIST for 10 more: with frozen masks,
+and with each strategy that can change masks, all starting from the masks of MNIST. As controls, the network trained
+densely on MNIST continues on Fashion-MNIST, once densely and once pruned to 95 % while it trains. There are 3 seeds.
+Nothing is tuned, so the test set is evaluated after every epoch.
 
-Prints a Markdown table: accuracy on the Fashion-MNIST test set after epochs 1, 3 and 10, the share of the living
-connections that are others than at the start, and how many of the 784 pixels the network still sees.
+Prints a Markdown table: accuracy on the Fashion-MNIST test set after epochs 1, 3 and 10, the share of kept connections
+that were pruned at the start, and the number of the 784 pixels that the network still uses.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ PRUNED, DENSE = "pruned", "dense"
 
 @dataclass(frozen=True)
 class Way:
-    """A way to train on.
+    """A method for training on the new data.
 
     Args:
-        start: what MNIST left: the ``pruned`` network or the ``dense`` one.
-        pruning: settings of DynamicPruning while Fashion-MNIST is learned; None trains without it.
+        start: the network trained on MNIST to start from, ``pruned`` or ``dense``.
+        pruning: settings of DynamicPruning on Fashion-MNIST; None trains without it.
     """
 
     start: str
     pruning: Mapping[str, Any] | None
 
 
-# At 95 % from before the first step. The pruned entries are the smallest there are, so the first global cut finds the
-# masks that MNIST left.
+# At 95 % from before the first step. The pruned entries are the smallest, so the first global cut reproduces the masks
+# of MNIST.
 HELD = {"name": "constant", "begin": 0}
 ONCE = {"name": "one_shot", "begin": 0}
 GLOBAL = {"name": "topk", "scope": "global"}
@@ -70,7 +70,7 @@ FROZEN = "frozen masks"
 
 
 def train_on(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
-    """Train a network that knows MNIST on Fashion-MNIST, and return its test accuracy after every epoch."""
+    """Train a network from MNIST on Fashion-MNIST, and return its test accuracy after every epoch."""
     from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.data import FashionMNIST
 
@@ -98,11 +98,11 @@ def train_on(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Re
 
 
 def known_network(settings: Mapping[str, Any], work: Path) -> nn.Module:
-    """Return the network that MNIST left, trained once for all ways that start with it.
+    """Return the network trained on MNIST; it is trained once for all methods that start with it.
 
     Args:
-        settings: of the run.
-        work: keeps the weights, by all that they depend on.
+        settings: the settings of the run.
+        work: folder that caches the weights under a key of all settings that they depend on.
     """
     from safetensors.torch import load_file, save_file
 
@@ -125,7 +125,7 @@ def known_network(settings: Mapping[str, Any], work: Path) -> nn.Module:
 
 
 def new_network(seed: int) -> nn.Module:
-    """Return LeNet-300-100 as the seed begins it."""
+    """Return LeNet-300-100 with the seed's initial weights."""
     import lightning.pytorch as L
 
     from lightning_dynprune.app.models import LeNet300100
@@ -137,10 +137,10 @@ def new_network(seed: int) -> nn.Module:
 def fit(
     network: nn.Module, images: type, settings: Mapping[str, Any], pruning: DynamicPruning | None
 ) -> tuple[list[float], float]:
-    """Train a network by a plain Trainer with Adam at 1e-3 and a cosine; batches of 128.
+    """Train a network with Adam at 1e-3, a cosine schedule and batches of 128.
 
     Returns:
-        The accuracy on the set's test images after every epoch, and the seconds of training.
+        The accuracy on the test images after every epoch, and the seconds of training.
     """
     from functools import partial
 
@@ -171,19 +171,19 @@ def fit(
 
 
 def matrices(network: nn.Module) -> list[Tensor]:
-    """Return the weights that are pruned, the first layer's first."""
+    """Return the pruned weights, in the order of their layers."""
     return [parameter for parameter in network.parameters() if parameter.dim() > 1]
 
 
 def seen_pixels(mask: Tensor) -> int:
-    """Return how many inputs of the first layer have a living connection."""
+    """Return the number of inputs of the first layer with a kept connection."""
     return int(mask.any(dim=0).sum())
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return the runs of all ways, a seed of each first."""
+    """Return the runs of all methods, ordered by seed."""
     made = []
-    # In turns by seed, so that two workers seldom train the same network on MNIST.
+    # Ordered by seed, so that two workers seldom train the same network on MNIST.
     for label, way in WAYS.items():
         for seed in SEEDS[:1] if short else SEEDS:
             settings = {
@@ -221,7 +221,7 @@ def table(records: Mapping[str, Record]) -> str:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Return the mean and half the range; a dash where nothing is finished.
+    """Return the mean and half the range, or a dash if no run is finished.
 
     Example:
         >>> cell([88.0, 89.0]), cell([])
@@ -237,7 +237,7 @@ def _mean(found: Sequence[Record], figure: str, shown: str) -> str:
 
 
 def verdict(records: Mapping[str, Record]) -> str:
-    """Return, for each way with changing masks, what it gains over frozen masks, seed by seed."""
+    """Return, for each method with changing masks, its gain over frozen masks per seed."""
     lines = []
     for label, way in WAYS.items():
         if label == FROZEN or way.start != PRUNED:
@@ -251,7 +251,7 @@ def verdict(records: Mapping[str, Record]) -> str:
 
 
 def show(records: Mapping[str, Record], path: Path) -> None:
-    """Print the table and what changing masks gain."""
+    """Print the table and the gains of changing masks."""
     print(f"\n{table(records)}\n")
     print(verdict(records))
 

@@ -1,16 +1,16 @@
-"""What is left of a trained network after one cut without any training, merely masked and reconstructed?
+"""How accurate is a network after pruning it once without further training, with and without reconstruction?
 
     OMP_NUM_THREADS=1 DYNPRUNE_DATA=... python benchmarks/one_shot.py   # ~10 minutes
 
-Two networks are trained, with three seeds each: LeNet-300-100 on MNIST, and a small GPT on the characters of
-the language reference that ships inside Python (``pydoc_data.topics``, every tenth topic held out). Each is
-then cut once to 50, 70, 80 and 90 % and to 2 of every 4 connections (pattern ``n_m``), every layer alike
-(threshold ``topk``, scope ``uniform``), the GPT's head and embeddings left dense, by ``magnitude`` and by
-``wanda``, with ``reconstruct`` and without. The calibration batches are training samples, 2,048 images or 256
-pieces of 64 characters, chosen by the seed; nothing is trained after the cut.
+Two networks are trained with three seeds each: LeNet-300-100 on MNIST, and a small GPT on the characters of the
+language reference that ships with Python (``pydoc_data.topics``, every tenth topic held out). Each is then pruned
+once to 50, 70, 80 and 90 % and to 2 of every 4 connections (pattern ``n_m``), every layer to the same sparsity
+(threshold ``topk``, scope ``uniform``), by ``magnitude`` and by ``wanda``, with ``reconstruct`` and without. The
+GPT's head and embeddings stay dense. The calibration batches are training samples, 2,048 images or 256 pieces of 64
+characters, chosen by the seed. Nothing is trained after the cut.
 
-Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range
-over the seeds, beside the dense networks', and the CPU seconds of calibration and cut on one thread.
+Prints and writes as JSON the error on MNIST's test images and the loss on the held-out text, mean and range over the
+seeds, with those of the dense networks, and the CPU seconds of calibration and cut on one thread.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CONTENDERS = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, how bad it is, and the inputs it is calibrated on."""
+    """A trained network with its error function and its calibration inputs."""
 
     network: nn.Module
     measure: Callable[[nn.Module], float]
@@ -64,7 +64,7 @@ class Trained:
 
 
 def fit(network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float) -> nn.Module:
-    """Train by AdamW for some steps, the learning rate warmed up over a tenth of them."""
+    """Train with AdamW; the learning rate warms up over the first tenth of the steps."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     for inputs, wanted in islice(batches, steps):
@@ -97,14 +97,14 @@ def lenet(seed: int) -> Trained:
 
 
 def text() -> tuple[str, str]:
-    """Return the topics to train on and those held out."""
+    """Return the text of the training topics and of the held-out ones."""
     names = sorted(topics)
     held = names[::10]
     return "".join(topics[name] for name in names if name not in held), "".join(topics[name] for name in held)
 
 
 def gpt(seed: int, steps: int = 1500, length: int = 64) -> Trained:
-    """Train a GPT of 0.8 M connections on characters; those that training text lacks count as its first."""
+    """Train a GPT of 0.8 M connections on characters; characters not in the training text become its first."""
     torch.manual_seed(seed)
     train, held = text()
     vocabulary = {character: number for number, character in enumerate(sorted(set(train)))}
@@ -134,7 +134,7 @@ WORKLOADS = {"LeNet-300-100 on MNIST, test error %": lenet, "GPT on text, loss o
 
 
 def pruned(trained: Trained, settings: dict, sparsity: float, pattern: str) -> tuple[float, float]:
-    """Cut a copy of the network once; return how bad it is then, and the CPU seconds it took."""
+    """Prune a copy of the network once; return its error and the CPU seconds that the cut took."""
     network = copy.deepcopy(trained.network)
     pruner = Pruner(
         network,
@@ -156,7 +156,7 @@ def pruned(trained: Trained, settings: dict, sparsity: float, pattern: str) -> t
 
 
 def compare(train: Callable[[int], Trained]) -> dict:
-    """Train with every seed, and cut each network by every contender in every way."""
+    """Train with every seed, and prune each network by every contender to every sparsity and pattern."""
     dense: list[float] = []
     cells = [(name, cut) for cut in CUTS for name in CONTENDERS]
     found: dict[tuple[str, str], list[tuple[float, float]]] = {cell: [] for cell in cells}
@@ -179,7 +179,7 @@ def compare(train: Callable[[int], Trained]) -> dict:
 
 
 def wins(figures: dict) -> dict[str, bool]:
-    """Say, for each strategy and cut from 70 %, whether the reconstructed network is better with every seed."""
+    """Return the strategies and cuts from 70 % on where the reconstructed network is not better with every seed."""
     values = {(row["contender"], row["cut"]): row["value"] for row in figures["rows"]}
     return {
         f"{name} {cut}": all(
@@ -192,7 +192,7 @@ def wins(figures: dict) -> dict[str, bool]:
 
 
 def table(workload: str, figures: dict) -> Table:
-    """Return the figures of a network as a table."""
+    """Return the table of one network."""
     digits = 2 if "%" in workload else 3
 
     def cell(values: list[float]) -> str:
@@ -213,9 +213,9 @@ def table(workload: str, figures: dict) -> Table:
 
 
 def main() -> None:
-    """Train, cut, print, write."""
+    """Run the benchmark from the command line: train, prune, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "one_shot.json")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "one_shot.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     timing.use_one_thread()
     console = timing.console()

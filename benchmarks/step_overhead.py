@@ -1,19 +1,19 @@
-"""What does pruning cost a training step, in time and in memory?
+"""How much time and memory does pruning add to a training step?
 
     OMP_NUM_THREADS=1 python benchmarks/step_overhead.py  # ~15 minutes
     OMP_NUM_THREADS=1 python benchmarks/step_overhead.py --quick  # LeNet-300-100, few rounds: two minutes
 
-Every contender trains the same network by a real Lightning ``Trainer`` with a CSV logger, its weights
-pruned to 90 % after the first steps, before measuring starts: nothing (the base), nothing once more (the
-control), ``DynamicPruning`` with its strategy and logging as they come, the same with ``magnitude``, which
-watches no steps, ``torch.nn.utils.prune``, Lightning's ``ModelPruning`` and ``torch.ao.pruning``. The
-trainers live side by side in one process, each in a thread that waits inside its data iterator until it is
-its turn to take a few steps; so turns alternate, only one thread ever runs, and CPU time is counted.
+Every contender trains the same network by a Lightning ``Trainer`` with a CSV logger. The weights are pruned to 90 %
+after the first steps, before measuring starts. Contenders: no pruning (the base), no pruning again (the control),
+``DynamicPruning`` with its default strategy and logging, ``DynamicPruning`` with ``magnitude``, which observes no
+steps, ``torch.nn.utils.prune``, Lightning's ``ModelPruning`` and ``torch.ao.pruning``. All trainers share one
+process; each has a thread that waits in its data iterator until it may take a few steps. So contenders alternate, one
+thread runs at a time, and CPU time is counted.
 
-Prints tables and writes JSON: the time of a step between updates over that of the base (median and
-quartiles over the rounds); the time of a whole run with the default schedule, by both strategies, over one
-without; and the bytes a connection that a contender adds to the peak of resident memory, while training and
-at set-up, each run in a process of its own.
+Prints tables and writes JSON: the time of a step between updates, relative to the base (median and quartiles over the
+rounds); the time of a whole run with the default schedule, by both strategies, relative to a run without pruning; and
+the bytes per connection that a contender adds to peak resident memory, in training and at set-up, each run in its own
+process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ AIMS = {LENET: 1.03, GPT: 1.01, "bytes a connection": 1.3}
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of a workload is run: short turns cancel drift, blocks of turns contain a logging step."""
+    """Steps, turns and rounds of a workload; turns are short against drift, a block contains a logging step."""
 
     steps: int  # of a turn
     turns: int  # of a block; ratios are those of blocks
@@ -58,7 +58,7 @@ QUICK = {LENET: Plan(10, 5, 10, 3000, 1)}
 
 
 def between_updates(name: str, plan: Plan) -> dict[str, dict]:
-    """Time steps of all contenders in turns, all pruned already."""
+    """Time the steps of all contenders, already pruned, in alternation."""
     with tempfile.TemporaryDirectory() as folder:
         running = {
             contender: Training(WORKLOADS[name], prepare, plan.steps, folder)
@@ -90,7 +90,7 @@ WHOLE_RUNS = {
 
 
 def whole_run(name: str, plan: Plan) -> dict[str, Any]:
-    """Time whole runs with ``DynamicPruning(sparsity=0.9)``, by both strategies, beside runs without."""
+    """Time whole runs with ``DynamicPruning(sparsity=0.9)``, by both strategies, and runs without pruning."""
     totals: dict[str, list[float]] = {key: [] for key in WHOLE_RUNS}
     for _ in range(plan.runs):
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def whole_run(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def probe(contender: str) -> dict[str, int]:
-    """Train the wide MLP in this process; return the peaks of resident memory at set-up and in training."""
+    """Train the wide MLP in this process; return peak resident memory at set-up and in training."""
     peaks: dict[str, int] = {}
     workload = WORKLOADS[MLP]
 
@@ -148,7 +148,7 @@ def probe(contender: str) -> dict[str, int]:
 
 
 def memory(repeats: int) -> dict[str, dict]:
-    """Return what each contender adds to the peaks of the base, in bytes a connection."""
+    """Return the peak memory that each contender adds to the base, in bytes per connection."""
     connections = sum(layer.weight.numel() for layer, _ in named_weights(WORKLOADS[MLP].network()))
     peaks: dict[str, dict[str, list[int]]] = {name: {"training": [], "setup": []} for name in CONTENDERS}
     for _ in range(repeats):
@@ -204,11 +204,11 @@ def tables(steps: dict[str, dict], runs: dict[str, dict], used: dict[str, dict])
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Run the benchmark from the command line: measure, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="LeNet-300-100 alone and few rounds")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "step_overhead.json")
-    options.add_argument("--probe", choices=CONTENDERS, help="internal")
+    options.add_argument("--quick", action="store_true", help="only LeNet-300-100, few rounds")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "step_overhead.json", help=timing.OUT_HELP)
+    options.add_argument("--probe", choices=CONTENDERS, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     timing.use_one_thread()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

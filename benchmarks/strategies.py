@@ -1,16 +1,16 @@
-"""Which strategy keeps the most accuracy, at equal epochs?
+"""Which strategy keeps the most accuracy with the same number of epochs?
 
     python benchmarks/strategies.py               # trains what is missing, then prints the table and draws
     python benchmarks/strategies.py --only 'ConvNet, rigl*'
     python benchmarks/strategies.py --table       # from results/strategies.json
 
-Every strategy, Lightning's ``ModelPruning`` and a dense network with as many parameters as the pruned one
-keeps train on Fashion-MNIST at 90, 95, 98 and 99 % with 3 seeds, by the same code, optimizer, batches and
-number of epochs, 8; beside them the dense control. LeNet-300-100 trains on 55,000 images, the ConvNet on
-10,000, for the time it takes on a CPU. No strategy is tuned: each has the defaults of its files in ``conf``,
-but for what METHODS says, and that is the same at each sparsity.
+Every strategy, Lightning's ``ModelPruning`` and a small dense network with as many parameters as the pruned one train
+on Fashion-MNIST at 90, 95, 98 and 99 % with 3 seeds, with the same code, optimizer, batches and 8 epochs; so does the
+dense control. LeNet-300-100 trains on 55,000 images, the ConvNet on 10,000, to limit the time on a CPU. No strategy
+is tuned: each has the defaults of its files in ``conf``, except for the settings in METHODS, which are the same at
+each sparsity.
 
-Prints a Markdown table of test accuracies, the mean and half the range over the seeds; draws the same.
+Prints a Markdown table of test accuracies, the mean and half the range over the seeds, and draws the same.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Method:
-    """A line of the figure.
+    """A method to compare: one line of the figure.
 
     Args:
         settings: overrides of the program.
-        kind: sets the line's colour: what the masks may do.
+        kind: how the masks can change, which sets the line's colour.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "hard"
 
 
-# The threshold and the schedule are the strategy's own: for most a global cut along a cubic schedule.
+# Threshold and schedule are the strategy's defaults: for most a global cut along a cubic schedule.
 METHODS = {
     "magnitude": Method({"strategy": "magnitude"}),
     "taylor": Method({"strategy": "taylor"}),
@@ -106,10 +106,10 @@ SHORT = {
 
 
 def model_pruning(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
-    """Train with Lightning's ModelPruning at the end of every epoch, along the sparsities of our default schedule.
+    """Train with Lightning's ModelPruning, which prunes after every epoch to the sparsity of this package's schedule.
 
-    Each call prunes the share of what is left that leads to the scheduled sparsity. Only weights are pruned, as by
-    this package. The callback keeps no state in a checkpoint, so a run that was killed starts again.
+    Each call prunes the share of the kept connections that leads to the scheduled sparsity. Only weights are pruned, as
+    by this package. The callback saves no state in a checkpoint, so a killed run starts again.
     """
     import torch
     from hydra.utils import instantiate
@@ -123,7 +123,7 @@ def model_pruning(settings: Mapping[str, Any], folder: Path, stop: StopRequest) 
     torch.set_num_threads(cfg.threads)
     data = instantiate(cfg.data)
     module, history = new_classifier(cfg), History()
-    # torch's global pruning, which it calls, fails on weights that are laid out as channels_last.
+    # ModelPruning calls torch's global pruning, which fails on weights in channels_last format.
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()
     weights = [(layer, "weight") for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
@@ -162,7 +162,7 @@ def _kept(weight: tuple[Any, str]) -> tuple[int, int]:
 
 
 def amounts_by_epoch(sparsity: float, epochs: int) -> list[float]:
-    """Return the share of the living connections to prune at each epoch's end, to follow the default schedule.
+    """Return the share of the kept connections to prune after each epoch, to follow the default schedule.
 
     Example:
         >>> [round(amount, 3) for amount in amounts_by_epoch(0.9, 8)]
@@ -176,7 +176,7 @@ def amounts_by_epoch(sparsity: float, epochs: int) -> list[float]:
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return all runs: the dense controls first, then by seed, so that a table of one seed is there early."""
+    """Return all runs: the dense controls first, then ordered by seed, so that one seed is complete early."""
     made = []
     for seed in SEEDS[:1] if short else SEEDS:
         for net, of_net in NETS.items():
@@ -197,7 +197,7 @@ def _run(net: str, label: str, method: Method, sparsity: float, settings: Mappin
 
 
 def small(net: str, sparsity: float) -> dict[str, Any]:
-    """Return the overrides that make the network as narrow as the pruned one is small."""
+    """Return the overrides for a dense network with as many parameters as the pruned one keeps."""
     if net == "ConvNet":
         widths = list(narrow.convnet_widths(sparsity))
         return {"model._target_": "narrow.NarrowConvNet", "model.width": widths}
@@ -217,7 +217,7 @@ def accuracies(records: Mapping[str, Record], net: str, label: str, sparsity: fl
 
 
 def table(records: Mapping[str, Record]) -> str:
-    """Return the Markdown table of each network; the best of a column, by the mean, is bold."""
+    """Return a Markdown table for each network; the best mean of a column is bold."""
     parts = []
     for net in NETS:
         settings = next((record["settings"] for key, record in records.items() if key.startswith(f"{net},")), NETS[net])
@@ -238,7 +238,7 @@ def table(records: Mapping[str, Record]) -> str:
 
 
 def cell(values: Sequence[float], best: float | None = None) -> str:
-    """Return the mean and half the range, in bold if the mean is the best one; a dash where nothing is finished.
+    """Return the mean and half the range, in bold if the mean is the best one, or a dash if no run is finished.
 
     Example:
         >>> cell([88.0, 89.0], best=88.5), cell([88.0]), cell([])
@@ -252,10 +252,10 @@ def cell(values: Sequence[float], best: float | None = None) -> str:
 
 
 def draw(records: Mapping[str, Record], path: Path) -> None:
-    """Draw accuracy over sparsity, a panel a network, a line a method with its range, the dense control as a band.
+    """Draw accuracy over sparsity: one panel per network, one line per method with its range, the control as a band.
 
-    The axis of the accuracy is logarithmic in the error, so that the best lie apart, and that of the sparsity in what
-    is kept. A line that falls below the panel is named at its lower edge, with where it ends.
+    The accuracy axis is logarithmic in the error, which separates the best methods; the sparsity axis in the density. A
+    line that leaves the panel is labelled at its lower edge, with its last value.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -336,7 +336,7 @@ def _set_axes(axes: Axes, net: str, errors: Sequence[float], control: float | No
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name each line beside its end, as far apart as letters are high, with a thin lead from the line."""
+    """Label each line at its end, with enough distance between labels and a thin leader line to each."""
     to_points = 72 / axes.figure.dpi
     bottom, top = (edge * to_points for edge in axes.get_window_extent().intervaly)
     heights = [axes.transData.transform((kept, error))[1] * to_points for kept, error, _, _ in ends]
@@ -359,9 +359,9 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> No
 
 
 def spread_out(heights: Sequence[float], gap: float, bottom: float, top: float) -> tuple[list[int], list[float]]:
-    """Return positions, lowest first, moved apart until neighbours are ``gap`` away, and which height each is for.
+    """Return the order of the heights and their positions, moved apart until adjacent ones are ``gap`` apart.
 
-    Neighbours that touch form a group around their mean; the groups stay between ``bottom`` and ``top``.
+    Adjacent positions that overlap form a group around their mean; groups stay between ``bottom`` and ``top``.
 
     Example:
         >>> spread_out([50.0, 10.0, 11.0], gap=4.0, bottom=0.0, top=100.0)

@@ -1,8 +1,8 @@
-"""How the benchmarks measure: CPU time in turns in one process, memory by peak RSS in a process each.
+"""Measure CPU time of alternating contenders in one process, and peak memory (RSS) in a process each.
 
-Wall time says little on a machine that others use too. So contenders take turns in one process on one
-thread, each turn is timed by the CPU time it took, and what is reported is the median, over the turns, of
-one contender's time over another's in the same round.
+Wall-clock time is unreliable on a shared machine. So contenders alternate in one process on one thread, each turn is
+timed by its CPU time, and the result is the median over the rounds of one contender's time divided by another's in
+the same round.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any
 
 from rich.console import Console
 
+OUT_HELP = "JSON file of the results (default: in benchmarks/results)"
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "lightning-dynprune")
 
 
 def use_one_thread() -> None:
-    """Pin torch to one thread, so that CPU time is work and not waiting."""
+    """Limit torch to one thread, so that CPU time contains no waiting."""
     import torch
 
     torch.set_num_threads(1)
@@ -36,21 +37,21 @@ def use_one_thread() -> None:
 
 
 def cpu_seconds(call: Callable[[], Any]) -> float:
-    """Return the CPU time that ``call`` took, in seconds."""
+    """Return the CPU seconds of ``call``."""
     started = time.process_time_ns()
     call()
     return (time.process_time_ns() - started) / 1e9
 
 
 def interleaved(turns: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Let every contender take a turn in each round, in a seeded random order.
+    """Time every contender once in each round, in a seeded random order.
 
-    No contender follows itself, for it would find the caches as it left them.
+    No contender runs twice in a row, because its data would still be in the caches.
 
     Args:
-        turns: contender -> a call that does its own preparation and returns the seconds that count.
-        rounds: rounds measured.
-        warmup: rounds thrown away first.
+        turns: contender -> a function that prepares and runs one turn, and returns its seconds.
+        rounds: number of measured rounds.
+        warmup: number of discarded rounds before them.
 
     Returns:
         Contender -> seconds of each round.
@@ -70,7 +71,7 @@ def interleaved(turns: dict[str, Callable[[], float]], rounds: int, warmup: int 
 
 
 def added_up(values: Sequence[float], count: int) -> list[float]:
-    """Return the sums of each ``count`` values in a row."""
+    """Return the sums of consecutive groups of ``count`` values."""
     return [sum(values[start : start + count]) for start in range(0, len(values), count)]
 
 
@@ -97,7 +98,7 @@ def resident_bytes(field: str = "VmRSS") -> int:
 
 
 def reset_peak() -> None:
-    """Start the peak of resident memory anew at what is resident now."""
+    """Reset the peak of resident memory to the current value."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -115,12 +116,12 @@ def in_own_process(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def console() -> Console:
-    """Return a console wide enough for the tables, also where the output is a file."""
+    """Return a console that is wide enough for the tables, even if the output is a file."""
     return Console(width=max(Console().width, 120))
 
 
 def environment() -> dict[str, Any]:
-    """Return the machine and the versions that the figures were measured on."""
+    """Return the machine and the versions of the packages."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -133,7 +134,7 @@ def environment() -> dict[str, Any]:
 
 
 def write(path: Path, **content: Any) -> None:
-    """Write figures with the environment they were measured in, as JSON."""
+    """Write figures and the measuring environment as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"environment": environment(), **content}, indent=1) + "\n")
 

@@ -1,16 +1,16 @@
-"""Does a training that is killed again and again end as the one that nothing stopped?
+"""Does a training that is repeatedly killed and resumed end exactly like one that is never stopped?
 
     OMP_NUM_THREADS=1 python benchmarks/torture.py  # 50 kills: about five minutes on one core
 
-One training of the program ``dynprune`` (scikit-learn's digits, a dense control, then pruning by latent weights) is
-killed 50 times by SIGKILL and resumed by ``resume=`` after each. The moments are drawn at random with a seed: a third
-in an update of the masks, a third in the writing of a checkpoint, a third anywhere else. Functions wrapped in the
-trained process, and nowhere in the product, tell through a pipe what it enters and leaves; the killing process waits
-for the moment and then for a random share of the time that the unbroken run spent there. Where a kill fell is read
-afterwards, from the last that came through the pipe.
+One training of the program ``dynprune`` (scikit-learn's digits, a dense control, then pruning with latent weights) is
+killed 50 times by SIGKILL and resumed by ``resume=`` each time. The moments are drawn at random with a seed: a third
+during an update of the masks, a third while a checkpoint is written, a third anywhere else. The benchmark wraps
+functions in the training process, which then reports through a pipe what it enters and leaves. The benchmark waits
+for the drawn moment, then for a random share of the median time that the uninterrupted run spent there, and kills.
+The place of a kill is the last one reported through the pipe.
 
-After each kill every file that bears its final name has to be whole. At the end weights, masks, latent values,
-optimizer, journal, figures and random state have to equal those of the unbroken run bit for bit.
+After each kill every file with its final name must be complete. At the end weights, masks, latent values, optimizer,
+journal, figures and random state must equal those of the uninterrupted run bit for bit.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ SETTINGS = (
 
 
 @dataclass
-class Told:
-    """What a process said of itself: how far it is, where, and how long it was in each place."""
+class Progress:
+    """Progress that a training process reports: its step, its place in the code, and the seconds in each place."""
 
     step: int = 0
     steps: int = 0
@@ -58,8 +58,8 @@ class Told:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {place: [] for place in PLACES})
     _since: float = 0.0
 
-    def hear(self, line: str) -> None:
-        """Take one line: ``step N M``, or the place that is entered."""
+    def read(self, line: str) -> None:
+        """Read one line: ``step|N|M``, or the place that is entered."""
         what, *numbers = line.split("|")
         now = time.perf_counter()
         if numbers:
@@ -71,7 +71,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: once so many steps are done, at the next entry into a place, after a share of its usual time."""
+    """A moment to kill: after a number of steps, at the next entry into a place, after a share of its usual time."""
 
     step: int
     place: str
@@ -79,19 +79,19 @@ class Moment:
 
 
 def moments(kills: int, steps: int, seed: int) -> list[Moment]:
-    """Return the moments in their order; ``steps`` are those of the dense control and the pruned training together."""
+    """Return the moments in order; ``steps`` counts those of the dense control and of the pruned training."""
     chance = random.Random(seed)
     drawn = []
     for number in range(kills):
         place = PLACES[number % len(PLACES)]
-        # Masks are updated in the second half alone, and not in its last steps.
+        # Masks are updated only in the second half, and not in its last steps.
         low, high = (0.53, 0.96) if place == UPDATE else (0.01, 0.98)
         drawn.append(Moment(int(chance.uniform(low, high) * steps), place, chance.random()))
     return sorted(drawn, key=lambda moment: moment.step)
 
 
-def tell_through(pipe: int) -> None:
-    """Wrap what is watched, in this process: it writes a line whenever it is entered and left."""
+def report_through(pipe: int) -> None:
+    """Wrap the observed functions of this process, so that each writes a line when it is entered and left."""
 
     def wrap(owner: type, name: str, place: str) -> None:
         original = getattr(owner, name)
@@ -105,7 +105,7 @@ def tell_through(pipe: int) -> None:
 
         setattr(owner, name, watched)
 
-    wrap(Pruner, "update", UPDATE)
+    wrap(Pruner, "_update", UPDATE)  # every update, those that `tick` makes too
     wrap(LastCheckpoint, "save", CHECKPOINT)
     noted = History.on_train_batch_end
 
@@ -120,11 +120,11 @@ def tell_through(pipe: int) -> None:
 
 def trained(
     arguments: tuple[str, ...], folder: Path, moment: Moment | None, usual: dict[str, float] | None
-) -> tuple[int, Told]:
-    """Run the program in a process of its own, and kill it at a moment.
+) -> tuple[int, Progress]:
+    """Run the program in its own process, and kill it at a moment.
 
     Returns:
-        What the process ended by: its exit status, or minus the signal; and what it told.
+        The exit status, or minus the signal that ended the process; and the reported progress.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -134,7 +134,7 @@ def trained(
         output = os.open(folder.parent / f"{folder.name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        tell_through(writer)
+        report_through(writer)
         sys.argv = ["dynprune", *arguments]
         try:
             dynprune()
@@ -144,23 +144,23 @@ def trained(
             os._exit(1)
         os._exit(0)
     os.close(writer)
-    told, waiting = Told(), moment
+    progress, waiting = Progress(), moment
     with open(reader, encoding="utf-8") as lines:
         for line in lines:
             text = line.rstrip("\n")
-            told.hear(text)
-            enters = text == told.place if waiting and waiting.place != BETWEEN else text.startswith("step")
-            if waiting and usual and told.step >= waiting.step and told.place == waiting.place and enters:
+            progress.read(text)
+            enters = text == progress.place if waiting and waiting.place != BETWEEN else text.startswith("step")
+            if waiting and usual and progress.step >= waiting.step and progress.place == waiting.place and enters:
                 until = time.perf_counter() + waiting.share * usual[waiting.place]
                 while time.perf_counter() < until:
                     pass
                 os.kill(child, signal.SIGKILL)
                 waiting = None
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), progress
 
 
 def half_written(folder: Path) -> int:
-    """Return how many half-written files lie about; raise where one that bears its final name is not whole."""
+    """Return the number of partly written scratch files; raise if a file with its final name is incomplete."""
     readers: dict[str, Callable[[Path], Any]] = {
         ".ckpt": lambda path: (validate_checkpoint_file(path, "file"), torch.load(path, weights_only=True)),
         ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
@@ -178,7 +178,7 @@ def half_written(folder: Path) -> int:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Return all that a run came to, but for times and places."""
+    """Return the results of a run, without times and paths."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
     of_program, history = (checkpoint["callbacks"].pop(name) for name in ("LastCheckpoint", "History"))
@@ -200,7 +200,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Return whether two nested contents are equal to the bit."""
+    """Return whether two nested values are equal bit for bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -211,22 +211,22 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def tortured(kills: int, epochs: int, seed: int, work: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train once unbroken and once killed; return where the kills fell, and whether each part of the ends is equal."""
+    """Train once without and once with kills; return the places of the kills and which results are equal."""
     settings = (*SETTINGS, f"trainer.max_epochs={epochs}")
     for name in ("whole", "killed"):
         (work / name).mkdir()
     began = time.perf_counter()
-    code, told = trained(settings, work / "whole", None, None)
+    code, progress = trained(settings, work / "whole", None, None)
     if code:
-        raise RuntimeError(f"the unbroken run failed, see {work / 'whole.txt'}")
-    usual = {place: statistics.median(told.seconds[place]) for place in PLACES}
-    say(f"unbroken: {told.steps} steps in {time.perf_counter() - began:.0f} s; {usual}")
+        raise RuntimeError(f"the uninterrupted run failed, see {work / 'whole.txt'}")
+    usual = {place: statistics.median(progress.seconds[place]) for place in PLACES}
+    say(f"uninterrupted: {progress.steps} steps in {time.perf_counter() - began:.0f} s; {usual}")
     before = half_written(work / "whole" / "run")
     fell: Counter[str] = Counter()
     left: Counter[str] = Counter()
     arguments = settings
     run = work / "killed" / "run"
-    for number, moment in enumerate(moments(kills, told.steps, seed), 1):
+    for number, moment in enumerate(moments(kills, progress.steps, seed), 1):
         code, at = trained(arguments, work / "killed", moment, usual)
         if code != -signal.SIGKILL:
             raise RuntimeError(f"attempt {number} ended by {code} before its moment, see {work / 'killed.txt'}")
@@ -234,8 +234,8 @@ def tortured(kills: int, epochs: int, seed: int, work: Path, say: Callable[[str]
         now = half_written(run)
         left[at.place] += max(now - before, 0)
         before = now
-        say(f"{number}/{kills}: killed {at.place}, step {at.step} of {told.steps}")
-        # Killed before the first checkpoint there is nothing to resume, and the program says so.
+        say(f"{number}/{kills}: killed {at.place}, step {at.step} of {progress.steps}")
+        # A run that was killed before its first checkpoint cannot be resumed; the program raises an error.
         begun = any((run / name).exists() for name in ("dense.ckpt", "last.ckpt"))
         arguments = ("resume=run", "progress=false") if begun else settings
     code, _ = trained(arguments, work / "killed", None, None)
@@ -245,7 +245,7 @@ def tortured(kills: int, epochs: int, seed: int, work: Path, say: Callable[[str]
     return {
         "kills": kills,
         "seed": seed,
-        "steps": told.steps,
+        "steps": progress.steps,
         "places": {place: {"kills": fell[place], "half_written": left[place]} for place in PLACES},
         "usual_seconds": usual,
         "equal": {part: equal(whole[part], resumed[part]) for part in whole},
@@ -263,23 +263,23 @@ def tables(found: dict[str, Any]) -> list[Table]:
     for place, row in found["places"].items():
         usual = f"{found['usual_seconds'][place] * 1e3:.1f} ms"
         where.add_row(place, str(row["kills"]), usual, str(row["half_written"]))
-    same = Table("the end", "equal to the unbroken run", title="Bit for bit")
+    same = Table("the end", "equal to the uninterrupted run", title="Bit for bit")
     for part, is_equal in found["equal"].items():
         same.add_row(part, "yes" if is_equal else "NO")
     return [where, same]
 
 
 def main() -> None:
-    """Torture, print, write."""
+    """Run the benchmark from the command line: train, kill, print the tables, write the JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--kills", type=int, default=50)
-    options.add_argument("--epochs", type=int, default=8)
-    options.add_argument("--seed", type=int, default=0, help="of the moments")
-    options.add_argument("--out", type=Path, default=timing.RESULTS / "torture.json")
+    options.add_argument("--kills", type=int, default=50, help="number of kills (default: 50)")
+    options.add_argument("--epochs", type=int, default=8, help="epochs of each training (default: 8)")
+    options.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    options.add_argument("--out", type=Path, default=timing.RESULTS / "torture.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     timing.use_one_thread()
     work = Path(tempfile.mkdtemp(prefix="dynprune-torture-"))
-    # Lightning writes checkpoints by way of the folder for temporary files; what kills leave there goes with the rest.
+    # Lightning writes checkpoints through the folder for temporary files; files that kills leave there are removed too.
     (work / "temporary").mkdir()
     tempfile.tempdir = str(work / "temporary")
     found = tortured(chosen.kills, chosen.epochs, chosen.seed, work, lambda text: print(text, flush=True))
@@ -289,7 +289,7 @@ def main() -> None:
     timing.write(chosen.out, question=__doc__.splitlines()[0], **found)
     console.print(f"{found['seconds']:.0f} s; written to {chosen.out}")
     if found["half_written_in_the_folder_at_the_end"] or not all(found["equal"].values()):
-        raise SystemExit(f"the killed run differs from the unbroken one; both are in {work}")
+        raise SystemExit(f"the killed run differs from the uninterrupted one; both are in {work}")
     shutil.rmtree(work)
 
 

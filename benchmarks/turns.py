@@ -1,7 +1,7 @@
-"""Several Lightning trainers in one process that take turns of a few steps each.
+"""Run several Lightning trainers in one process that alternate after a few steps.
 
-Each ``Trainer.fit`` runs in a thread that waits inside its data iterator until it is its turn. So only
-one thread ever runs, turns alternate finely, and what differs between contenders is the contender.
+Each ``Trainer.fit`` runs in a thread that waits in its data iterator for its turn. So one thread runs at a time,
+turns are short, and drift of the machine affects all contenders equally.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ENDLESS = 10**9
 
 
 def trainer(folder: str, callbacks: list[L.Callback], max_steps: int = ENDLESS) -> L.Trainer:
-    """Return a Trainer that adds nothing of its own but the logger."""
+    """Return a Trainer without extras except a logger."""
     return L.Trainer(
         accelerator="cpu",
         max_steps=max_steps,
@@ -36,14 +36,14 @@ def trainer(folder: str, callbacks: list[L.Callback], max_steps: int = ENDLESS) 
 
 
 class Training:
-    """One ``Trainer.fit`` in a thread of its own, which moves only while :meth:`turn` waits for it.
+    """One ``Trainer.fit`` in its own thread, which runs only during :meth:`turn`.
 
     Args:
-        workload: what is trained.
+        workload: the network, optimizer and batch.
         contender: prepares the network and returns the callbacks.
         steps: steps of one turn.
-        folder: where the logger writes.
-        max_steps: length of the run; by default it goes on until :meth:`finish`.
+        folder: folder of the logger.
+        max_steps: length of the run; by default it runs until :meth:`finish`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Training:
         self._thread = threading.Thread(target=self._fit, daemon=True)
 
     def turn(self) -> float:
-        """Let the training take its steps; return the CPU seconds they took."""
+        """Run the steps of one turn; return their CPU seconds."""
 
         def move() -> None:
             if self._thread.ident is None:
@@ -94,7 +94,7 @@ class Training:
             self._rests.release()
 
     def _batches(self) -> Iterator[Any]:
-        # A first, short epoch, since ModelPruning prunes at the end of one.
+        # A first, short epoch, because ModelPruning prunes at the end of an epoch.
         self.epochs_started += 1
         if self.epochs_started == 1:
             yield from [self.batch] * WARM_STEPS

@@ -1,4 +1,7 @@
-"""The Hydra program ``dynprune``: train a dense control, prune the same network while it trains, report both."""
+"""The Hydra program ``dynprune``: train a dense baseline, prune the same network while it trains, report both.
+
+May import every room, Lightning and Hydra.
+"""
 
 from lightning_dynprune.app.main import run
 

@@ -1,4 +1,4 @@
-"""Named parts: how a setting such as ``strategy="magnitude"`` becomes an object."""
+"""The registry that builds strategies, thresholds, schedules, patterns and formats from their names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Cls = TypeVar("Cls", bound=type)
 
 
 class Registry(Generic[Part]):
-    """Names of one kind of part, and the class behind each.
+    """Maps names to the classes of one kind of part, and builds instances from settings.
 
     Args:
-        kind: the setting the names belong to, as messages print it ("strategy").
-        base: the class that every part of this kind derives from.
+        kind: name of the setting in messages, such as "strategy".
+        base: base class of all parts of this kind.
 
     Example:
         >>> from lightning_dynprune.strategies import STRATEGIES
@@ -30,7 +30,11 @@ class Registry(Generic[Part]):
         self._classes: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[Cls], Cls]:
-        """Class decorator that makes a class known under ``name``."""
+        """Return a class decorator that registers a class under ``name``.
+
+        Raises:
+            ValueError: another class is registered under this name.
+        """
 
         def add(cls: Cls) -> Cls:
             if self._classes.setdefault(name, cls) is not cls:
@@ -40,29 +44,29 @@ class Registry(Generic[Part]):
         return add
 
     def names(self) -> tuple[str, ...]:
-        """Return the known names, in the order of their registration."""
+        """Return the registered names, in the order of registration."""
         return tuple(self._classes)
 
     def __getitem__(self, name: str) -> type[Part]:
-        """Return the class known under ``name``.
+        """Return the class registered under ``name``.
 
         Raises:
-            ValueError: the name is unknown; the message lists the known ones.
+            ValueError: the name is unknown; the message lists the registered names.
         """
         if not isinstance(name, str) or name not in self._classes:
             raise ValueError(f"{self.kind}={name!r} is unknown; known: {', '.join(self._classes)}")
         return self._classes[name]
 
     def build(self, spec: str | Mapping[str, Any] | Part, **defaults: Any) -> Part:
-        """Make a part from a name, a mapping (``name`` and settings) or pass an instance through.
+        """Return a part built from a name or a mapping of ``name`` and settings; an instance is returned as it is.
 
         Args:
-            spec: the setting as the user gave it; the name in a mapping may be the class itself.
-            **defaults: settings used where ``spec`` is no instance and does not give them.
+            spec: the setting as the user gave it; in a mapping, ``name`` may also be a class.
+            **defaults: settings to use where ``spec`` is not an instance and does not give them.
 
         Raises:
-            ValueError: unknown name or setting, or one that is needed is not given.
-            TypeError: ``spec`` is none of the three.
+            ValueError: a name or setting is unknown, or a required setting is missing.
+            TypeError: ``spec`` is none of these.
         """
         if isinstance(spec, self.base):
             return cast("Part", spec)

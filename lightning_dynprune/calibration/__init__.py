@@ -1,4 +1,4 @@
-"""Inputs of layers, and the refit of the weights that stay.
+"""Capture of layer inputs, and the refit of pruned weights (reconstruction).
 
 May import selection and the rooms below it.
 """

@@ -1,4 +1,4 @@
-"""What is left of a weight after a cut, refitted so that the layer's output stays what it was."""
+"""Refit the kept entries of a pruned weight so that the layer's outputs change least."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.selection import check_finite
 from lightning_dynprune.targets import Target
 
-_TRIES = 6  # dampings tried, each ten times the one before
+_TRIES = 6  # dampings to try, each ten times the one before
 _STEPS = 10
 
 
 class Hessians:
-    r"""Collects what :func:`refit` needs of the inputs of targets.
+    r"""Accumulates the Hessians of targets from their inputs, as :func:`refit` needs them.
 
     .. math:: H = X^\top X
 
     Takes 4 bytes for each pair of columns of ``weight.flatten(1)``, so ``4 * columns * groups / rows`` bytes a
-    connection; nothing before the first :meth:`take`.
+    connection; nothing before the first call of :meth:`accumulate`.
 
     Args:
         targets: the targets.
 
     Attributes:
-        tensors: position -> sums so far, ``(groups, columns, columns)``, float32 or the wider type of the inputs.
+        tensors: index of a target -> its Hessian so far, ``(groups, columns, columns)``, in float32 or float64.
 
     Example:
         >>> layer = torch.nn.Linear(2, 1, bias=False)
@@ -43,13 +43,13 @@ class Hessians:
         self.tensors: dict[int, Tensor] = {}
 
     def accumulate(self, position: int, rows: Tensor) -> None:
-        """Add up some inputs of the target at ``position``: rows of float ``(groups, n, columns)``."""
+        """Add inputs of the target at ``position``: float rows ``(groups, n, columns)``."""
         if position not in self.tensors:
             self.tensors[position] = rows.new_zeros(rows.shape[0], rows.shape[2], rows.shape[2])
         self.tensors[position].baddbmm_(rows.transpose(1, 2), rows)
 
     def sum_over_ranks(self, position: int, ranks: Ranks) -> None:
-        """Add the sums that other processes have of the target at ``position``; every process calls it."""
+        """Sum the Hessian of the target at ``position`` over all processes, each of which calls this."""
         target = self.targets[position]
         columns = target.parameter[:1].numel()
         seen = ranks.sum(torch.tensor([position in self.tensors]).int())
@@ -63,14 +63,14 @@ class Hessians:
 
     @property
     def is_ready(self) -> bool:
-        """Whether inputs of every target have been taken."""
+        """Whether inputs of every target have been accumulated."""
         return len(self.tensors) == len(self.targets)
 
     def check(self) -> None:
-        """Raise where :meth:`refit` could not do its work.
+        """Raise if :meth:`refit` cannot be called for every target.
 
         Raises:
-            RuntimeError: there are no inputs of a target.
+            RuntimeError: a target has no inputs.
             NonFiniteError: inputs of a target are NaN or infinite.
         """
         for position, target in enumerate(self.targets):
@@ -84,11 +84,11 @@ class Hessians:
     def refit(
         self, position: int, weight: Tensor, mask: Tensor, damping: float = 0.01, block: int = 128, steps: int = _STEPS
     ) -> Tensor:
-        """Return :func:`refit` of one target's weight, as it was before the cut, on the inputs taken."""
+        """Return :func:`refit` of the weight of the target at ``position``, on the accumulated inputs."""
         return refit(weight, mask, self.tensors[position], damping, block, steps)
 
     def clear(self) -> None:
-        """Forget all inputs, and give their memory back."""
+        """Discard all Hessians and free their memory."""
         self.tensors.clear()
 
 
@@ -96,41 +96,41 @@ class Hessians:
 def refit(
     weight: Tensor, mask: Tensor, hessian: Tensor, damping: float = 0.01, block: int = 128, steps: int = _STEPS
 ) -> Tensor:
-    r"""Return a weight that is zero where it is pruned, and elsewhere such that the outputs change least.
+    r"""Return the weight that is zero where pruned and changes the layer's outputs least.
 
     .. math:: \min_{V}\; \lVert X (V - W)^\top \rVert^2 + \lambda \lVert V - W \rVert^2
         \quad\text{with}\quad V_{ij} = 0 \text{ where pruned}
 
-    The connections are taken out column by column, each time with the best correction of the columns to come
-    (SparseGPT); the columns that most rows prune come first, for their corrections are then shared by most that stays.
-    Steps of conjugate gradients over all rows at once then bring each row near its own least-squares solution, which a
-    single pass over the columns misses. A row comes out no worse than merely masked.
+    Pruned connections are eliminated column by column, each time with the optimal correction of the remaining columns
+    (SparseGPT); columns that most rows prune come first, as more columns then remain to correct them. Steps of
+    conjugate gradients over all rows at once then bring each row close to its least-squares solution, which a single
+    pass over the columns misses. No row is worse than with the mask alone.
 
-    While it works it takes about five matrices of the Hessian's size and six of the weight's.
+    It takes the memory of about five matrices of the Hessian's size and six of the weight's.
 
     Args:
-        weight: values before the cut, rows first.
+        weight: values before pruning, rows first.
         mask: bool, shaped like ``weight``, True = kept.
         hessian: ``X^T X`` of the inputs ``X``, ``(groups, columns, columns)``.
         damping: lambda as a share of the mean of the Hessian's diagonal over inputs that were not always zero, above
-            0; ten times that, and so on, where rounding leaves the Hessian indefinite.
-        block: columns whose corrections are gathered before those behind are touched.
-        steps: of conjugate gradients; 0 leaves SparseGPT's solution.
+            0; increased tenfold, repeatedly, if rounding leaves the Hessian indefinite.
+        block: number of columns whose corrections are collected before later columns are updated.
+        steps: number of conjugate gradient steps; 0 returns SparseGPT's solution.
 
     Returns:
-        A tensor like ``weight``, worked out in float32 or wider; exactly +0.0 where pruned. What is kept of inputs
-        that were always zero stays as it is.
+        A tensor like ``weight``, computed in float32 or float64; exactly +0.0 where pruned. Kept connections of inputs
+        that were always zero do not change.
 
     Raises:
-        ValueError: shapes that do not fit, or a setting out of range.
-        RuntimeError: the Hessian is indefinite whatever the damping.
+        ValueError: shapes do not fit, or a setting is out of range.
+        RuntimeError: the Hessian is indefinite with every damping tried.
 
     Source: Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot" (2023),
     algorithm 1; the conjugate gradients: Meng et al., "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning
     for Large Language Models" (2024), section 3.3.
 
     Example:
-        Both inputs are always equal, so the second connection takes over what the first did:
+        Both inputs are always equal, so the second connection replaces the first:
 
         >>> weight, mask = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, True]])
         >>> refit(weight, mask, torch.tensor([[[4.0, 4.0], [4.0, 4.0]]]), damping=1e-6)
@@ -151,8 +151,8 @@ def refit(
         sums, inverse = _damped(sums, damping)
         new = _eliminated(old, kept, inverse, block)
         del inverse
-        new = _better(new, old * kept, old, sums)
-        _descend(new, old, kept, sums, steps)
+        new = _better_rows(new, old * kept, old, sums)
+        _conjugate_gradients(new, old, kept, sums, steps)
         new = torch.empty_like(new).scatter_(2, across.expand_as(new), new)
     return torch.where(mask, new.reshape(weight.shape).to(weight.dtype), 0)
 
@@ -174,7 +174,7 @@ def _check(weight: Tensor, mask: Tensor, hessian: Tensor, damping: float, block:
 
 
 def _damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Return Hessians of mean diagonal 1, damped, and the upper Cholesky factors of their inverses."""
+    """Return damped Hessians with mean diagonal 1, and the upper Cholesky factors of their inverses."""
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     live = diagonal > 0
     mean = diagonal.sum(-1, keepdim=True) / live.sum(-1, keepdim=True)
@@ -184,7 +184,7 @@ def _damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     undamped = ones.clone()
     for power in range(_TRIES):
         ones.copy_(torch.where(live, undamped + damping * 10**power, undamped))
-        # The factor of the inverse is the inverse of the factor that elimination from the last column gives.
+        # The factor of the inverse is the inverse of the factor of the matrix with rows and columns reversed.
         factor, failed = torch.linalg.cholesky_ex(scaled.flip(1, 2))
         if not bool(failed.any()):
             identity = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device)
@@ -196,7 +196,7 @@ def _damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
 
 
 def _eliminated(old: Tensor, kept: Tensor, inverse: Tensor, block: int) -> Tensor:
-    """Take the pruned connections out column by column; those behind make up for each."""
+    """Eliminate the pruned connections column by column, correcting the later columns for each."""
     new, columns = old.clone(), old.shape[2]
     for start in range(0, columns, block):
         stop = min(start + block, columns)
@@ -209,14 +209,14 @@ def _eliminated(old: Tensor, kept: Tensor, inverse: Tensor, block: int) -> Tenso
     return new.masked_fill_(~kept, 0)
 
 
-def _better(one: Tensor, other: Tensor, old: Tensor, hessian: Tensor) -> Tensor:
-    """Return, row by row, which of two solutions changes the outputs less."""
+def _better_rows(one: Tensor, other: Tensor, old: Tensor, hessian: Tensor) -> Tensor:
+    """Return, for each row, the one of two solutions that changes the outputs less."""
     errors = [((new - old) @ hessian).mul_(new - old).sum(2, keepdim=True) for new in (one, other)]
     return torch.where(errors[0] <= errors[1], one, other)
 
 
-def _descend(new: Tensor, old: Tensor, kept: Tensor, hessian: Tensor, steps: int) -> None:
-    """Move the kept connections by some steps of conjugate gradients, in place, each row on its own path."""
+def _conjugate_gradients(new: Tensor, old: Tensor, kept: Tensor, hessian: Tensor, steps: int) -> None:
+    """Improve the kept connections by conjugate gradient steps, in place, each row on its own."""
     diagonal = hessian.diagonal(dim1=1, dim2=2).unsqueeze(1)
     residual = ((old - new) @ hessian).mul_(kept)
     direction = residual / diagonal

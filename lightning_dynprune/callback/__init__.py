@@ -1,4 +1,4 @@
-"""The Lightning callback: events in, calls of the pruner and logged values out.
+"""The Lightning callback, which passes events of a Trainer to the pruner, and logs its metrics.
 
 May import Lightning and every room but app.
 """

@@ -250,8 +250,7 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update if that is due at the end of an epoch, and log the last update."""
         was_skipped = self._steps.end_batch()
-        if trainer.is_last_batch:
-            self._slimming.after_update(self._running(), self._running().end_epoch())
+        self._end_epoch(trainer)
         self._averages.mask(trainer, self._running())
         self._log(trainer, pl_module, was_skipped)
 
@@ -297,14 +296,13 @@ class DynamicPruning(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is validated against the model as soon as there is one."""
         # In an evaluation the weights are tested as they were saved, and the masks stay those of the last fit.
-        if not state_dict or self._stage in EVALUATION:
-            return
-        if self.pruner is not None and self._steps.is_attached:
-            self._load(state_dict)
-        else:
-            self._resume.loaded = state_dict
+        if state_dict and self._stage not in EVALUATION:
+            is_running = self.pruner is not None and self._steps.is_attached
+            load = self._load if is_running else self._resume.keep
+            load(state_dict)
 
     def _running(self) -> Pruner:
+        """Return the pruner of the fit, or raise if there is none."""
         if self.pruner is None:
             raise RuntimeError("DynamicPruning: on_fit_start has not run; train through Trainer.fit")
         return self.pruner
@@ -343,19 +341,26 @@ class DynamicPruning(Callback):
         self._logger.begin(self._running(), pl_module.device)
 
     def _tick(self, trainer: Trainer) -> None:
-        """Count an optimizer step, and follow up on the update if one was due."""
+        """Count an optimizer step; after an update slim the model and mask the averages."""
         pruner = self._running()
         self._slimming.after_update(pruner, pruner.tick())
         pruner.stop_capture()
         self._averages.mask(trainer, pruner)
 
+    def _end_epoch(self, trainer: Trainer) -> None:
+        """Count an epoch after its last batch, and slim the model after the update if one was due."""
+        if trainer.is_last_batch:
+            self._slimming.after_update(self._running(), self._running().end_epoch())
+
     def _load(self, state: dict[str, Any]) -> None:
+        """Load the state of a checkpoint into the guard, the pruner and the count of skipped steps."""
         if self.guard is not None and "guard" in state:
             self.guard.load_state_dict(state["guard"])
         self._running().load_state_dict(state)
         self._resume.is_resumed, self._steps.skipped_steps = True, state.get("skipped", 0)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, was_skipped: bool) -> None:
+        """Log a skipped step and a new update, unless the Trainer logs nothing."""
         if trainer.barebones:
             return
         if was_skipped:
@@ -364,7 +369,7 @@ class DynamicPruning(Callback):
             self._logger.log_update(pl_module, pruner, self.masks, self._slimming.removed_from(pl_module))
 
     def _detach(self) -> None:
-        """Let go of the optimizers and the model after a fit; an evaluation has attached nothing."""
+        """Remove all hooks after a fit, and release the model; an evaluation has attached nothing."""
         stage, self._stage = self._stage, None
         if stage in EVALUATION:
             return

@@ -26,6 +26,10 @@ class ResumeState:
         self.worker_result: WorkerResult | None = None
         self.is_resumed = False
 
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep the state of a checkpoint until the fit begins."""
+        self.loaded = state
+
     @property
     def waiting_state(self) -> dict[str, Any]:
         """What a checkpoint keeps while there is no pruner; empty if there is nothing to resume from."""

@@ -87,7 +87,7 @@ class StepWatcher:
         self._expects_step = self._expects_step or optimizer is self.clock
 
     def end_batch(self) -> bool:
-        """Make the tick that waited for other optimizers, and return whether the step of this batch was skipped."""
+        """Tick if that waited for other optimizers, and return whether a scaler skipped the step of this batch."""
         if self._tick_is_pending:
             self._make_tick()
         was_skipped, self._expects_step = self._expects_step, False

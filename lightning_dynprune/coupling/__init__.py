@@ -1,4 +1,7 @@
-"""Which channels and heads of a model can only be removed together."""
+"""Channels and attention heads of a model that can only be removed together.
+
+May import selection and the rooms below it.
+"""
 
 from lightning_dynprune.coupling.channels import coupled_groups
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group

@@ -1,4 +1,4 @@
-"""Groups of channels, found by following an example through the model."""
+"""Find groups of channels by following an example through the model."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from lightning_dynprune.coupling.graph import WrittenChannels, written_channels
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
 from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, is_channelwise, mixes_channels, row_dim
-from lightning_dynprune.coupling.probe import MIXED, OUTPUT, ChannelReads, probe
+from lightning_dynprune.coupling.probe import MIXED, OUTPUT, ChannelReads, probe_reads
 from lightning_dynprune.coupling.verify import failing_groups
 
 
 def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Sequence[str] = ()) -> Coupling:
-    """Return the channels of a model that can be removed, those together that must go together.
+    """Return the groups of channels that can be removed from a model, each only as a whole.
 
-    Torch-Pruning's dependency graph tells which layers write into the same channels; where the channels arrive is found
-    by changing them and looking; and at last the model is run with half of all channels gone, against the same model
-    with these channels zero: a group comes back only if both agree. Left out, with the reason, are the model's outputs,
-    channels that a layer norm or a softmax mixes, grouped convolutions, attention (see :func:`attention_heads`),
-    recurrent layers, embeddings, tied weights, and parameters that no layer known here owns.
+    Torch-Pruning's dependency graph gives the layers that write into the same channels. The layers that read them are
+    found by changing channels and comparing the inputs of all layers. Finally the model is run with half of all
+    channels removed and compared with the same model with these channels zero; only groups for which both agree are
+    returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a softmax mixes, grouped
+    convolutions, attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters
+    that no known layer type owns.
 
-    The model is run in eval mode; parameters, modes, gradients, buffers and random states are as before.
+    The model is run in eval mode; parameters, modes, gradients, buffers and random states are restored.
 
     Args:
         model: the network.
         example_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments; on the model's device.
-        exclude: globs on parameter names; a group with such a tensor is left out.
+        exclude: globs on parameter names; groups with a matching parameter are left out.
 
     Raises:
         CouplingError: the model does not run on the example, or cannot be traced; or a glob matches no parameter.
@@ -52,31 +53,31 @@ def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Seque
         every = written_channels(model, example_input)
         candidates = [written for written in every if not written.reason]
         coupling.left_out.update({_name(w): w.reason for w in every if w.reason})
-        arrivals = probe(model, example_input, [w.writers for w in candidates], [w.units for w in candidates])
+        reads = probe_reads(model, example_input, [w.writers for w in candidates], [w.units for w in candidates])
         start = 0
         for position, written in enumerate(candidates):
             try:
-                group = _group(model, written, arrivals, arrivals.touched[position], start)
-                _refuse(group, excluded, tied)
+                group = _group(model, written, reads, reads.touched[position], start)
+                _check_allowed(group, excluded, tied)
                 coupling.groups.append(group)
             except CouplingError as reason:
                 coupling.left_out[_name(written)] = str(reason)
             start += written.units
-        # The trial changes tensors in place, which no graph may be waiting for.
+        # Verification changes tensors in place, so no autograd graph may still need them.
         failed = failing_groups(model, example_input, coupling.groups)
     coupling.left_out.update(failed)
     coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
     return coupling
 
 
-def _group(model: nn.Module, written: WrittenChannels, arrivals: ChannelReads, touched: set[str], start: int) -> Group:
-    """Return the group of one written set.
+def _group(model: nn.Module, written: WrittenChannels, reads: ChannelReads, touched: set[str], start: int) -> Group:
+    """Return the group of the channels that some layers write.
 
     Raises:
-        CouplingError: its channels must stay; the message says why.
+        CouplingError: the channels cannot be removed; the message gives the reason.
     """
     if OUTPUT in touched:
-        raise CouplingError("they are the model's outputs, or mixed into them by no layer known here")
+        raise CouplingError("they are the model's outputs, or reach them through a layer of an unknown type")
     every = torch.arange(written.units).unsqueeze(1)
     axes = []
     for name in written.writers:
@@ -90,7 +91,7 @@ def _group(model: nn.Module, written: WrittenChannels, arrivals: ChannelReads, t
             continue
         if not (mixes_channels(module) or is_channelwise(module)):
             raise CouplingError(f"{type(module).__name__} {name!r} reads them, and it needs all or mixes them")
-        units = arrivals.units[name]
+        units = reads.units[name]
         if (units == MIXED).any():
             raise CouplingError(f"{type(module).__name__} {name!r} reads them mixed with one another")
         index = _index(units - start, written.units, name)
@@ -106,7 +107,7 @@ def _group(model: nn.Module, written: WrittenChannels, arrivals: ChannelReads, t
 
 
 def _index(units: torch.Tensor, count: int, name: str) -> torch.Tensor:
-    """Return the positions that read each unit, ``(count, width)``, from the unit that each position reads."""
+    """Return the positions that read each unit, ``(count, width)``, given the unit that each position reads."""
     positions = ((units >= 0) & (units < count)).nonzero().flatten()
     per_unit = torch.bincount(units[positions], minlength=count)
     if per_unit.min() != per_unit.max() or not per_unit.min():
@@ -114,7 +115,8 @@ def _index(units: torch.Tensor, count: int, name: str) -> torch.Tensor:
     return positions[units[positions].argsort(stable=True)].view(count, -1)
 
 
-def _refuse(group: Group, excluded: set[str], tied: dict[str, str]) -> None:
+def _check_allowed(group: Group, excluded: set[str], tied: dict[str, str]) -> None:
+    """Raise a CouplingError if a tensor of a group is excluded or tied."""
     for axis in group.axes:
         if axis.name in excluded:
             raise CouplingError(f"{axis.name!r} is excluded")
@@ -123,7 +125,7 @@ def _refuse(group: Group, excluded: set[str], tied: dict[str, str]) -> None:
 
 
 def _tied(model: nn.Module) -> dict[str, str]:
-    """Return the names at which a layer's tensor cannot be narrowed as its own, with the reason."""
+    """Return the names of tensors that cannot be narrowed on their own, with the reason."""
     names: dict[torch.Tensor, list[str]] = {}
     for name, tensor in (
         *model.named_parameters(remove_duplicate=False),
@@ -135,7 +137,7 @@ def _tied(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None) if mixes_channels(module) or is_channelwise(module) else None
         if weight is not None and _join(name, "weight") not in known:
-            tied[_join(name, "weight")] = "is computed (a parametrization), no tensor of its own"
+            tied[_join(name, "weight")] = "is computed by a parametrization, and no tensor of its own"
     return tied
 
 

@@ -1,16 +1,14 @@
-"""Which layers write into the same channels, by Torch-Pruning's dependency graph."""
+"""Which layers write into the same channels, found by Torch-Pruning's dependency graph."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn.modules.conv import _ConvNd
+from torch import Tensor, nn
 
-from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.base import CONVOLUTIONS, nested_tensors
+from lightning_dynprune.coupling.compat import DependencyGraph
 from lightning_dynprune.coupling.group import CouplingError
 from lightning_dynprune.coupling.isolation import run_example
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels, num_output_channels
@@ -21,21 +19,20 @@ class WrittenChannels:
     """Channels and the layers that write into them.
 
     Attributes:
-        units: channels.
+        units: number of channels.
         writers: names of the layers, in the model's order.
-        reason: why they must stay; empty where nothing is known against it.
+        reason: why the channels cannot be removed; empty if no reason is known.
     """
 
     units: int
     writers: list[str]
     reason: str = ""
-    names: set[str] = field(default_factory=set)
 
 
 def written_channels(model: nn.Module, example_input: Any) -> list[WrittenChannels]:
-    """Return the channels that layers of a model write, those that meet in a sum or a product taken together.
+    """Return the channels that layers of a model write; layers whose outputs are added or multiplied share an entry.
 
-    Gradients must be enabled; ``requires_grad`` of the parameters is set and left so.
+    Gradients must be enabled. ``requires_grad`` of the parameters is changed.
 
     Raises:
         ImportError: torch-pruning is missing.
@@ -47,7 +44,7 @@ def written_channels(model: nn.Module, example_input: Any) -> list[WrittenChanne
     found: list[WrittenChannels] = []
     done: set[str] = set()
     for name, module in model.named_modules():
-        if not mixes_channels(module) or name in done or module not in graph.module2node:
+        if not mixes_channels(module) or name in done or module not in graph:
             continue
         written = _follow(graph, module, names, parameters)
         done.update(written.writers)
@@ -55,40 +52,22 @@ def written_channels(model: nn.Module, example_input: Any) -> list[WrittenChanne
     return found
 
 
-def _build(model: nn.Module, example_input: Any) -> Any:
-    try:
-        from torch_pruning.dependency import DependencyGraph
-    except ImportError as error:
-        raise ImportError(
-            "following channels through a model needs torch-pruning; pip install 'lightning-dynprune[slim]'"
-        ) from error
+def _build(model: nn.Module, example_input: Any) -> DependencyGraph:
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
 
-    def forward(model: nn.Module, example_input: Any) -> list[torch.Tensor]:
+    def forward(model: nn.Module, example_input: Any) -> list[Tensor]:
         outputs = [tensor for tensor in nested_tensors(run_example(model, example_input)) if tensor.grad_fn is not None]
         if not outputs:
             raise CouplingError(
                 f"{type(model).__name__} gives no tensor that depends on its parameters by autograd; its forward must "
-                "not run under no_grad or detach"
+                "not run under no_grad or detach its outputs"
             )
         return outputs
 
-    # The graph walks Python lists of autograd nodes; its own warning names parameters that are reported here by group.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return DependencyGraph().build_dependency(
-                model,
-                example_input,
-                forward_fn=forward,
-                unwrapped_parameters=[],
-                customized_pruners={},
-                ignored_layers=[],
-                ignored_params=[],
-                verbose=False,
-            )
-    except CouplingError:
+        return DependencyGraph(model, example_input, forward)
+    except (CouplingError, ImportError):
         raise
     except Exception as error:
         raise CouplingError(
@@ -98,32 +77,32 @@ def _build(model: nn.Module, example_input: Any) -> Any:
 
 
 def _follow(
-    graph: Any, root: nn.Module, names: dict[nn.Module, str], parameters: dict[nn.Parameter, str]
+    graph: DependencyGraph, root: nn.Module, names: dict[nn.Module, str], parameters: dict[nn.Parameter, str]
 ) -> WrittenChannels:
+    """Return the channels that one layer writes, with the other layers that write into them."""
     units = num_output_channels(root)
     written = WrittenChannels(units, [names[root]])
     try:
-        members = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, range(units))
+        members = list(graph.members(root, units))
     except Exception as error:
         written.reason = f"Torch-Pruning cannot follow {names[root]!r} ({type(error).__name__}: {error})"
         return written
     reasons = []
-    for position in range(len(members)):
-        item = members[position]
-        module, writes = item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler)
+    for member in members:
+        module = member.module
         if isinstance(module, nn.Parameter):
             reasons.append(f"meets the parameter {parameters[module]!r}, which no layer known here owns")
         elif isinstance(module, nn.Embedding):
             reasons.append(f"meets the embedding {names[module]!r}")
-        elif isinstance(module, _ConvNd) and not mixes_channels(module) and not is_channelwise(module):
+        elif isinstance(module, CONVOLUTIONS) and not mixes_channels(module) and not is_channelwise(module):
             reasons.append(f"meets the grouped convolution {names[module]!r}")
-        elif mixes_channels(module) and writes and module is not root:
+        elif mixes_channels(module) and member.writes and module is not root:
             width = num_output_channels(module)
-            if width == 1:  # one value that scales all channels alike is none of them
+            if width == 1:  # a single value that scales all channels alike
                 continue
             written.writers.append(names[module])
-            # Where two paths meet the pairs come in any order.
-            if list(item.idxs) != list(item.root_idxs) or not width == units == len(set(item.idxs)):
+            # The pairs of indices come in any order, but each must be a pair of equal numbers.
+            if member.indices != member.root_indices or not width == units == len(set(member.indices)):
                 reasons.append(f"shares only some channels with {names[module]!r} (a split or a concatenation)")
     order = list(names.values())
     written.writers = sorted(set(written.writers), key=order.index)

@@ -1,4 +1,4 @@
-"""Channels that can only be removed together."""
+"""Groups of channels that can only be removed together."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor
 
 
 class CouplingError(ValueError):
-    """A model whose channels cannot be followed; the message names the module and what to do."""
+    """The channels of a model cannot be followed; the message names the module and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One tensor's dimension along which a group's channels lie.
+    """A dimension of a tensor along which the units of a group lie.
 
     Attributes:
         name: qualified name of the parameter or buffer in the model.
         dim: the dimension of that tensor.
-        writes: True where the tensor makes the channel (rows of a weight, bias, what a norm holds a channel); False
-            where it reads it (columns of what follows).
-        index: int64 ``(units, width)``, on the CPU: positions along ``dim`` that belong to each unit. Width is 1 for
-            plain channels, H*W where a flatten lies between, 3 * head size for queries, keys and values in one weight.
+        writes: True if the tensor determines the channel (rows of a weight, a bias, a tensor of a norm); False if it
+            reads the channel (columns of the next weight).
+        index: int64 ``(units, width)``, on the CPU: positions along ``dim`` that belong to each unit. The width is 1
+            for plain channels, H*W behind a flatten, 3 * head size for queries, keys and values in one weight.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that are kept or pruned in all of their tensors at once.
+    """Units that lie in several tensors and are kept or pruned in all of them at once.
 
     Attributes:
-        name: the first written weight's name.
-        units: how many there are.
-        axes: where they lie.
+        name: name of the first weight that writes the units.
+        units: number of units.
+        axes: the tensors and dimensions along which the units lie.
         count_attribute: qualified name of the module's attribute that holds the number of units
-            (``"blocks.0.heads"``), where the forward reads one; empty elsewhere.
+            (``"blocks.0.heads"``), if the forward reads one; empty otherwise.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """What may be removed from a model, and what may not.
+    """The groups of units that can be removed from a model, and the channels that cannot.
 
     Attributes:
-        groups: in the order of the model's modules.
-        left_out: name of a written weight -> why its outputs stay.
+        groups: the groups, in the order of the model's modules.
+        left_out: name of a weight -> why its output channels cannot be removed.
     """
 
     groups: list[Group]

@@ -1,4 +1,4 @@
-"""Attention heads as units."""
+"""Find attention heads, which can be removed as units."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _SPLIT = re.compile(r"(?:to_|w_?|proj_|lin_|attn_)?([qkv])(?:uery|ueries|ey|alue
 def attention_heads(
     model: nn.Module, heads: Mapping[str, int] | None = None, left_out: dict[str, str] | None = None
 ) -> list[Group]:
-    """Return one group for each attention module of a model, whose units are its heads.
+    """Return one group per attention module of a model; its units are the heads.
 
     An attention module is ``nn.MultiheadAttention``, or one with an attribute ``num_heads``, ``n_head``, ``n_heads``,
-    ``heads`` or ``num_attention_heads`` that owns the projections as Linear layers: one that gives queries, keys and
-    values one after the other, or three named after them; and one that reads the heads, joined in order.
+    ``heads`` or ``num_attention_heads`` and the projections as Linear layers: one that computes queries, keys and
+    values one after the other, or three named after them; and one that reads the concatenated heads.
 
     Args:
         model: the network.
-        heads: glob on module names -> number of heads, where modules have no such attribute; 0 leaves them out. The
-            first glob that matches counts.
-        left_out: given, modules that cannot be told are noted here, name -> reason, and do not raise.
+        heads: glob on module names -> number of heads, for modules without such an attribute; 0 leaves them out. The
+            first glob that matches wins.
+        left_out: if given, modules that are ambiguous are added here, name -> reason, instead of raising.
 
     Raises:
-        CouplingError: which Linear does what is ambiguous, the widths do not divide by the number of heads, or a glob
-            matches nothing.
+        CouplingError: the roles of the Linear layers are ambiguous, the number of heads does not divide the width, or a
+            glob matches nothing.
 
     Example:
         >>> net = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16)
@@ -49,7 +49,7 @@ def attention_heads(
         if not matched:
             raise CouplingError(f"heads: {glob!r} matches no module of {type(model).__name__}")
         if not _is_count(count) and count != 0:
-            raise CouplingError(f"heads: {glob!r}: {count!r} is no number of heads; give a whole number of at least 0")
+            raise CouplingError(f"heads: {glob!r}: {count!r} is not a number of heads; give an integer of at least 0")
         given = {**dict.fromkeys(matched, count), **given}
     found = []
     for name, module in modules.items():
@@ -57,7 +57,7 @@ def attention_heads(
             continue
         try:
             multihead = isinstance(module, nn.MultiheadAttention)
-            group = _multihead(name, module) if multihead else _plain(name, module, given)
+            group = _multihead(name, module) if multihead else _by_linears(name, module, given)
         except CouplingError as error:
             if left_out is None:
                 raise
@@ -68,13 +68,14 @@ def attention_heads(
     return found
 
 
-def _plain(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | None:
+def _by_linears(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | None:
+    """Return the group of an attention module built of Linear layers; None if the module is not one."""
     attribute = next((a for a in HEAD_COUNT_ATTRIBUTES if _is_count(getattr(module, a, None))), "")
     count = given.get(name) or (getattr(module, attribute) if attribute else 0)
     linears = {local: child for local, child in module.named_children() if isinstance(child, nn.Linear)}
     if not count or not linears:
         return None
-    split = _three(linears)
+    split = _split_projections(linears)
     sources = [split] if split else [[local] for local, linear in linears.items() if linear.out_features % 3 == 0]
     pairs = []
     for source in sources:
@@ -85,10 +86,10 @@ def _plain(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | No
                 pairs.append((source, local))
     pairs = _by_name(pairs)
     if not pairs and (split or name in given):
-        raise _error(name, module, "has no Linear that reads the joined heads and gives the width they came from")
+        raise _error(name, module, "has no Linear that maps the concatenated heads back to the width of their input")
     if len(pairs) > 1:
         shown = "; ".join(f"{'+'.join(source)} -> {output}" for source, output in pairs)
-        raise _error(name, module, f"could be read in more than one way: {shown}")
+        raise _error(name, module, f"can be read in more than one way: {shown}")
     if not pairs:
         return None
     source, output = pairs[0]
@@ -105,22 +106,22 @@ def _plain(name: str, module: nn.Module, given: Mapping[str, int]) -> Group | No
 
 def _multihead(name: str, module: nn.MultiheadAttention) -> Group:
     width, count = module.embed_dim, module.num_heads
-    each = torch.arange(width).view(count, -1)
-    fused = torch.cat([each, each + width, each + 2 * width], dim=1)
+    per_head = torch.arange(width).view(count, -1)
+    fused = torch.cat([per_head, per_head + width, per_head + 2 * width], dim=1)
     if getattr(module, "in_proj_weight", None) is not None:
         axes = [Axis(_join(name, "in_proj_weight"), 0, True, fused)]
     else:
-        axes = [Axis(_join(name, f"{part}_proj_weight"), 0, True, each) for part in "qkv"]
+        axes = [Axis(_join(name, f"{part}_proj_weight"), 0, True, per_head) for part in "qkv"]
     if getattr(module, "in_proj_bias", None) is not None:
         axes.append(Axis(_join(name, "in_proj_bias"), 0, True, fused))
     if module.bias_k is not None:
-        axes += [Axis(_join(name, local), 2, True, each) for local in ("bias_k", "bias_v")]
-    axes.append(Axis(_join(name, "out_proj.weight"), 1, False, each))
+        axes += [Axis(_join(name, local), 2, True, per_head) for local in ("bias_k", "bias_v")]
+    axes.append(Axis(_join(name, "out_proj.weight"), 1, False, per_head))
     return Group(axes[0].name, count, tuple(axes), _join(name, "num_heads"))
 
 
-def _three(linears: Mapping[str, nn.Linear]) -> list[str]:
-    """Return the names of the Linears for queries, keys and values, where each is there once and they are alike."""
+def _split_projections(linears: Mapping[str, nn.Linear]) -> list[str]:
+    """Return the names of the Linears for queries, keys and values; empty unless there is one of each, of one width."""
     parts: dict[str, list[str]] = {"q": [], "k": [], "v": []}
     for local in linears:
         if match := _SPLIT.fullmatch(local.lower()):
@@ -132,7 +133,7 @@ def _three(linears: Mapping[str, nn.Linear]) -> list[str]:
 
 
 def _by_name(pairs: list[tuple[list[str], str]]) -> list[tuple[list[str], str]]:
-    """Return the pairs whose names say what they are, where the shapes alone allow several."""
+    """Return the pairs with the usual names of projections, if the shapes allow more than one pair."""
     if len(pairs) > 1:
         pairs = [pair for pair in pairs if re.search("qkv|attn|in_proj", "+".join(pair[0]).lower())] or pairs
     if len(pairs) > 1:

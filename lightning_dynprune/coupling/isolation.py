@@ -1,4 +1,4 @@
-"""Run a model on an example, and leave no trace of it."""
+"""Run a model on an example without changing its state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEED = 0
 
 
 def run_example(model: nn.Module, example_input: Any) -> Any:
-    """Return ``model``'s outputs for an example; what the forward draws at random is the same each time.
+    """Return a model's outputs for an example; random numbers drawn in the forward are the same each time.
 
     Args:
         model: the network.
@@ -36,7 +36,7 @@ def run_example(model: nn.Module, example_input: Any) -> Any:
     except Exception as error:
         name, module = running[-1] if running else ("", model)
         raise CouplingError(
-            f"example_input: {_place(name, module)} raised {type(error).__name__}: {error}; give a tensor, a tuple of "
+            f"example_input: {_named(name, module)} raised {type(error).__name__}: {error}; give a tensor, a tuple of "
             "arguments or a dict of keyword arguments that the model runs on, on the model's own device"
         ) from error
     finally:
@@ -46,13 +46,13 @@ def run_example(model: nn.Module, example_input: Any) -> Any:
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and put modes, buffers, ``requires_grad`` and random states back afterwards."""
+    """Put a model into eval mode, and restore modes, buffers, ``requires_grad`` and random states afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
-        # Tensors of inference mode could not be traced; leaving it turns gradients on, which is for others to decide.
+        # Inference tensors cannot be traced. Leaving inference mode enables gradients, so their mode is set again.
         grad = torch.is_grad_enabled()
         forked = torch.random.fork_rng(devices=[device.index for device in devices])
         with forked, torch.inference_mode(False), torch.set_grad_enabled(grad):
@@ -74,5 +74,5 @@ def same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _place(name: str, module: nn.Module) -> str:
+def _named(name: str, module: nn.Module) -> str:
     return f"module {name!r} ({type(module).__name__})" if name else type(module).__name__

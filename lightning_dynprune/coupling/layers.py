@@ -1,49 +1,48 @@
-"""What a layer does with its channels: make, carry, or read them."""
+"""How layers treat channels: which compute each output from all inputs, which work channel by channel."""
 
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-# The tensors of a layer that carries channels, which lie along their first dimension.
+from lightning_dynprune.base import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
+
+# The tensors of a layer that works channel by channel; channels lie along their first dimension.
 CHANNELWISE_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def mixes_channels(module: nn.Module) -> bool:
-    """Return whether each output channel is computed from all input channels: Linear, convolution of one group."""
-    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
+    """Return whether each output channel depends on all input channels: Linear, convolution with one group."""
+    return isinstance(module, nn.Linear) or (isinstance(module, CONVOLUTIONS) and module.groups == 1)
 
 
 def is_channelwise(module: nn.Module) -> bool:
-    """Return whether each output channel is computed from the input channel of the same number alone."""
-    if isinstance(module, _ConvNd):
+    """Return whether each output channel depends only on the input channel of the same index."""
+    if isinstance(module, CONVOLUTIONS):
         return 1 < module.groups == module.in_channels == module.out_channels
     if isinstance(module, nn.GroupNorm):
         return module.num_groups == module.num_channels > 1
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
-    return isinstance(module, (_BatchNorm, _InstanceNorm))
+    return isinstance(module, (*BATCH_NORMS, *INSTANCE_NORMS))
 
 
 def holds_tensors(module: nn.Module) -> bool:
-    """Return whether a module holds parameters or buffers itself."""
-    return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
+    """Return whether a module has parameters or buffers of its own, not counting those of its children."""
+    return any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False))
 
 
 def channel_dim(module: nn.Module) -> int:
-    """Return the dimension, from the end or of a batch, along which inputs and outputs have their channels."""
+    """Return the dimension of a layer's inputs and outputs along which channels lie; negative if from the end."""
     if isinstance(module, nn.Linear):
         return -1
-    if isinstance(module, _ConvNd):
+    if isinstance(module, CONVOLUTIONS):
         return -1 - len(module.kernel_size)
     return 1
 
 
 def row_dim(module: nn.Module) -> int:
     """Return the dimension of ``weight`` along which output channels lie."""
-    return 1 if isinstance(module, _ConvNd) and module.transposed and module.groups == 1 else 0
+    return 1 if isinstance(module, CONVOLUTIONS) and module.transposed and module.groups == 1 else 0
 
 
 def column_dim(module: nn.Module) -> int:
@@ -52,5 +51,5 @@ def column_dim(module: nn.Module) -> int:
 
 
 def num_output_channels(module: nn.Module) -> int:
-    """Return the number of output channels of a layer that makes them."""
+    """Return the number of output channels of a layer that mixes channels."""
     return module.out_features if isinstance(module, nn.Linear) else int(module.out_channels)  # type: ignore[arg-type]

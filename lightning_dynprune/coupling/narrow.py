@@ -1,4 +1,4 @@
-"""Take units out of a model's tensors, with a way back."""
+"""Remove units from a model's tensors, reversibly."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
+from lightning_dynprune.base import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
 from lightning_dynprune.coupling.group import Group
 from lightning_dynprune.coupling.layers import holds_tensors, is_channelwise
 from lightning_dynprune.masks import select_along
 
 
 class Narrowing:
-    """Changes tensors and attributes of a model; :meth:`undo` puts back what was there before the first change.
+    """Changes tensors and attributes of a model; :meth:`undo` restores what was there before the first change.
 
-    Parameters and buffers stay the same objects, only their ``data`` is another; ``grad`` follows.
+    Parameters and buffers remain the same objects: only their ``data`` and ``grad`` are replaced.
 
     Args:
         model: the network.
-        trial: all changes will be undone before a gradient flows. Autograd's accumulators of gradients then stay what
-            they are, and with them the hooks by which DDP waits for gradients.
+        trial: whether all changes will be undone before the next backward pass. Autograd's gradient accumulators are
+            then not replaced, and neither are the hooks that DDP has registered on them.
+
+    Attributes:
+        tensors: all parameters and buffers of the model, by name.
     """
 
     def __init__(self, model: nn.Module, trial: bool = False) -> None:
@@ -36,7 +37,7 @@ class Narrowing:
         self._attributes: dict[tuple[nn.Module, str], Any] = {}
 
     def set(self, name: str, data: Tensor, grad: Tensor | None = None) -> None:
-        """Put other values, of any shape, into a parameter or buffer."""
+        """Replace the values of a parameter or buffer; the new shape may differ."""
         tensor = self.tensors[name]
         self._tensors.setdefault(name, (tensor.data, tensor.grad))
         self._put(tensor, data, grad)
@@ -47,39 +48,39 @@ class Narrowing:
         setattr(module, attribute, value)
 
     def zero(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> None:
-        """Set the units that are not kept to zero in all that makes and reads them; ``kept`` is bool, ``(units,)``."""
-        for name, dims in _gone(groups, kept).items():
+        """Set the units that are not kept to zero in all tensors; ``kept`` is one bool tensor ``(units,)`` a group."""
+        for name, dims in _removed(groups, kept).items():
             data = self.tensors[name].data.clone()
             for dim, positions in dims.items():
                 data.index_fill_(dim, positions.to(data.device), 0)
             self.set(name, data, self.tensors[name].grad)
 
     def narrow(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
-        """Take the units that are not kept out of all tensors, and tell the modules.
+        """Remove the units that are not kept from all tensors, and update the widths of the modules.
 
         Returns:
-            tensor name -> dimension -> the positions that stayed, int64.
+            tensor name -> dimension -> the positions kept, int64.
         """
-        stayed: dict[str, dict[int, Tensor]] = {}
-        for name, dims in _gone(groups, kept).items():
+        positions_kept: dict[str, dict[int, Tensor]] = {}
+        for name, dims in _removed(groups, kept).items():
             tensor = self.tensors[name]
             data, grad = tensor.data, tensor.grad
-            stayed[name] = {}
+            positions_kept[name] = {}
             for dim, positions in dims.items():
                 stays = torch.ones(data.shape[dim], dtype=torch.bool).index_fill_(0, positions, False)
-                stayed[name][dim] = stays.nonzero().flatten()
-                data = select_along(data, dim, stayed[name][dim])
-                grad = None if grad is None else select_along(grad, dim, stayed[name][dim])
+                positions_kept[name][dim] = stays.nonzero().flatten()
+                data = select_along(data, dim, positions_kept[name][dim])
+                grad = None if grad is None else select_along(grad, dim, positions_kept[name][dim])
             self.set(name, data, grad)
         for group, keep in zip(groups, kept, strict=True):
             if group.count_attribute:
                 owner, _, attribute = group.count_attribute.rpartition(".")
                 self.set_attribute(self.model.get_submodule(owner), attribute, int(keep.sum()))
         self.update_widths()
-        return stayed
+        return positions_kept
 
     def update_widths(self) -> None:
-        """Set what modules say of their widths (``in_channels``, ``num_features``, ...) to their tensors' shapes."""
+        """Set the width attributes of all modules (``in_channels``, ``num_features``, ...) to their tensors' shapes."""
         for module in self.model.modules():
             for attribute, value in layer_widths(module).items():
                 if getattr(module, attribute) != value:
@@ -87,15 +88,15 @@ class Narrowing:
 
     @contextmanager
     def matching_instance_norms(self) -> Iterator[None]:
-        """Tell instance norms that hold no tensors how many channels reach them, while the model runs."""
+        """Set ``num_features`` of instance norms without tensors to the width of their inputs while the model runs."""
 
-        def tell(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def set_width(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             width = args[0].shape[1]
             if args[0].dim() > 2 and module.num_features != width:
                 self.set_attribute(module, "num_features", width)
 
-        bare = [m for m in self.model.modules() if isinstance(m, _InstanceNorm) and not holds_tensors(m)]
-        handles = [module.register_forward_pre_hook(tell) for module in bare]
+        bare = [m for m in self.model.modules() if isinstance(m, INSTANCE_NORMS) and not holds_tensors(m)]
+        handles = [module.register_forward_pre_hook(set_width) for module in bare]
         try:
             yield
         finally:
@@ -103,7 +104,7 @@ class Narrowing:
                 handle.remove()
 
     def undo(self) -> None:
-        """Put all tensors, gradients and attributes back."""
+        """Restore all tensors, gradients and attributes."""
         for name, (data, grad) in self._tensors.items():
             self._put(self.tensors[name], data, grad)
         for (module, attribute), value in self._attributes.items():
@@ -113,18 +114,18 @@ class Narrowing:
     def _put(self, tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
         tensor.grad = None
         if data.shape != tensor.shape and tensor.requires_grad and not self._trial:
-            # A graph of an earlier step may keep the accumulator of gradients alive, which knows the old shape;
-            # autograd makes a new one where the type changes.
+            # The graph of an earlier step may keep the gradient accumulator alive, which holds the old shape. Autograd
+            # creates a new one when the dtype changes.
             tensor.data = torch.empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
         tensor.data = data
         tensor.grad = grad
 
 
 def layer_widths(module: nn.Module) -> Mapping[str, int]:
-    """Return the attributes of a layer that its tensors' shapes decide, with what they decide."""
+    """Return the attributes of a layer that follow from its tensors' shapes, with their values."""
     if isinstance(module, nn.Linear):
         return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
-    if isinstance(module, _ConvNd):
+    if isinstance(module, CONVOLUTIONS):
         first, second = module.weight.shape[:2]
         if is_channelwise(module):
             return {"out_channels": first, "in_channels": first, "groups": first}
@@ -132,7 +133,7 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),
                         (first, second), strict=True))  # fmt: skip
     weight = getattr(module, "weight", None)
-    if isinstance(module, _NormBase):
+    if isinstance(module, (*BATCH_NORMS, *INSTANCE_NORMS)):
         held = weight if weight is not None else module.running_mean
         return {} if held is None else {"num_features": len(held)}
     if isinstance(module, nn.GroupNorm) and is_channelwise(module):
@@ -142,11 +143,11 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
     return {}
 
 
-def _gone(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
+def _removed(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
     """Return tensor name -> dimension -> positions of the units that are not kept."""
-    gone: dict[str, dict[int, list[Tensor]]] = {}
+    removed: dict[str, dict[int, list[Tensor]]] = {}
     for group, keep in zip(groups, kept, strict=True):
         if not keep.all():
             for axis in group.axes:
-                gone.setdefault(axis.name, {}).setdefault(axis.dim, []).append(axis.index[~keep.cpu()].flatten())
-    return {name: {dim: torch.cat(found) for dim, found in dims.items()} for name, dims in gone.items()}
+                removed.setdefault(axis.name, {}).setdefault(axis.dim, []).append(axis.index[~keep.cpu()].flatten())
+    return {name: {dim: torch.cat(found) for dim, found in dims.items()} for name, dims in removed.items()}

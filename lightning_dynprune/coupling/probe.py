@@ -1,10 +1,10 @@
-"""Find out where channels arrive, by changing them and looking.
+"""Find the layers that read each channel, by changing channels and comparing the inputs of all layers.
 
-Every layer that makes channels is made to give noise in place of its outputs, so that a change stays where it can be
-told: between the layer that makes a channel and the layers that read it. Units are numbered over all groups. For each
-bit of that number two passes are made, one changing the units that have the bit, one those that have not. A channel
-that reads one unit changes in just one of each two passes, and which spells the unit's number; one that mixes two units
-changes in both passes of some bit.
+Hooks replace the outputs of every layer that mixes channels by noise, so that a change is visible only between the
+layer that writes a channel and the layers that read it. Units are numbered over all groups. For each bit of that number
+there are two passes: one changes the units that have the bit, the other those that do not. An input channel that reads
+one unit changes in exactly one of the two passes, which gives the bit of the unit's number; an input channel that mixes
+two units changes in both passes of some bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.coupling.isolation import run_example
 from lightning_dynprune.coupling.layers import channel_dim, holds_tensors, is_channelwise, mixes_channels
 
-# Of units, given by their numbers, which are to change.
-Flag: TypeAlias = "Callable[[Tensor], Tensor]"
+# Given unit numbers, returns which of these units to change.
+UnitSelector: TypeAlias = "Callable[[Tensor], Tensor]"
 
 NOT_READ = -1
 MIXED = -2
@@ -32,11 +32,11 @@ OUTPUT = "the model's outputs"
 
 @dataclass
 class ChannelReads:
-    """Where units arrive.
+    """Which units each layer reads.
 
     Attributes:
-        units: layer name -> for each of its input channels the unit it reads, ``NOT_READ`` or ``MIXED``; int64.
-        touched: group position -> names of all modules, and ``OUTPUT``, that see it at all.
+        units: layer name -> for each input channel the unit that it reads, ``NOT_READ`` or ``MIXED``; int64.
+        touched: for each group the names of all modules whose inputs depend on it; ``OUTPUT`` for the model's outputs.
     """
 
     units: dict[str, Tensor] = field(default_factory=dict)
@@ -44,14 +44,16 @@ class ChannelReads:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]], sizes: Sequence[int]) -> ChannelReads:
-    """Return where the channels of groups arrive; the model must be in eval mode.
+def probe_reads(
+    model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]], sizes: Sequence[int]
+) -> ChannelReads:
+    """Return which layers read the channels of groups; the model must be in eval mode.
 
     Args:
         model: the network.
         example_input: as for :func:`coupled_groups`.
         writers: for each group the names of the layers that write it.
-        sizes: for each group its units; numbered on from group to group.
+        sizes: for each group its number of units; units are numbered consecutively over all groups.
     """
     starts = [sum(sizes[:position]) for position in range(len(sizes))]
     ranges = {
@@ -59,33 +61,33 @@ def probe(model: nn.Module, example_input: Any, writers: Sequence[Sequence[str]]
     }
     passes = _Passes(model, example_input, ranges)
     base = passes.run(_within(0, 0))
-    arrivals = ChannelReads()
+    reads = ChannelReads()
     for start, size in zip(starts, sizes, strict=True):
         seen = passes.run(_within(start, start + size))
-        arrivals.touched.append({name for name, changed in _differences(base, seen) if changed.any()})
-    spelled: dict[str, Tensor] = {}
+        reads.touched.append({name for name, changed in _differences(base, seen) if changed.any()})
+    unit_numbers: dict[str, Tensor] = {}
     for bit in range(max(1, (sum(sizes) - 1).bit_length())):
         zeros = dict(_differences(base, passes.run(_having(bit, 0))))
         for name, one in _differences(base, passes.run(_having(bit, 1))):
-            so_far = spelled.get(name, torch.zeros(one.shape, dtype=torch.int64))
-            lost = torch.where(one & zeros[name], MIXED, torch.where(one | zeros[name], 0, NOT_READ))
-            spelled[name] = torch.where(so_far < 0, so_far, so_far + (one.long() << bit))
-            spelled[name] = torch.minimum(spelled[name], lost.where(lost < 0, spelled[name]))
-    for name, calls in spelled.items():
-        arrivals.units[name] = calls[0].masked_fill((calls != calls[0]).any(dim=0), MIXED)
-    return arrivals
+            so_far = unit_numbers.get(name, torch.zeros(one.shape, dtype=torch.int64))
+            special = torch.where(one & zeros[name], MIXED, torch.where(one | zeros[name], 0, NOT_READ))
+            unit_numbers[name] = torch.where(so_far < 0, so_far, so_far + (one.long() << bit))
+            unit_numbers[name] = torch.minimum(unit_numbers[name], special.where(special < 0, unit_numbers[name]))
+    for name, calls in unit_numbers.items():
+        reads.units[name] = calls[0].masked_fill((calls != calls[0]).any(dim=0), MIXED)
+    return reads
 
 
-def _within(start: int, stop: int) -> Flag:
+def _within(start: int, stop: int) -> UnitSelector:
     return lambda number: (number >= start) & (number < stop)
 
 
-def _having(bit: int, value: int) -> Flag:
+def _having(bit: int, value: int) -> UnitSelector:
     return lambda number: (number >> bit) & 1 == value
 
 
 def _differences(base: dict[str, Tensor], seen: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield which channels of which layer changed: bool (calls, channels)."""
+    """Yield for each layer which of its input channels changed: bool ``(calls, channels)``."""
     for name, before in base.items():
         after = seen.get(name)
         if after is None or after.shape != before.shape:
@@ -95,20 +97,20 @@ def _differences(base: dict[str, Tensor], seen: dict[str, Tensor]) -> Iterator[t
 
 
 class _Passes:
-    """Runs a model whose layers give noise, and keeps a fingerprint of what every layer was given."""
+    """Runs a model whose layers return noise, and records a fingerprint of every layer's inputs."""
 
     def __init__(self, model: nn.Module, example_input: Any, ranges: dict[str, tuple[int, int]]) -> None:
         self.model, self.example_input, self.ranges = model, example_input, ranges
         self.seen: dict[str, list[Tensor]] = {}
-        self.flag: Flag = _within(0, 0)
+        self.selected: UnitSelector = _within(0, 0)
 
-    def run(self, flag: Flag) -> dict[str, Tensor]:
-        """Return for each layer what it was given, ``(calls, channels)``, where ``flag`` says which units change."""
-        self.seen, self.flag = {}, flag
+    def run(self, selected: UnitSelector) -> dict[str, Tensor]:
+        """Return fingerprints of each layer's inputs, ``(calls, channels)``, with the ``selected`` units changed."""
+        self.seen, self.selected = {}, selected
         with self._hooked():
             outputs = run_example(self.model, self.example_input)
         for tensor in nested_tensors(outputs):
-            self._note(OUTPUT, _fingerprint(tensor.reshape(-1), None))
+            self._record(OUTPUT, _fingerprint(tensor.reshape(-1), None))
         return {name: torch.stack(calls) for name, calls in self.seen.items()}
 
     @contextmanager
@@ -117,43 +119,43 @@ class _Passes:
         for seed, (name, module) in enumerate(self.model.named_modules()):
             if not holds_tensors(module) and not is_channelwise(module):
                 continue
-            handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(partial(self._record_inputs, name), with_kwargs=True))
             if mixes_channels(module):
-                handles.append(module.register_forward_hook(partial(self._noise, name, seed)))
+                handles.append(module.register_forward_hook(partial(self._return_noise, name, seed)))
             elif is_channelwise(module):
-                handles.append(module.register_forward_hook(_carry, with_kwargs=True))
+                handles.append(module.register_forward_hook(_return_means, with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _record_inputs(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = nested_tensors(args) + nested_tensors(kwargs)
         if (mixes_channels(module) or is_channelwise(module)) and len(given) == 1:
-            self._note(name, _fingerprint(given[0], channel_dim(module)))
+            self._record(name, _fingerprint(given[0], channel_dim(module)))
             return
         for tensor in given:
-            self._note(name, _fingerprint(tensor.reshape(-1), None))
+            self._record(name, _fingerprint(tensor.reshape(-1), None))
 
-    def _note(self, name: str, fingerprint: Tensor) -> None:
+    def _record(self, name: str, fingerprint: Tensor) -> None:
         self.seen.setdefault(name, []).append(fingerprint)
 
-    def _noise(self, name: str, seed: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def _return_noise(self, name: str, seed: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        # Within (0, 1), where the usual activations let a change through, and two levels that never meet.
+        # Noise within (0, 1), where common activations pass changes on; changed and unchanged values do not overlap.
         noise = torch.rand(output.shape, generator=generator) * 0.3
         changed = torch.zeros(output.shape[channel_dim(module)], dtype=torch.bool)
         if name in self.ranges:
-            changed = self.flag(torch.arange(*self.ranges[name]))
+            changed = self.selected(torch.arange(*self.ranges[name]))
         shape = [1] * output.dim()
         shape[channel_dim(module)] = -1
         noise = noise + torch.where(changed, 0.6, 0.1).view(shape)
         return noise.to(output.device, output.dtype)
 
 
-def _carry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
-    """Give each channel's mean in place of what a norm or a depthwise convolution made of it."""
+def _return_means(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    """Return each input channel's mean in place of the output of a norm or a depthwise convolution."""
     given = (nested_tensors(args) + nested_tensors(kwargs))[0]
     dim = channel_dim(module) % given.dim()
     others = list(range(dim + 1, given.dim()))
@@ -162,7 +164,7 @@ def _carry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out
 
 
 def _fingerprint(tensor: Tensor, dim: int | None) -> Tensor:
-    """Return one number a channel that differs where any of the channel's values does."""
+    """Return one number per channel that changes with any of the channel's values."""
     rows = tensor.reshape(1, -1) if dim is None else tensor.movedim(dim, 0).flatten(1)
     weights = 1 + torch.arange(rows.shape[1], dtype=torch.float64) * 0.6180339887498949 % 1
     return rows.detach().cpu().double() @ weights

@@ -1,4 +1,4 @@
-"""The test that every group must pass: without its zero channels the model computes what it did with them."""
+"""Verify groups by running the model: removing channels that are zero must not change its outputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from lightning_dynprune.coupling.narrow import Narrowing
 
 @torch.no_grad()
 def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> dict[str, str]:
-    """Return the groups that fail, name -> reason: half the units of each are taken out, and put back.
+    """Return the groups whose units cannot be removed, name -> reason.
+
+    The model is run with half the units of each group zero, and again with them removed; then they are restored. All
+    groups are tried at once, and one by one only if that fails.
 
     Args:
         model: the network, in eval mode.
         example_input: as for :func:`coupled_groups`.
-        groups: tried all at once, and one by one only where that fails.
+        groups: the groups to verify.
     """
     if not groups or not _differs(model, example_input, groups):
         return {}
@@ -33,6 +36,7 @@ def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]
 
 
 def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> str:
+    """Return how the outputs change when half the units of some groups are removed; empty if they do not."""
     kept = [_half(group.units) for group in groups]
     change = Narrowing(model, trial=True)
     try:
@@ -46,12 +50,14 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
         return f"the model does not run with fewer of these channels ({type(cause).__name__}: {cause})"
     finally:
         change.undo()
-    apart = max_relative_difference(expected, found)
-    return "" if apart <= rounding_tolerance(expected) else f"without them, zero, the outputs change by {apart:.3g}"
+    difference = max_relative_difference(expected, found)
+    if difference <= rounding_tolerance(expected):
+        return ""
+    return f"removing them while they are zero changes the outputs by {difference:.3g}"
 
 
 def rounding_tolerance(outputs: Sequence[Tensor]) -> float:
-    """Return how far apart rounding alone may bring outputs of this precision: a thousand times its epsilon."""
+    """Return the relative difference that rounding may cause in outputs of this dtype: a thousand times its epsilon."""
     return max((1e3 * torch.finfo(t.dtype).eps for t in outputs if t.is_floating_point()), default=0.0)
 
 

@@ -93,6 +93,11 @@ class Calibrator:
             if self._hessians is not None:
                 self._hessians.sum_over_ranks(position, ranks)
 
+    @property
+    def refits(self) -> bool:
+        """Whether an update refits the weights that stay."""
+        return self._hessians is not None
+
     def check(self) -> None:
         """Raise where :meth:`refit` lacks inputs.
 

@@ -9,6 +9,8 @@ from typing import Any
 from lightning_dynprune.journal import Update
 from lightning_dynprune.schedules import Clock, Schedule
 
+Position = tuple[int, int, int, int, int, bool]
+
 
 class Progress:
     """Counts steps, epochs and updates, and tells which updates a schedule has due.
@@ -66,6 +68,23 @@ class Progress:
         """The sparsity that an update reaches now."""
         return max(self._schedule.value(self.schedule_clock), self.previous_sparsity)
 
+    def position(self) -> Position:
+        """Return where the training stands, for :meth:`go_back`."""
+        clock, paused = self.clock, self.paused_for
+        return self.updates, clock.step, clock.epoch, paused.step, paused.epoch, self.has_started
+
+    def go_back(self, position: Position) -> None:
+        """Take back what was counted since, unless an update was made."""
+        updates, step, epoch, paused_step, paused_epoch, has_started = position
+        if self.updates == updates:
+            self.clock.step, self.clock.epoch = step, epoch
+            self.paused_for, self.has_started = Clock(paused_step, paused_epoch), has_started
+
+    def count_start(self) -> bool:
+        """Note that the update before the first step is made; return True, as it is due."""
+        self.has_started = True
+        return True
+
     def count_step(self) -> bool:
         """Count an optimizer step; return whether an update is due after it."""
         self.clock.step += 1
@@ -93,10 +112,10 @@ class Progress:
         return self._schedule.is_due(after, "steps") or (ending_epoch and self._schedule.is_due(after, "epochs"))
 
     def count_update(self, update: Update) -> None:
-        """Count an update that has been made."""
-        self.updates += 1
-        self.scheduled_sparsity = update.scheduled_sparsity
-        self.last_update = update
+        """Count an update that has been made, once."""
+        if self.last_update is not update:
+            updates, sparsity = self.updates + 1, update.scheduled_sparsity
+            self.updates, self.scheduled_sparsity, self.last_update = updates, sparsity, update
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries to resume from."""

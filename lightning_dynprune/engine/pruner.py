@@ -253,11 +253,7 @@ class Pruner:
             NonFiniteError: a score or weight is not finite; masks and weights are as they were.
         """
         progress = self._run.progress
-        if not progress.starts:
-            return None
-        progress.has_started = True
-        # An update that follows the first step reads the same inputs.
-        return self._update(progress.due_sparsity, keeps_inputs=progress.updates_next())
+        return self._count(progress.count_start) if progress.starts else None
 
     def tick(self) -> Update | None:
         """Count one optimizer step; update the masks if an update is due, and set pruned entries to zero.
@@ -280,13 +276,7 @@ class Pruner:
             return None
         if self._feed.waits_for_all:
             self.start()
-        is_due = run.progress.count_step()
-        if run.rewind is not None:
-            run.rewind.keep(self.clock.step)
-        if is_due:
-            return self._update(run.progress.due_sparsity)
-        run.apply()
-        return None
+        return self._count(run.progress.count_step)
 
     def end_epoch(self) -> Update | None:
         """Count one epoch, after its last step; update the masks if an update is due.
@@ -297,8 +287,7 @@ class Pruner:
         Raises:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
         """
-        progress = self._run.progress
-        return self._update(progress.due_sparsity) if progress.count_epoch() else None
+        return self._count(self._run.progress.count_epoch)
 
     def updates_next(self, ending_epoch: bool = False) -> bool:
         """Return whether the masks will be updated when the current step is done.
@@ -368,14 +357,33 @@ class Pruner:
         asked = self._run.progress.due_sparsity if sparsity is None else check_share("sparsity", sparsity)
         return self._update(asked)
 
+    def _count(self, count: Callable[[], bool]) -> Update | None:
+        """Count and make the update that is then due; where that fails, nothing was counted."""
+        run, progress = self._run, self._run.progress
+        before = progress.position()
+        try:
+            starting = progress.starts
+            is_due = count()
+            if run.rewind is not None:
+                run.rewind.keep(self.clock.step)
+            if is_due:
+                # The update after the first step reads the same inputs as the one before it.
+                keeps_inputs = starting and progress.has_started and progress.updates_next()
+                return self._update(progress.due_sparsity, keeps_inputs, stacklevel=5)
+            run.apply()
+        except BaseException:
+            progress.go_back(before)
+            raise
+        return None
+
     @torch.no_grad()
-    def _update(self, sparsity: float, keeps_inputs: bool = False) -> Update:
+    def _update(self, sparsity: float, keeps_inputs: bool = False, stacklevel: int = 4) -> Update:
         clock = self.schedule_clock
         strategy, threshold = settings_at(self.strategy, clock), settings_at(self.threshold, clock)
         assert not isinstance(strategy.exchange, Schedule)  # settings_at made it a number
         exchange = 0.0 if self.clock.step == 0 else strategy.exchange
         request = UpdateRequest(strategy, threshold, sparsity, exchange)
-        return update_run(self._run, request, keeps_inputs, stacklevel=4)
+        return update_run(self._run, request, keeps_inputs, stacklevel)
 
     @torch.no_grad()
     def slim(self) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from lightning_dynprune.engine.coupled import CoupledMasks
-from lightning_dynprune.masks import KeptEntries, narrow_slots, select_along
+from lightning_dynprune.engine.updates import finish
+from lightning_dynprune.masks import KeptEntries, NarrowedSlots, select_along
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target
 
@@ -37,38 +38,39 @@ def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
             "left whole channels of zeros in, lightning_dynprune.deploy.slimming.removal makes smaller"
         )
     widths = {g.name: (g.units, kept) for g, kept in zip(units.groups, units.counts, strict=True)}
-    run.apply()
-    stayed = _narrow_model(run, units)
-    for position, target in enumerate(run.masks.targets):
-        if dims := stayed.get(target.name):
-            run.masks.narrow(position, dims)
-            target.state.update(_narrowed_state(run.plan.strategy, target, dims))
-    units.narrow(stayed)
-    run.calibrator.forget()
-    if stayed and run.journal is not None:
-        run.journal.discard_positions(run.progress.clock.step, "pruned units are taken out of the model")
-    return widths
-
-
-def _narrow_model(run: PruningRun, units: CoupledMasks) -> dict[str, dict[int, Tensor]]:
-    """Remove the pruned units from all tensors of the model and from the optimizers' slots, or from none.
-
-    Returns:
-        Tensor name -> dimension -> the positions that stayed, int64.
-    """
     from lightning_dynprune.coupling import Narrowing
 
+    run.apply()
     parameters = dict(run.plan.model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    change = Narrowing(run.plan.model)
+    change, is_certain = Narrowing(run.plan.model), False
     try:
         stayed = change.narrow(units.groups, units.alive)
-        narrowed = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
-        narrow_slots(run.plan.optimizers, narrowed)
+        moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        slots = NarrowedSlots(run.plan.optimizers, moves)
+        smaller = [(i, t, stayed[t.name]) for i, t in enumerate(run.masks.targets) if t.name in stayed]
+        masks = {position: run.masks.narrowed(position, dims) for position, _, dims in smaller}
+        states = [(target, _narrowed_state(run.plan.strategy, target, dims)) for _, target, dims in smaller]
+        groups = units.narrowed(stayed)
+
+        def follow() -> None:
+            nonlocal is_certain
+            is_certain = True
+            slots.assign()
+            run.masks.narrow(masks)
+            for target, state in states:
+                target.state.update(state)
+            units.regroup(groups)
+            run.calibrator.forget()
+            if stayed and run.journal is not None:
+                run.journal.discard_positions(run.progress.clock.step, "pruned units are taken out of the model")
+
+        finish([follow])
     except BaseException:
-        change.undo()
+        if not is_certain:
+            change.undo()
         raise
-    return stayed
+    return widths
 
 
 def _narrowed_state(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:

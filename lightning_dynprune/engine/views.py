@@ -54,8 +54,8 @@ class TargetViews:
     def _seeds_of(self, position: int) -> tuple[int, int]:
         """Return a target's seed for the next update and its seed for the run; cached, as every step reads them."""
         if self._seeded != (self.seed, self._progress.updates):
-            self._seeded = self.seed, self._progress.updates
             self._seeds = [(self._seed(t, self._progress.updates), self._seed(t, 0)) for t in self._masks.targets]
+            self._seeded = self.seed, self._progress.updates
         return self._seeds[position]
 
     def _seed(self, target: Target, updates: int) -> int:

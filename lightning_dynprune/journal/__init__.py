@@ -1,4 +1,7 @@
-"""The record of every update: what was dropped and grown, when, at which cut; any earlier mask restored."""
+"""The record of every update, from which earlier masks are restored.
+
+May import masks, targets, distributed and base.
+"""
 
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.record import Journal

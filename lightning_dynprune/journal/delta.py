@@ -1,4 +1,4 @@
-"""What one update flipped in one target, as few bytes as that takes."""
+"""The flips of one update in one target, encoded in few bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_dynprune.base import count_true, true_positions
 from lightning_dynprune.masks import CHUNK_SIZE, pack_bits, unpack_bits
 
 ENCODINGS = GAPS, BITS = "gaps", "bits"
-# Below one flip in so many connections the gaps between flips are both smaller and faster to write than the bits.
+# Below one flip in so many connections, gaps between flips take less space and time than bits.
 _RARE = 32
 _LONG = 255
 _PLACE = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
@@ -21,18 +21,18 @@ _PLACE = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """The positions that one update flipped in one target, and what the dropped ones were worth.
+    """The positions that one update flipped in one target, and optionally the values of the dropped connections.
 
-    Flipped connections that are rare are written as the gaps between them, a byte each, where 255 means "add 255, go
-    on"; others as one bit a connection. Either is deflated where that makes it smaller.
+    Rare flips are encoded as the gaps between them, one byte each, where 255 means "add 255 and read on"; others as one
+    bit a connection. Both are deflated if that makes them smaller.
 
     Attributes:
         encoding: ``gaps`` or ``bits``.
-        deflated: whether ``encoded`` is to be inflated first.
-        encoded: uint8, on the CPU.
-        numel: connections of the target.
-        flipped: how many of them changed.
-        values: of the dropped ones, in flat order, on the CPU; None where they are not remembered.
+        deflated: whether ``encoded`` is deflated.
+        encoded: the encoded positions, uint8, on the CPU.
+        numel: number of connections of the target.
+        flipped: number of connections that changed.
+        values: values of the dropped connections, in flat order, on the CPU; None if they are not recorded.
 
     Example:
         >>> before = torch.tensor([True, True, True, False])
@@ -51,12 +51,12 @@ class Delta:
 
     @classmethod
     def between(cls, before: Tensor, after: Tensor, weight: Tensor | None = None) -> Delta:
-        """Return what differs between two masks.
+        """Return the difference between two masks.
 
         Args:
-            before: bool mask before the update, of any layout; positions are flat and row-major.
+            before: bool mask before the update, in any layout; positions are flat and row-major.
             after: the mask after it.
-            weight: values of the connections before the dropped ones were zeroed, to remember those; None = do not.
+            weight: values of the connections before the dropped ones were zeroed; None = values are not recorded.
 
         Raises:
             ValueError: the shapes differ.
@@ -64,13 +64,13 @@ class Delta:
         if before.shape != after.shape or (weight is not None and weight.shape != before.shape):
             shapes = [None if t is None else tuple(t.shape) for t in (before, after, weight)]
             raise ValueError(f"masks before and after and the weight differ in shape: {shapes}")
-        # A layout that is not row-major is brought into that order once; all others are only viewed.
+        # A layout that is not row-major is copied into that order; all others are only viewed.
         before, after = before.reshape(-1), after.reshape(-1)
         flipped = sum(int(count_true(flips)) for flips in _flips(before, after))
         values = None if weight is None else _dropped_values(before, after, weight.detach().reshape(-1))
         rare = flipped * _RARE < before.numel()
         plain = _gaps(before, after) if rare else _bits(before, after)
-        # Gaps come with runs where whole rows flip; of bits that is looked at first.
+        # Gaps have runs where whole rows flip; for bits, this is tested first.
         encoded = _deflate(plain, runs=rare or _has_runs(plain))
         deflated = encoded.numel() < plain.numel()
         return cls(GAPS if rare else BITS, deflated, encoded if deflated else plain, before.numel(), flipped, values)
@@ -78,10 +78,10 @@ class Delta:
     def packed(self, name: str = "delta") -> Tensor:
         """Return the flipped connections as bits: uint8 on the CPU, the first connection in the lowest bit.
 
-        Never takes more memory than the connections of the target account for, whatever the bytes say.
+        Takes no more memory than the number of connections requires, even if the bytes are damaged.
 
         Args:
-            name: of the target, for messages.
+            name: name of the target, for messages.
 
         Raises:
             ValueError: the bytes do not encode ``flipped`` positions within ``numel``.
@@ -94,7 +94,7 @@ class Delta:
             return _read_gaps(plain, self.numel, self.flipped, name)
         found = int(count_true(unpack_bits(plain, self.numel, name)))
         if found != self.flipped:
-            raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are announced; it is damaged")
+            raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are expected; it is damaged")
         return plain.clone()
 
 
@@ -131,30 +131,30 @@ def _gap_bytes(gaps: Tensor) -> Tensor:
         return gaps.to(torch.uint8)
     repeats = gaps // _LONG
     ends = torch.cumsum(repeats + 1, 0) - 1
-    letters = torch.full((int(ends[-1]) + 1,), _LONG, dtype=torch.uint8)
-    letters[ends] = (gaps - repeats * _LONG).to(torch.uint8)
-    return letters
+    codes = torch.full((int(ends[-1]) + 1,), _LONG, dtype=torch.uint8)
+    codes[ends] = (gaps - repeats * _LONG).to(torch.uint8)
+    return codes
 
 
-def _read_gaps(letters: Tensor, numel: int, flipped: int, name: str) -> Tensor:
+def _read_gaps(codes: Tensor, numel: int, flipped: int, name: str) -> Tensor:
     packed = torch.zeros((numel + 7) // 8, dtype=torch.uint8)
     found = stop = 0
-    for piece in torch.split(letters, CHUNK_SIZE) if letters.numel() else ():
+    for piece in torch.split(codes, CHUNK_SIZE) if codes.numel() else ():
         ends = piece != _LONG
-        # Every position is the sum of the gaps so far and of the flips before it.
+        # Each position is the sum of the gaps so far plus the number of flips before it.
         sums = torch.cumsum(piece.to(torch.int64) + ends, 0).add_(stop)
         positions = sums[ends].sub_(1)
         found, stop = found + positions.numel(), int(sums[-1])
         if stop > numel:
             raise ValueError(f"journal of {name}: a flip lies past its {numel} connections; it is damaged")
         packed.index_add_(0, positions >> 3, _PLACE.index_select(0, positions & 7))
-    if found != flipped or (letters.numel() and int(letters[-1]) == _LONG):
-        raise ValueError(f"journal of {name}: {found} flips where {flipped} are announced; it is damaged")
+    if found != flipped or (codes.numel() and int(codes[-1]) == _LONG):
+        raise ValueError(f"journal of {name}: {found} flips where {flipped} are expected; it is damaged")
     return packed
 
 
 def _has_runs(packed: Tensor) -> bool:
-    """Return whether rows or blocks flipped; scattered flips deflate faster and smaller if no runs are looked for."""
+    """Return whether rows or blocks flipped; scattered flips deflate faster and smaller without a search for runs."""
     words = packed[: packed.numel() // 8 * 8].view(torch.int64)
     return int(torch.count_nonzero((words == 0) | (words == -1))) * 4 > words.numel()
 
@@ -167,7 +167,7 @@ def _deflate(plain: Tensor, runs: bool) -> Tensor:
 
 
 def _inflate(encoded: Tensor, most: int, name: str) -> Tensor:
-    """Return the bytes that were deflated, refusing more than ``most`` before they take memory."""
+    """Return the inflated bytes; raise a ValueError before more than ``most`` of them take memory."""
     inflate = zlib.decompressobj()
     try:
         data = inflate.decompress(encoded.numpy().data, most + 1)

@@ -1,4 +1,4 @@
-"""The journal: every update's figures and flips, and the masks and values they lead back to."""
+"""The journal: the record of every update, from which earlier masks and values are restored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_dynprune.base import check_count, check_flag, check_real, check_whole, write_atomically
-from lightning_dynprune.journal import past
 from lightning_dynprune.journal.delta import Delta
+from lightning_dynprune.journal.delta_log import DeltaLog
+from lightning_dynprune.journal.earlier_masks import count_returned, packed_mask_before, pruned_since
 from lightning_dynprune.journal.overview import Overview
 from lightning_dynprune.journal.state import read_state, write_state
 from lightning_dynprune.journal.table import summary_table
@@ -23,26 +24,26 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Records every update of a run, and leads back to any earlier mask.
+    """Records every update of a run, and restores earlier masks.
 
-    An update of scattered flips takes 0.30 bits a connection at 5 % churn (the entropy is 0.29), 0.08 at 1 %, 0.73 at
-    20 %; none takes more than one, rounded up to whole bytes a target. Where whole rows flip it takes next to nothing.
+    An update with scattered flips takes 0.30 bits a connection at 5 % churn (the entropy is 0.29), 0.08 at 1 %, 0.73 at
+    20 %. No update takes more than one bit, rounded up to whole bytes per target. Flips of whole rows take much less.
 
     Args:
-        masks: the masks whose updates are recorded; :meth:`mask_at` walks back from them.
-        remember_values: keep the value of every dropped connection too.
-        cap: most bits a connection, over all targets, that the recorded positions may take; the oldest are let go
-            first, with their values, while their figures stay. None = no cap.
-        longest: updates that are recorded, at most; the oldest are let go first, figures and all, and counted on in
-            :attr:`totals`. None = no end.
+        masks: the masks whose updates are recorded; :meth:`mask_at` starts from them.
+        remember_values: whether to record the value of every dropped connection too.
+        cap: largest size of the recorded positions, in bits a connection over all targets; the oldest positions are
+            discarded first, with their values, but not their figures. None = no cap.
+        longest: largest number of updates to record; the oldest are discarded first, with their figures, and count in
+            :attr:`totals` only. None = no limit.
 
     Raises:
-        TypeError: a setting of the wrong kind.
+        TypeError: a setting has the wrong type.
         ValueError: ``cap`` is negative, or ``longest`` below 1.
 
     Attributes:
-        updates: the figures of every update that is recorded, oldest first.
-        notes: decisions in words, each with the step it was taken at.
+        updates: the figures of every recorded update, oldest first.
+        notes: decisions in words, each with its optimizer step.
 
     Example:
         >>> import torch
@@ -71,14 +72,12 @@ class Journal:
         self.longest = None if longest is None else check_count("longest", longest)
         self.updates: list[Update] = []
         self.notes: list[tuple[int, str]] = []
-        # Of the last updates, as many as the cap leaves room for.
-        self._deltas: list[tuple[Delta, ...]] = []
-        self._bytes = 0
+        self._deltas = DeltaLog()  # of the last updates, as many as the cap allows
         self._discarded = DiscardedTotals()
 
     @property
     def totals(self) -> dict[str, int]:
-        """All ``updates`` made so far, and the connections they ``dropped`` and ``grown``; what was let go counts."""
+        """Number of ``updates`` made so far, and of connections ``dropped`` and ``grown``, with discarded updates."""
         return {
             "updates": self._discarded.updates + len(self.updates),
             "dropped": self._discarded.dropped + sum(sum(update.dropped.values()) for update in self.updates),
@@ -87,25 +86,25 @@ class Journal:
 
     @property
     def bits(self) -> float:
-        """Bits a connection, over all targets, that the recorded positions take."""
-        return 8 * self._bytes / max(self.masks.total, 1)
+        """Size of the recorded positions, in bits a connection over all targets."""
+        return 8 * self._deltas.num_bytes / max(self.masks.total, 1)
 
     @property
     def earliest_step(self) -> int:
-        """The earliest step whose masks can be given; 0 = all of them."""
-        gone = len(self.updates) - len(self._deltas)
-        return self.updates[gone - 1].step if gone else self._discarded.step
+        """The earliest step whose masks can be restored; 0 = all of them."""
+        missing = len(self.updates) - len(self._deltas)
+        return self.updates[missing - 1].step if missing else self._discarded.step
 
     @property
     def returned_share(self) -> float | None:
-        """Share of the connections now kept that had once been cut; None where no positions are left to tell from.
+        """Share of the kept connections that had been pruned before; None if no positions are recorded.
 
         In a capped journal it covers the updates since :attr:`earliest_step`. It reads the whole record, which is slow.
         """
-        if self.updates and not self._deltas:
+        if self.updates and not len(self._deltas):
             return None
         kept = sum(self.masks.kept)
-        returned = sum(past.count_returned(self.masks, i, self._deltas) for i in range(len(self.masks.targets)))
+        returned = sum(count_returned(self.masks, i, self._deltas.rows) for i in range(len(self.masks.targets)))
         return returned / kept if kept else None
 
     def delta(self, before: Tensor, after: Tensor, weight: Tensor) -> Delta:
@@ -121,80 +120,83 @@ class Journal:
         """
         return Delta.between(before, after, weight if self.remember_values else None)
 
-    def add(self, update: Update, deltas: Sequence[Delta] | None) -> None:
-        """Record an update that was made.
+    def add(self, update: Update, deltas: Sequence[Delta] | None, note: str | None = None) -> None:
+        """Record an update that was made; one that is recorded already, the same object, is not recorded twice.
 
         Args:
             update: its figures.
-            deltas: what it flipped, one a target, in the order of the targets; None where that is not known here, and
-                earlier positions are let go of, as they cannot be walked back to.
+            deltas: the flips of each target, in the order of the targets; None if they are not known, which discards
+                all earlier positions, as they can no longer be reached from the masks in use.
+            note: a decision in words that led to the update.
 
         Raises:
-            ValueError: the deltas are of other targets, or the update is older than the last one recorded.
+            ValueError: the deltas belong to other targets, or the update is older than the last one recorded.
         """
+        if self.updates and self.updates[-1] is update:
+            return
         sizes = [target.numel for target in self.masks.targets]
         if deltas is not None and [delta.numel for delta in deltas] != sizes:
             raise ValueError(f"deltas of {[d.numel for d in deltas]} connections do not fit targets of {sizes}")
         if self.updates and update.step < self.updates[-1].step:
             raise ValueError(f"an update at step {update.step} cannot follow one at step {self.updates[-1].step}")
-        self.updates.append(update)
+        notes = self.notes if note is None else [*self.notes, (update.step, note)]
         if deltas is None:
-            self._clear()
+            record = self._trimmed([*self.updates, update], DeltaLog())
         else:
-            self._deltas.append(tuple(deltas))
-            self._bytes += _size(deltas)
-        self._let_go()
+            record = self._trimmed([*self.updates, update], self._deltas.with_row(deltas))
+        # One statement, so that an interruption finds all of it done or nothing.
+        self.notes, (self.updates, self._deltas, self._discarded) = notes, record
 
     def note(self, step: int, text: str) -> None:
         """Record a decision in words.
 
         Args:
-            step: optimizer steps done.
+            step: number of optimizer steps done.
             text: what was decided, and why.
         """
         self.notes.append((step, text))
 
     def discard_positions(self, step: int, why: str) -> None:
-        """Let go of all positions recorded so far, where they mean nothing any more; the figures stay.
+        """Discard all recorded positions, because they no longer fit the masks; the figures stay.
 
         Args:
-            step: optimizer steps done.
-            why: goes into the notes, once.
+            step: number of optimizer steps done.
+            why: the reason, added to the notes once.
         """
-        self._clear()
+        self._deltas = DeltaLog()
         if why not in (text for _, text in self.notes):
             self.note(step, why)
 
     def mask_at(self, step: int) -> dict[str, Tensor]:
-        """Return the masks as they stood after an optimizer step, by target; those in use stay as they are.
+        """Return the masks as they were after an optimizer step, by target; the masks in use do not change.
 
         Args:
-            step: optimizer steps done; of several updates at one step the last counts.
+            step: number of optimizer steps done; of several updates at one step, the last counts.
 
         Raises:
-            TypeError: ``step`` is no whole number.
-            ValueError: the journal does not reach back so far.
+            TypeError: ``step`` is not a whole number.
+            ValueError: positions of that step are no longer recorded.
         """
         deltas = self._deltas_after(step)
         masks = {}
         for position, (target, mask) in enumerate(zip(self.masks.targets, self.masks.tensors, strict=True)):
-            packed = past.packed_mask_before(self.masks, position, deltas)
+            packed = packed_mask_before(self.masks, position, deltas)
             masks[target.name] = unpack_bits(packed, target.numel, target.name).to(mask.device).view(mask.shape)
         return masks
 
     def values_at(self, step: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return what was kept after an optimizer step and is pruned now, with its value at its first cut since.
+        """Return the connections that were kept after a step and are pruned now, with the values when first dropped.
 
         Args:
-            step: optimizer steps done.
+            step: number of optimizer steps done.
 
         Returns:
             By target: flat indices (int64, ascending) and values, both on the CPU.
 
         Raises:
-            TypeError: ``step`` is no whole number.
-            ValueError: values were not remembered, the journal does not reach back so far, or the masks are not those
-                it was recorded from.
+            TypeError: ``step`` is not a whole number.
+            ValueError: values were not recorded, positions of that step are no longer recorded, or the masks are not
+                those of the recorded run.
         """
         if not self.remember_values:
             raise ValueError(
@@ -203,38 +205,36 @@ class Journal:
         deltas = self._deltas_after(step)
         if any(delta.values is None for row in deltas for delta in row):
             raise ValueError(
-                f"the values cut after step {step} were not all remembered; the run was resumed from one with "
+                f"the values dropped after step {step} were not all remembered; the run was resumed from one with "
                 "remember_values=False"
             )
-        return {t.name: past.pruned_since(self.masks, i, deltas) for i, t in enumerate(self.masks.targets)}
+        return {t.name: pruned_since(self.masks, i, deltas) for i, t in enumerate(self.masks.targets)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole record as tensors and plain values; the tensors are copies."""
-        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas)
+        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas.rows)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a :meth:`state_dict`; everything is checked before anything is changed.
+        """Load a :meth:`state_dict`; everything is checked before anything is changed.
 
-        The settings stay this journal's own: updates and positions past its bounds are let go, and values too where it
-        does not remember them.
+        The settings of this journal do not change: updates and positions beyond its limits are discarded, and values
+        too if it does not remember them.
 
         Raises:
-            ValueError: the state is of another version or of other targets, or damaged.
+            ValueError: the state has another version, belongs to other targets, or is damaged.
         """
-        read = read_state(state, self.masks.targets, self.remember_values)
-        self._discarded, self.updates, self.notes, self._deltas = read
-        self._bytes = sum(map(_size, self._deltas))
-        self._let_go()
+        self._discarded, updates, self.notes, rows = read_state(state, self.masks.targets, self.remember_values)
+        self.updates, self._deltas, self._discarded = self._trimmed(updates, DeltaLog(rows))
 
     def summary(self) -> str:
-        """Return a table of the updates, every target's density, and how many kept connections had once been cut."""
+        """Return a table of the updates, every target's density, and the share of returned connections."""
         return summary_table(self._overview(), self.returned_share, self.earliest_step)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw churn and every target's density over the optimizer steps, notes as marks.
+        """Draw churn and every target's density over the optimizer steps, with the notes as marks.
 
         Args:
-            path: where to save the figure; its suffix gives the format. None = nowhere.
+            path: file to save the figure to; its suffix gives the format. None = it is not saved.
 
         Returns:
             The matplotlib figure; no window is opened and no global state of matplotlib changed.
@@ -243,7 +243,7 @@ class Journal:
 
         figure = draw_journal(self._overview())
         if path is not None:
-            write_atomically(Path(path), lambda scratch: figure.savefig(scratch, dpi=150, facecolor="white"))
+            write_atomically(Path(path), lambda temporary: figure.savefig(temporary, dpi=150, facecolor="white"))
         return figure
 
     def _overview(self) -> Overview:
@@ -257,39 +257,33 @@ class Journal:
             total=max(self.masks.total, 1),
         )
 
-    def _let_go(self) -> None:
-        """Let go of the oldest positions past the cap, and of the oldest updates past the longest record."""
-        room = math.inf if self.cap is None else self.cap * self.masks.total
-        gone = 0
-        while 8 * self._bytes > room:
-            self._bytes -= _size(self._deltas[gone])
-            gone += 1
-        del self._deltas[:gone]
-        if self.longest is None or len(self.updates) <= self.longest:
-            return
-        for update in self.updates[: -self.longest]:
-            self._discarded = self._discarded.plus(update)
-        del self.updates[: -self.longest]
-        for deltas in self._deltas[: -self.longest]:
-            self._bytes -= _size(deltas)
-        del self._deltas[: -self.longest]
+    def _trimmed(self, updates: list[Update], log: DeltaLog) -> tuple[list[Update], DeltaLog, DiscardedTotals]:
+        """Return a record without the oldest positions beyond the cap and the oldest updates beyond the longest record.
 
-    def _clear(self) -> None:
-        self._deltas.clear()
-        self._bytes = 0
+        Args:
+            updates: of the record.
+            log: of the record; it is trimmed in place.
+
+        Returns:
+            Updates, positions, and the totals of all updates that are left out.
+        """
+        log.drop_past(math.inf if self.cap is None else self.cap * self.masks.total)
+        discarded = self._discarded
+        if self.longest is None or len(updates) <= self.longest:
+            return updates, log, discarded
+        for update in updates[: -self.longest]:
+            discarded = discarded.plus(update)
+        log.drop_oldest(len(log) - self.longest)
+        return updates[-self.longest :], log, discarded
 
     def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
-        """Return the deltas recorded after a step."""
+        """Return the deltas recorded after a step; raise a ValueError if some of them were discarded."""
         step = check_whole("step", step)
         if step < self.earliest_step:
             raise ValueError(
                 f"the journal does not reach back to step {step}: cap={self.cap} bits a connection, longest="
-                f"{self.longest} updates, slimming, or targets held in parts, let go of all positions before step "
+                f"{self.longest} updates, slimming, or sharded targets made it discard all positions before step "
                 f"{self.earliest_step}; give step={self.earliest_step} or later, or raise cap or longest"
             )
         later = sum(update.step > step for update in self.updates)
-        return self._deltas[len(self._deltas) - later :]
-
-
-def _size(deltas: Sequence[Delta]) -> int:
-    return sum(delta.encoded.numel() for delta in deltas)
+        return self._deltas.last(later)

@@ -1,4 +1,4 @@
-"""A journal in a checkpoint: few tensors, each checked before any of it is used."""
+"""Write a journal as a checkpoint state of few tensors, and read it with checks of everything."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], list[tupl
 
 def write_state(
     targets: Sequence[Target],
-    gone: DiscardedTotals,
+    discarded: DiscardedTotals,
     updates: Sequence[Update],
     notes: Sequence[tuple[int, str]],
     record: Sequence[tuple[Delta, ...]],
 ) -> dict[str, Any]:
     """Return a journal as tensors and plain values.
 
-    The positions of all updates and targets are one tensor, since a file of many small tensors is slow to read.
+    The positions of all updates and targets are one tensor, because a file of many small tensors is slow to read.
 
     Args:
         targets: the targets, in order.
-        gone: what the updates came to that are no longer recorded.
-        updates: the figures of every update that is.
+        discarded: totals of the updates that are no longer recorded.
+        updates: the figures of every recorded update.
         notes: step and text of every note.
-        record: the deltas of the last updates, one a target.
+        record: the deltas of the last updates, one per target.
     """
     flat = [delta for deltas in record for delta in deltas]
     valued = [deltas for deltas in record if all(delta.values is not None for delta in deltas)]
     return {
         "version": _VERSION,
         "targets": {target.name: target.numel for target in targets},
-        "gone": dataclasses.asdict(gone),
+        "gone": dataclasses.asdict(discarded),
         "updates": [_figures(update) for update in updates],
         "notes": [[step, text] for step, text in notes],
-        # A row a delta: bytes, flips, encoding, deflated or not.
+        # One row per delta: bytes, flips, encoding, whether it is deflated.
         "recorded": torch.tensor(
             [[d.encoded.numel(), d.flipped, ENCODINGS.index(d.encoding), d.deflated] for d in flat], dtype=torch.int64
         ).view(-1, 4),
@@ -62,21 +62,21 @@ def write_state(
 
 
 def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values: bool) -> Contents:
-    """Return the updates, those gone and those recorded, the notes and the deltas that :func:`write_state` wrote.
+    """Return the discarded totals, updates, notes and deltas that :func:`write_state` wrote.
 
     Args:
-        state: from a file, and not to be trusted.
+        state: the state, read from a file that is not trusted.
         targets: the targets, in order.
-        with_values: read the values of dropped connections too.
+        with_values: whether to keep the values of dropped connections.
 
     Raises:
-        ValueError: the state is of another version or of other targets, or damaged.
+        ValueError: the state has another version, belongs to other targets, or is damaged.
     """
-    _refuse_other_state(state, targets)
+    _validate_header(state, targets)
     sizes = {target.name: target.numel for target in targets}
     updates = [read_update(entry, sizes, f"journal: update {n}") for n, entry in enumerate(state["updates"])]
-    gone = read_discarded_totals(state["gone"])
-    for earlier, later in pairwise([gone.step, *(update.step for update in updates)]):
+    discarded = read_discarded_totals(state["gone"])
+    for earlier, later in pairwise([discarded.step, *(update.step for update in updates)]):
         if later < earlier:
             raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
     deltas = list(_read_deltas(state, targets))
@@ -96,62 +96,64 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
         parts = _read_values(state["values"], target.name, [row[position] for row in counts[start:]])
         for row, part in zip(record[start:], parts, strict=True):
             row[position] = dataclasses.replace(row[position], values=part if with_values else None)
-    return gone, updates, [(step, text) for step, text in state["notes"]], [tuple(row) for row in record]
+    return discarded, updates, [(step, text) for step, text in state["notes"]], [tuple(row) for row in record]
 
 
 def _figures(update: Update) -> dict[str, Any]:
-    # dataclasses.asdict copies every number by itself, which takes a quarter of a second for a thousand updates.
+    # dataclasses.asdict copies number by number, which takes a quarter of a second for a thousand updates.
     return {key: dict(value) if isinstance(value, dict) else value for key, value in vars(update).items()}
 
 
-def _refuse_other_state(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
+def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
     if not isinstance(state, Mapping):
-        raise ValueError(f"journal: a {type(state).__name__} is no record of updates; give a state_dict of a journal")
+        raise ValueError(f"journal: a {type(state).__name__} is not accepted; give a state_dict of a journal")
     if type(state.get("version")) is not int or state["version"] != _VERSION:
         raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
-    there, here = state["targets"], {target.name: target.numel for target in targets}
-    counts = isinstance(there, Mapping) and all(type(count) is int for count in there.values())
-    if not counts or list(there.items()) != list(here.items()):
-        there = there if counts else {}
-        name = next((n for n in [*here, *there] if there.get(n) != here.get(n)), "their order")
+    saved, own = state["targets"], {target.name: target.numel for target in targets}
+    counts = isinstance(saved, Mapping) and all(type(count) is int for count in saved.values())
+    if not counts or list(saved.items()) != list(own.items()):
+        saved = saved if counts else {}
+        name = next((n for n in [*own, *saved] if saved.get(n) != own.get(n)), "their order")
         raise ValueError(
-            f"journal: it was recorded from other targets: {name} differs ({there.get(name)} connections there, "
-            f"{here.get(name)} here); resume with the targets of that run"
+            f"journal: it was recorded from other targets: {name} differs ({saved.get(name)} connections in the state, "
+            f"{own.get(name)} in the model); resume with the targets of that run"
         )
     if not isinstance(state["updates"], list):
-        raise ValueError("journal: 'updates' is no list; the file is damaged")
+        raise ValueError("journal: 'updates' is not a list; the file is damaged")
     for note in state["notes"] if isinstance(state["notes"], list) else [None]:
         if not isinstance(note, (list, tuple)) or [type(part) for part in note] != [int, str]:
-            raise ValueError(f"journal: the note {note!r} is no step and text; the file is damaged")
+            raise ValueError(f"journal: the note {note!r} is not a step and a text; the file is damaged")
 
 
 def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Delta]:
     recorded, positions = state["recorded"], state["positions"]
-    _refuse_other_tensor(recorded, torch.int64, 2, "'recorded'")
-    _refuse_other_tensor(positions, torch.uint8, 1, "'positions'")
+    _validate_tensor(recorded, torch.int64, 2, "'recorded'")
+    _validate_tensor(positions, torch.uint8, 1, "'positions'")
     if recorded.shape[1] != 4 or len(recorded) % len(targets):
-        raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not give 4 figures a target")
+        raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not hold 4 figures per target")
     rows = recorded.tolist()
     lengths = [length for length, *_ in rows]
     if min(lengths, default=0) < 0 or sum(lengths) != positions.numel():
-        raise ValueError(f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are announced")
+        raise ValueError(
+            f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are expected; it is damaged"
+        )
     parts = torch.split(positions.cpu(), lengths) if lengths else ()
     for number, (part, (_, flipped, code, deflated)) in enumerate(zip(parts, rows, strict=True)):
         target = targets[number % len(targets)]
         if not 0 <= code < len(ENCODINGS) or deflated not in (0, 1):
             raise ValueError(f"journal of {target.name}: encoding {code}, {deflated} is unknown; it is damaged")
-        # A part of its own, so that the cap frees it, and what the caller does to the state leaves it alone.
+        # A copy, so that discarding it frees its memory and later changes of the state do not affect it.
         delta = Delta(ENCODINGS[code], bool(deflated), part.clone(), target.numel, flipped)
         delta.packed(target.name)
         yield delta
 
 
 def _dropped(update: Update, delta: Delta, name: str) -> int:
-    """Return how many connections went from kept to pruned: flips are those and the returned ones."""
+    """Return how many flips went from kept to pruned; the other flips are returned connections."""
     dropped, grown = update.dropped[name], update.grown[name]
-    # A connection dropped and grown by the same update counts in both and flips in neither.
+    # A connection dropped and grown by the same update counts in both figures, but does not flip.
     if not abs(dropped - grown) <= delta.flipped <= dropped + grown or (delta.flipped + dropped + grown) % 2:
         raise ValueError(
             f"journal of {name}: {delta.flipped} flips at step {update.step} do not fit {dropped} dropped and "
@@ -167,18 +169,18 @@ def _read_values(values: Any, name: str, counts: list[int]) -> Sequence[Tensor]:
     if not _is_plain(tensor) or not tensor.is_floating_point() or tensor.shape != (sum(counts),):
         raise ValueError(
             f"journal of {name}: its values are {_described(tensor)} where floats of shape ({sum(counts)},) are "
-            "announced; it is damaged"
+            "expected; it is damaged"
         )
     return [part.clone() for part in torch.split(tensor.cpu(), counts)]
 
 
-def _refuse_other_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) -> None:
+def _validate_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) -> None:
     if not _is_plain(tensor) or tensor.dtype != dtype or tensor.dim() != dim:
         raise ValueError(f"journal: {key} is {_described(tensor)}; expected {dtype} of {dim} dimensions")
 
 
 def _is_plain(tensor: Any) -> bool:
-    # A sparse or expanded tensor may announce far more entries than its file holds.
+    # A sparse or expanded tensor may claim far more entries than its file holds.
     plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
     return plain and not (tensor.is_meta or tensor.is_quantized)
 

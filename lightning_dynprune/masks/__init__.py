@@ -8,6 +8,7 @@ from lightning_dynprune.masks.layouts import CHUNK_SIZE, select_along
 from lightning_dynprune.masks.mask_set import MaskSet, without_scratch_bit
 from lightning_dynprune.masks.optimizer_slots import (
     KeptEntries,
+    NarrowedSlots,
     applied_gradient,
     narrow_slots,
     optimizer_holds,
@@ -21,6 +22,7 @@ __all__ = [
     "KeptEntries",
     "LatentWeights",
     "MaskSet",
+    "NarrowedSlots",
     "applied_gradient",
     "narrow_slots",
     "optimizer_holds",

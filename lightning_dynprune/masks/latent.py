@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,18 @@ from lightning_dynprune.masks.layouts import integer_pieces
 from lightning_dynprune.masks.mask_set import MaskSet
 
 LATENT = "latent"
+
+
+class _Place(Enum):
+    """Where the values of a target are: each behind the mask or not, all in the parameter, or some in both places.
+
+    Every move can be interrupted. It leaves each value in at least one of the two places, with zero bits in the other,
+    so that ``or`` brings all of them together again.
+    """
+
+    SPLIT = "split"
+    JOINED = "joined"
+    EITHER = "either"
 
 
 class LatentWeights:
@@ -44,7 +58,7 @@ class LatentWeights:
 
     def __init__(self, masks: MaskSet) -> None:
         self._masks = masks
-        self._joined = [False] * len(masks.targets)
+        self._place = [_Place.SPLIT] * len(masks.targets)
 
     def allocate(self) -> None:
         """Create the tensor for the values behind the mask of every target."""
@@ -54,34 +68,39 @@ class LatentWeights:
     @torch.no_grad()
     def join(self, position: int) -> None:
         """Move the values behind the mask into the parameter; no-op if they are there already."""
-        if self._joined[position]:
+        if self._place[position] is _Place.JOINED:
             return
-        self._joined[position] = True
-        target = self._masks.targets[position]
-        if self._masks.kept[position] == target.numel:
-            return
-        hidden, visible = self._bits(position)
-        visible.bitwise_or_(hidden)
+        if self._place[position] is _Place.EITHER or not self._keeps_all(position):
+            self._place[position] = _Place.EITHER
+            hidden, visible = self._bits(position)
+            visible.bitwise_or_(hidden)
+        self._place[position] = _Place.JOINED
 
     @torch.no_grad()
     def split(self, position: int) -> None:
         """Move the values behind the mask out of the parameter, which then holds ``w * m``; no-op if it does."""
-        if not self._joined[position]:
+        if self._place[position] is _Place.SPLIT:
             return
-        self._joined[position] = False
-        target = self._masks.targets[position]
-        if self._masks.kept[position] == target.numel:
-            target.state[LATENT].zero_()
-            return
+        self.join(position)  # after an interruption
         hidden, visible = self._bits(position)
-        hidden.copy_(visible)
-        for values, mask in integer_pieces(target.values, self._masks.tensors[position]):
-            values.mul_(mask)
-        hidden.bitwise_xor_(visible)
+        if self._keeps_all(position):
+            hidden.zero_()
+        else:
+            hidden.copy_(visible)
+            self._place[position] = _Place.EITHER
+            mask = self._masks.tensors[position]
+            for values, kept in integer_pieces(visible, mask):
+                values.mul_(kept)
+            for values, kept in integer_pieces(hidden, mask):
+                values.mul_(kept.bitwise_xor(1))
+        self._place[position] = _Place.SPLIT
 
     def mark_split(self) -> None:
         """Record that the parameters hold ``w * m``, as they do after a checkpoint is loaded."""
-        self._joined = [False] * len(self._joined)
+        self._place = [_Place.SPLIT] * len(self._place)
+
+    def _keeps_all(self, position: int) -> bool:
+        return self._masks.kept[position] == self._masks.targets[position].numel
 
     def _bits(self, position: int) -> tuple[Tensor, Tensor]:
         target = self._masks.targets[position]

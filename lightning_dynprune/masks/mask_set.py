@@ -113,10 +113,10 @@ class MaskSet:
             counts.append(self._write_local(position, pieces, kept is None, growing))
             given[position] = kept
         changes = []
-        for position, (stays, counted) in zip(given, self._summed(given, counts), strict=True):
+        for position, (num_stayed, counted) in zip(given, self._summed(given, counts), strict=True):
             known = given[position]
             kept = counted if known is None else known
-            changes.append((self.kept[position] - stays, kept - stays))
+            changes.append((self.kept[position] - num_stayed, kept - num_stayed))
             self.kept[position] = kept
         return changes
 
@@ -183,15 +183,26 @@ class MaskSet:
         for values, mask in integer_pieces(tensor, self.tensors[position]):
             values.mul_(mask)
 
-    def narrow(self, position: int, kept: Mapping[int, Tensor]) -> None:
-        """Narrow the mask of a target that was slimmed; the removed connections still count as pruned.
+    def narrowed(self, position: int, kept: Mapping[int, Tensor]) -> Tensor:
+        """Return the mask of a target that is slimmed.
 
         Args:
             position: index of the target.
-            kept: dimension -> the positions that were kept, int64.
+            kept: dimension -> the positions that are kept, int64.
         """
+        mask = self.tensors[position]
         for dim, positions in kept.items():
-            self.tensors[position] = select_along(self.tensors[position], dim, positions)
+            mask = select_along(mask, dim, positions)
+        return mask
+
+    def narrow(self, masks: Mapping[int, Tensor]) -> None:
+        """Replace the masks of slimmed targets; the removed connections still count as pruned.
+
+        Args:
+            masks: index of a target -> its mask from :meth:`narrowed`.
+        """
+        for position, mask in masks.items():
+            self.tensors[position] = mask
         self._views = []
 
     def pack(self) -> dict[str, Tensor]:

@@ -114,21 +114,41 @@ def narrow_slots(optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, K
         >>> optimizer.state[weight]["momentum_buffer"].tolist()
         [2.0, 3.0]
     """
-    narrowed = []
-    for optimizer in optimizers:
-        if isinstance(optimizer, LBFGS):
-            continue
-        for parameter, entries in moves.items():
-            for name, slot in optimizer.state.get(parameter, {}).items():
-                if isinstance(slot, Tensor) and slot.dim() and slot.numel() > 1:
-                    narrowed.append((optimizer, parameter, name, _narrowed(optimizer, name, slot, entries)))
-    for optimizer, parameter, name, slot in narrowed:
-        optimizer.state[parameter][name] = slot
-    for optimizer in optimizers:
-        if isinstance(optimizer, LBFGS) and optimizer_holds(optimizer, set(moves)):
-            if optimizer.state:
-                warnings.warn("LBFGS: its history does not fit the smaller parameters and is cleared", stacklevel=2)
+    NarrowedSlots(optimizers, moves).assign()
+
+
+class NarrowedSlots:
+    """The slots of parameters that were narrowed, made but not yet assigned; see :func:`narrow_slots`.
+
+    Args:
+        optimizers: torch optimizers.
+        moves: parameter, already narrowed, -> the entries that were kept.
+
+    Raises:
+        ValueError: an optimizer keeps a slot that fits neither the parameter nor its rows or columns.
+    """
+
+    @torch.no_grad()
+    def __init__(self, optimizers: Sequence[Optimizer], moves: Mapping[nn.Parameter, KeptEntries]) -> None:
+        self._slots = [
+            (optimizer, parameter, name, _narrowed(optimizer, name, slot, stayed))
+            for optimizer in optimizers
+            if not isinstance(optimizer, LBFGS)
+            for parameter, stayed in moves.items()
+            for name, slot in optimizer.state.get(parameter, {}).items()
+            if isinstance(slot, Tensor) and slot.dim() and slot.numel() > 1
+        ]
+        self._restarted = [o for o in optimizers if isinstance(o, LBFGS) and optimizer_holds(o, set(moves))]
+
+    def assign(self) -> None:
+        """Put the slots into the optimizers; a second call changes nothing."""
+        for optimizer, parameter, name, slot in self._slots:
+            optimizer.state[parameter][name] = slot
+        for optimizer in self._restarted:
+            is_lost = bool(optimizer.state)
             reset_lbfgs(optimizer)
+            if is_lost:
+                warnings.warn("LBFGS: its history does not fit the smaller parameters and is cleared", stacklevel=3)
 
 
 def _narrowed(optimizer: Optimizer, name: str, slot: Tensor, entries: KeptEntries) -> Tensor:

@@ -1,4 +1,7 @@
-"""How sparse a model is, as torchmetrics: of masks (sparsity, layers, churn) and of the model itself."""
+"""Metrics of masks (sparsity, sparsity per layer, churn) and of models (compression), for torchmetrics.
+
+They can be used without the rest of the package, for masks of your own too. Imports torch and torchmetrics alone.
+"""
 
 from lightning_dynprune.metrics.compression import CompressionRatio, compression_ratio
 from lightning_dynprune.metrics.layers import LayerSparsity, layer_sparsity

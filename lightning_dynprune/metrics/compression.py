@@ -1,4 +1,4 @@
-"""How many parameters a model has for each one that is not zero."""
+"""The compression ratio: all parameters over non-zero parameters."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def _distinct(model: nn.Module | Iterable[Tensor]) -> list[Tensor]:
 
 
 def compression_ratio(model: nn.Module | Iterable[Tensor]) -> Tensor:
-    r"""Return how many parameters a model has for each one that is not zero.
+    r"""Return the number of parameters of a model divided by the number that are not zero.
 
     .. math:: r = \frac{N}{|\{i : w_i \ne 0\}|}
 
-    over all parameters, biases, norms and embeddings counted, a tied parameter once.
+    over all parameters, including biases, norms and embeddings; a tied parameter counts once.
 
     Args:
         model: the model, or its parameters.
@@ -52,7 +52,7 @@ def compression_ratio(model: nn.Module | Iterable[Tensor]) -> Tensor:
 
     Raises:
         TypeError: ``model`` is neither a module nor an iterable of tensors.
-        ValueError: there is no parameter.
+        ValueError: ``model`` has no parameters.
 
     Example:
         >>> import torch
@@ -66,20 +66,20 @@ def compression_ratio(model: nn.Module | Iterable[Tensor]) -> Tensor:
 
 
 class CompressionRatio(Metric):
-    r"""How many parameters a model has for each one that is not zero.
+    r"""Computes the number of parameters of a model divided by the number that are not zero.
 
     .. math:: r = \frac{N}{|\{i : w_i \ne 0\}|}
 
     ``update`` takes ``model``: the model or its parameters; biases, norms and embeddings count, a tied
     parameter once. ``compute`` returns a zero-dimensional float64, at least 1, and infinite where every
-    parameter is zero. Counts add up over updates, as over the parts of one model.
+    parameter is zero. Counts are summed over updates, so the parts of one model can be given one by one.
 
     Args:
         **kwargs: settings of every torchmetrics metric, such as ``dist_sync_on_step``.
 
     Raises:
         TypeError: at ``update``, ``model`` is neither a module nor an iterable of tensors.
-        ValueError: at ``update``, there is no parameter.
+        ValueError: at ``update``, ``model`` has no parameters.
 
     Example:
         >>> import torch
@@ -105,11 +105,11 @@ class CompressionRatio(Metric):
         self.add_state("nonzero", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, model: nn.Module | Iterable[Tensor]) -> None:
-        """Count the parameters of ``model`` and those that are not zero."""
+        """Add the numbers of parameters, and of those that are not zero."""
         parameters, nonzero = _count(model, self.nonzero.device)
         self.parameters_counted += parameters
         self.nonzero += nonzero
 
     def compute(self) -> Tensor:
-        """Return all parameters over non-zero parameters, float64."""
+        """Return the ratio over all updates, float64."""
         return self.parameters_counted / exact(self.nonzero)

@@ -1,4 +1,4 @@
-"""What every metric here does: check masks, count on their device, divide without loss."""
+"""Functions that all metrics use: checking masks, counting on their device, exact division."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Masks: TypeAlias = Mapping[str, Tensor] | Iterable[Tensor]
 
 
 def named_masks(masks: Masks, setting: str = "masks") -> dict[str, Tensor]:
-    """Return the masks by name, those of an iterable by their position; a bare tensor is one mask.
+    """Return masks by name; those of an iterable are named by position, a single tensor "0".
 
     Args:
         masks: bool tensors, True = kept.
-        setting: what the caller's argument is called, for the messages.
+        setting: name of the caller's argument, for messages.
 
     Raises:
-        TypeError: an entry is no bool tensor.
-        ValueError: there is no mask, or the masks have no entry between them.
+        TypeError: an entry is not a bool tensor.
+        ValueError: there is no mask, or no mask has any entries.
     """
     if isinstance(masks, Mapping):
         found = dict(masks)
@@ -42,14 +42,13 @@ def named_masks(masks: Masks, setting: str = "masks") -> dict[str, Tensor]:
 
 
 def total(counts: Iterable[Tensor], device: torch.device) -> Tensor:
-    """Add up counts (int64, zero-dimensional, on any device) on ``device``, without waiting for it."""
+    """Return the sum of int64 counts from any devices, computed on ``device`` without synchronizing it."""
     return torch.stack([count.to(device) for count in counts]).sum()
 
 
 def exact(count: Tensor) -> Tensor:
-    """Return a count ready to divide, in float64, which holds every count up to 2^53.
+    """Return a count as float64, which is exact up to 2^53; as float32 on MPS, which has no float64.
 
-    Integer division would give float32, where 16,777,217 already equals 16,777,216 and the last
-    connections of a large model are lost; only a device without float64 (MPS) gets float32.
+    Dividing integer tensors gives float32, which rounds counts above 16,777,216.
     """
     return count.to(torch.float32 if count.device.type == "mps" else torch.float64)

@@ -1,4 +1,4 @@
-"""The share of connections pruned, each layer for itself."""
+"""The sparsity of each layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_dynprune.metrics.counting import exact, named_masks
 
 
 def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    r"""Return the share of connections pruned in each layer.
+    r"""Return the share of pruned connections of each layer.
 
     .. math:: s_l = \frac{|\{i : m_{l,i} = 0\}|}{N_l}
 
@@ -24,8 +24,8 @@ def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         Name -> zero-dimensional float64 in [0, 1], on the mask's device; NaN for a mask without entries.
 
     Raises:
-        TypeError: ``masks`` is no mapping, or an entry is no bool tensor.
-        ValueError: there is nothing to count.
+        TypeError: ``masks`` is not a mapping, or an entry is not a bool tensor.
+        ValueError: there are no masks, or no mask has any entries.
 
     Example:
         >>> import torch
@@ -47,7 +47,7 @@ def _checked(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class LayerSparsity(Metric):
-    r"""The share of connections pruned in each named layer, over all updates.
+    r"""Computes the share of pruned connections of each named layer, over all updates.
 
     .. math:: s_l = \frac{|\{i : m_{l,i} = 0\}|}{N_l}
 
@@ -55,11 +55,11 @@ class LayerSparsity(Metric):
     given here. ``compute`` returns name -> zero-dimensional float64 in [0, 1], in the order of ``names``.
 
     Args:
-        names: the targets to report, each once.
+        names: names of the targets to report, without repetition.
         **kwargs: settings of every torchmetrics metric, such as ``dist_sync_on_step``.
 
     Raises:
-        TypeError: ``names`` holds something else than strings; at ``update``, an entry is no bool tensor.
+        TypeError: ``names`` contains something other than strings; at ``update``, an entry is not a bool tensor.
         ValueError: ``names`` is empty or repeats a name; at ``update``, a name is missing or not among them.
 
     Example:
@@ -90,7 +90,7 @@ class LayerSparsity(Metric):
         self.add_state("connections", torch.zeros(len(names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, masks: Mapping[str, Tensor]) -> None:
-        """Count the entries of each layer's mask (True = kept)."""
+        """Add the counts of each layer's mask (True = kept)."""
         found = _checked(masks)
         missing = [name for name in self.names if name not in found]
         unknown = [name for name in found if name not in self.names]
@@ -105,6 +105,6 @@ class LayerSparsity(Metric):
             self.connections[position] += mask.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return name -> share pruned, float64."""
+        """Return name -> share of pruned connections over all updates, float64."""
         shares = exact(self.pruned) / self.connections
         return dict(zip(self.names, shares.unbind(), strict=True))

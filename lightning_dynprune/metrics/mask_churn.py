@@ -1,4 +1,4 @@
-"""The share of mask entries that an update flipped."""
+"""Churn: the share of mask entries that changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _count(before: Masks, after: Masks, device: torch.device | None = None) -> t
 
 
 def churn(before: Masks, after: Masks) -> Tensor:
-    r"""Return the share of mask entries that differ between two moments.
+    r"""Return the share of mask entries that differ between two sets of masks.
 
     .. math:: c = \frac{\sum_l |\{i : m_{l,i} \ne m'_{l,i}\}|}{\sum_l N_l}
 
@@ -40,8 +40,8 @@ def churn(before: Masks, after: Masks) -> Tensor:
         Zero-dimensional float64 in [0, 1], on the masks' device.
 
     Raises:
-        TypeError: an entry is no bool tensor.
-        ValueError: there is nothing to count, or names or shapes differ.
+        TypeError: an entry is not a bool tensor.
+        ValueError: there are no masks, no mask has any entries, or names or shapes differ.
 
     Example:
         >>> import torch
@@ -49,27 +49,28 @@ def churn(before: Masks, after: Masks) -> Tensor:
         >>> churn(before, after).item()
         0.5
 
-    Source: this package; one dropped and one grown connection both count as a flip.
+    Source: this package; a dropped and a grown connection count as one change each.
     """
     flipped, connections = _count(before, after)
     return exact(flipped) / connections
 
 
 class Churn(Metric):
-    r"""The share of mask entries that updates flipped, over all updates it saw.
+    r"""Computes the share of mask entries that changed, over all updates.
 
     .. math:: c = \frac{\sum_l |\{i : m_{l,i} \ne m'_{l,i}\}|}{\sum_l N_l}
 
     ``update`` takes ``before`` and ``after``: bool tensors, True = kept, of the same targets in the same
     shapes, as mappings name -> mask, iterables, or one mask. ``compute`` returns a zero-dimensional
-    float64 in [0, 1]; over several updates of the same targets it is their mean.
+    float64 in [0, 1]; over several updates of the same targets it is their mean. It is meant for masks of
+    your own; :class:`~lightning_dynprune.DynamicPruning` logs the churn of its updates as ``dynprune/churn``.
 
     Args:
         **kwargs: settings of every torchmetrics metric, such as ``dist_sync_on_step``.
 
     Raises:
-        TypeError: at ``update``, an entry is no bool tensor.
-        ValueError: at ``update``, there is nothing to count, or names or shapes differ.
+        TypeError: at ``update``, an entry is not a bool tensor.
+        ValueError: at ``update``, there are no masks, no mask has any entries, or names or shapes differ.
 
     Example:
         >>> import torch
@@ -78,7 +79,7 @@ class Churn(Metric):
         >>> metric.compute().item()
         0.5
 
-    Source: this package; one dropped and one grown connection both count as a flip.
+    Source: this package; a dropped and a grown connection count as one change each.
     """
 
     is_differentiable = False
@@ -94,11 +95,11 @@ class Churn(Metric):
         self.add_state("connections", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, before: Masks, after: Masks) -> None:
-        """Count the entries that differ between ``before`` and ``after``."""
+        """Add the number of entries that differ between ``before`` and ``after``."""
         flipped, connections = _count(before, after, self.flipped.device)
         self.flipped += flipped
         self.connections += connections
 
     def compute(self) -> Tensor:
-        """Return the share flipped, float64."""
+        """Return the share of changed entries over all updates, float64."""
         return exact(self.flipped) / self.connections

@@ -1,4 +1,4 @@
-"""The share of connections that masks prune."""
+"""Sparsity: the share of connections that masks prune."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def sparsity(masks: Masks) -> Tensor:
         Zero-dimensional float64 in [0, 1], on the masks' device.
 
     Raises:
-        TypeError: an entry is no bool tensor.
-        ValueError: there is nothing to count.
+        TypeError: an entry is not a bool tensor.
+        ValueError: there are no masks, or no mask has any entries.
 
     Example:
         >>> import torch
@@ -47,21 +47,21 @@ def sparsity(masks: Masks) -> Tensor:
 
 
 class Sparsity(Metric):
-    r"""The share of connections pruned, over every mask it was updated with.
+    r"""Computes the share of connections that masks prune, over all updates.
 
     .. math:: s = \frac{\sum_l |\{i : m_{l,i} = 0\}|}{\sum_l N_l}
 
     ``update`` takes ``masks``: bool tensors of any shape, True = kept, as a mapping name -> mask, an
-    iterable, or one mask. It counts on the device and never waits for it. ``compute`` returns a zero-
-    dimensional float64 in [0, 1]. Counts add up over updates and ranks, so the same masks on all ranks
-    and shards of masks both come out right.
+    iterable, or one mask. It counts on the device without synchronizing it. ``compute`` returns a zero-
+    dimensional float64 in [0, 1]. Counts are summed over updates and ranks, so the result is right both
+    for equal masks on all ranks and for sharded masks.
 
     Args:
         **kwargs: settings of every torchmetrics metric, such as ``dist_sync_on_step``.
 
     Raises:
-        TypeError: at ``update``, an entry is no bool tensor.
-        ValueError: at ``update``, there is nothing to count.
+        TypeError: at ``update``, an entry is not a bool tensor.
+        ValueError: at ``update``, there are no masks, or no mask has any entries.
 
     Example:
         >>> import torch
@@ -86,11 +86,11 @@ class Sparsity(Metric):
         self.add_state("connections", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, masks: Masks) -> None:
-        """Count the entries of ``masks`` (True = kept)."""
+        """Add the counts of ``masks`` (True = kept)."""
         pruned, connections = _count(masks, self.pruned.device)
         self.pruned += pruned
         self.connections += connections
 
     def compute(self) -> Tensor:
-        """Return the share pruned, float64."""
+        """Return the share of pruned connections over all updates, float64."""
         return exact(self.pruned) / self.connections

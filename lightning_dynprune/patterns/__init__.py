@@ -1,4 +1,7 @@
-"""Patterns: the unit that is kept or pruned together."""
+"""Patterns: define the unit of connections that is kept or pruned together.
+
+Imports coupling, targets and base.
+"""
 
 from lightning_dynprune.patterns.base import PATTERNS, Pattern, TargetPattern
 from lightning_dynprune.patterns.block import Block

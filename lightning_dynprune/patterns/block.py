@@ -1,4 +1,4 @@
-"""Rectangles of a weight matrix."""
+"""The pattern ``block``: rectangles of a weight matrix."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 @PATTERNS.register("block")
 @dataclass(frozen=True)
 class Block(TargetPattern):
-    """Blocks of ``rows`` consecutive outputs by ``columns`` consecutive inputs, scored by their mean.
+    """Prunes blocks of ``rows`` consecutive outputs by ``columns`` consecutive inputs of a weight matrix.
 
-    The inputs of a convolution's output are ordered as its weight is: channel, then place in the kernel. Blocks of
-    32 x 1 are what a CPU can skip (see :mod:`lightning_dynprune.deploy.kernels`).
+    The score of a block is the mean of its connections' scores. The columns of a convolution's matrix are ordered like
+    its weight: input channel, then position in the kernel. The CPU kernels of
+    :mod:`lightning_dynprune.deploy.kernels` skip pruned blocks of 32 x 1.
 
     Args:
-        rows: outputs in a block.
-        columns: inputs in a block.
-        pad: leave the edge that fills no block dense, where the shape does not divide; such a target raises otherwise.
+        rows: number of outputs in a block.
+        columns: number of inputs in a block.
+        pad: whether rows and columns that fill no whole block are left dense. Without it a target whose shape does not
+            divide into blocks raises.
 
     Raises:
-        ValueError: rows or columns below 1.
+        TypeError: rows or columns is not a whole number, or pad is not a bool.
+        ValueError: rows or columns is below 1.
 
     Example:
         >>> target = Target("w", torch.nn.Parameter(torch.zeros(4, 2)))
@@ -56,16 +59,16 @@ class Block(TargetPattern):
 
     @property
     def size(self) -> int:
-        """Rows times columns."""
+        """Number of connections in a block: rows times columns."""
         return self.rows * self.columns
 
     @property
     def label(self) -> str:
-        """Name and shape."""
+        """The name of the pattern in messages, with the block's shape."""
         return f"block {self.rows}x{self.columns}"
 
     def pool(self, target: Target, scores: Tensor) -> Tensor:
-        """Return the mean score of each whole block, in row-major order of the blocks."""
+        """Return the mean score of each whole block, the blocks in row-major order."""
         high, wide = self._blocks(target)
         if not high * wide:
             return scores.new_zeros(0)
@@ -73,7 +76,7 @@ class Block(TargetPattern):
         return whole.reshape(high, self.rows, wide, self.columns).mean((1, 3)).view(-1)
 
     def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Return the mask in the target's shape; an edge is kept."""
+        """Return the mask that keeps the given blocks and all connections outside whole blocks."""
         high, wide = self._blocks(target)
         mask = torch.ones_like(target.parameter, dtype=torch.bool, requires_grad=False)
         if not high * wide:
@@ -84,22 +87,22 @@ class Block(TargetPattern):
         return from_matrix(target, matrix)
 
     def num_uncovered(self, target: Target) -> int:
-        """Return the connections at the edge."""
+        """Return the number of connections outside whole blocks."""
         high, wide = self._blocks(target)
         return target.numel - high * wide * self.size
 
     def check(self, targets: Sequence[Target], strategy: Strategy, threshold: Threshold, schedule: Schedule) -> None:
-        """Refuse targets that do not divide into blocks, unless they are padded.
+        """Check that every target divides into blocks, unless ``pad`` is set.
 
         Raises:
-            ValueError: naming the target and the sizes that would do.
+            ValueError: a target does not; the message names it and the sizes that divide it.
         """
         if self.pad:
             return
         for target in targets:
             if target.parameter.dim() < 2:
                 raise ValueError(
-                    f"pattern {self.label}: {target.name} has {target.parameter.dim()} dimension and no blocks; "
+                    f"pattern {self.label}: {target.name} has {target.parameter.dim()} dimension, and blocks need two; "
                     "exclude it, or give pad=True to leave it dense"
                 )
             outputs, inputs = as_matrix(target, target.parameter.detach()).shape
@@ -111,21 +114,22 @@ class Block(TargetPattern):
                     )
 
     def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
-        """Return the sparsity as it is.
+        """Return the sparsity as given.
 
         Raises:
-            ValueError: edges that fill no block leave less to prune.
+            ValueError: connections outside whole blocks leave too few to prune.
         """
         total = sum(target.numel for target in targets)
         most = 1 - sum(map(self.num_uncovered, targets)) / max(total, 1)
         if self.pad and is_number(sparsity) and sparsity is not None and sparsity > most:
             raise ValueError(
-                f"sparsity={sparsity!r} is not within reach of pattern {self.label}: edges that fill no block stay "
-                f"dense, which leaves {most:.6g} to prune at most; give smaller blocks, or exclude those targets"
+                f"sparsity={sparsity!r} is out of reach of pattern {self.label}: connections outside whole blocks "
+                f"stay dense, so {most:.6g} is the highest sparsity; give smaller blocks, or exclude those targets"
             )
         return sparsity
 
     def _blocks(self, target: Target) -> tuple[int, int]:
+        """Return how many whole blocks fit below and beside each other."""
         if target.parameter.dim() < 2:
             return 0, 0
         outputs, inputs = as_matrix(target, target.parameter.detach()).shape
@@ -133,7 +137,7 @@ class Block(TargetPattern):
 
 
 def divisors(number: int) -> list[int]:
-    """Return all divisors of a number, from 1 on.
+    """Return all divisors of a number in ascending order.
 
     Example:
         >>> divisors(12)

@@ -1,4 +1,4 @@
-"""Channels: outputs of convolutions and linear layers."""
+"""The pattern ``channel``: outputs of convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 @PATTERNS.register("channel")
 @dataclass(frozen=True)
 class Channel(CoupledPattern):
-    """Whole channels, in everything that makes, carries or reads them, so that the network can be slimmed.
+    """Prunes whole channels in every layer that computes, normalizes or reads them, so that the model can be slimmed.
 
-    Which tensors belong together is found by following an example input through the model: residual sums and
-    depthwise convolutions share their channels, norms carry them, what follows reads them. The model's outputs are
-    never pruned, nor channels that a layer norm mixes. A unit's score is the mean over the connections that make it,
-    those of all targets that do. The sparsity counts all pruned connections, the columns that read pruned channels
-    too: half of all channels is about 75 %.
+    The layers that share channels are found by running an example input through the model: residual sums and depthwise
+    convolutions share their channels, norms pass them on, and the following layers read them. The model's outputs are
+    never pruned, nor are channels that a layer norm mixes. The score of a channel is the mean score of the connections
+    that compute it, over all targets that do. The sparsity counts all pruned connections, including the columns that
+    read pruned channels: pruning half of all channels is a sparsity of about 75 %.
 
     Args:
-        round_to: keep the channels of a group in multiples of this, where there are as many; 8 suits most hardware.
-        relative: compare the scores of a group relative to their mean, so that no group goes first for the scale of
-            its weights.
+        round_to: keep the channels of a group in multiples of this number, where the group has that many; 8 suits most
+            hardware.
+        relative: whether scores are divided by the mean score of their group, so that groups with small weights are not
+            pruned first.
 
     Raises:
-        TypeError: relative is no bool.
-        ValueError: round_to below 1.
+        TypeError: round_to is not a whole number, or relative is not a bool.
+        ValueError: round_to is below 1.
 
     Source: Fang et al., "DepGraph: Towards Any Structural Pruning" (2023), for the groups.
 
@@ -52,7 +53,7 @@ class Channel(CoupledPattern):
         check_flag("pattern channel: relative", self.relative)
 
     def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
-        """Return the groups of channels that the example input meets."""
+        """Return the groups of coupled channels, found by running the example input through the model."""
         from lightning_dynprune.coupling import coupled_groups
 
         return list(coupled_groups(model, example_input).groups)

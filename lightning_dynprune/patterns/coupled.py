@@ -1,4 +1,4 @@
-"""What patterns have in common whose units reach over several targets."""
+"""The base class of patterns whose units span several targets."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ SCOPES = ("global", "uniform")
 
 
 class CoupledPattern(Pattern, ABC):
-    """A pattern whose unit is pruned in all the tensors that make it and read it.
+    """Base class of patterns whose unit, such as a channel, is pruned in all tensors that compute or read it.
 
-    A unit lives or goes in its whole group: the rows that compute it, their biases and norms, and the columns that
-    read it. So its values are gone for good: there is no gradient behind zeros on both sides, and nothing that is
-    pruned returns.
+    A unit consists of the rows that compute it, their biases and norm parameters, and the columns that read it. Pruned
+    units do not return: with zeros on both sides their gradients are zero.
 
     Attributes:
-        needs_example: :meth:`groups` follows an example input through the model.
-        round_to: the units of a group are kept in multiples of this.
-        relative: scores are compared relative to their group's mean.
+        needs_example: whether :meth:`groups` needs an example input to run through the model.
+        round_to: the units of a group are kept in multiples of this number.
+        relative: whether scores are divided by the mean score of their group.
     """
 
     coupled: ClassVar[bool] = True
@@ -40,33 +39,33 @@ class CoupledPattern(Pattern, ABC):
 
     @abstractmethod
     def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
-        """Return the model's groups of units.
+        """Return the groups of units that can only be pruned together.
 
         Raises:
-            CouplingError: the model cannot be followed.
+            CouplingError: the groups of this model cannot be determined.
         """
 
     def check(self, targets: Sequence[Target], strategy: Strategy, threshold: Threshold, schedule: Schedule) -> None:
-        """Refuse what lets pruned connections return, and scopes that know nothing of groups.
+        """Check that no part lets pruned connections return, and that the scope can be applied to groups.
 
         Raises:
-            ValueError: naming the setting and what would be accepted.
+            ValueError: a part does not work with this pattern; the message names it and what is accepted.
         """
         name = type(strategy).__name__
         if strategy.latent or strategy.exchange != 0.0:
             raise ValueError(
                 f"pattern {self.label} does not go with strategy={name}, which lets pruned connections return: "
-                "behind a whole pruned unit there is no gradient that could tell which; use one that does not, such "
-                "as magnitude, taylor or wanda"
+                "a whole pruned unit has no gradient to select by; use a strategy that prunes for good, such as "
+                "magnitude, taylor or wanda"
             )
         if schedule.can_decrease:
             raise ValueError(
                 f"pattern {self.label} does not go with schedule={type(schedule).__name__}, in whose dense phases "
-                "pruned units would have to return; use one that only rises, such as cubic"
+                "pruned units would have to return; use a schedule that only rises, such as cubic"
             )
         if any(threshold.init_memory(target) for target in targets):
             raise ValueError(
-                f"pattern {self.label} does not go with threshold={threshold!r}, which remembers each target's cut; "
+                f"pattern {self.label} does not go with threshold={threshold!r}, which stores a cut per target; "
                 "use one that does not, such as topk, or hysteresis without c"
             )
         scope = getattr(threshold, "scope", "global")

@@ -1,4 +1,4 @@
-"""Every connection for itself."""
+"""The pattern ``element``: single connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from lightning_dynprune.targets import Target
 @PATTERNS.register("element")
 @dataclass(frozen=True)
 class Element(TargetPattern):
-    """Single connections: the best accuracy at a given sparsity, and the hardest to turn into speed.
+    """Prunes single connections, each by its own score.
+
+    This pattern keeps the most accuracy at a given sparsity and is the hardest to turn into speed.
 
     Example:
         >>> import torch
@@ -26,9 +28,9 @@ class Element(TargetPattern):
     elementwise: ClassVar[bool] = True
 
     def pool(self, target: Target, scores: Tensor) -> Tensor:
-        """Return the scores in flat order."""
+        """Return the scores flattened."""
         return scores.reshape(-1)
 
     def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Return the mask in the target's shape."""
+        """Return ``keep`` in the target's shape."""
         return keep.view(target.parameter.shape)

@@ -1,4 +1,4 @@
-"""Attention heads."""
+"""The pattern ``head``: attention heads."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 @PATTERNS.register("head")
 @dataclass(frozen=True)
 class Head(CoupledPattern):
-    """Whole attention heads: their queries, keys and values, and the columns of the projection that read them.
+    """Prunes whole attention heads: their queries, keys and values, and the output projection's columns for them.
 
-    A head's score is the mean over the connections that make it. Every module keeps one head at least. Where channels
-    shall go too, give two callbacks disjoint targets.
+    The score of a head is the mean score of the connections that compute it. Every attention module keeps at least one
+    head. To prune channels as well, use two callbacks with disjoint targets.
 
     Args:
-        heads: glob on module names -> number of heads, for attention whose number is not found on the module; None
-            finds all by themselves.
-        round_to: keep heads in multiples of this.
-        relative: compare the scores of a module's heads relative to their mean.
+        heads: mapping of globs on module names to numbers of heads, for attention modules without an attribute that
+            says it; None reads the number from every module.
+        round_to: keep the heads of a module in multiples of this number.
+        relative: whether scores are divided by the mean score of their module's heads.
 
     Raises:
-        TypeError: relative is no bool.
-        ValueError: round_to below 1.
+        TypeError: heads is not a mapping, round_to is not a whole number, or relative is not a bool.
+        ValueError: round_to is below 1.
 
     Source: Michel, Levy, Neubig, "Are Sixteen Heads Really Better than One?" (2019).
 
@@ -55,7 +55,7 @@ class Head(CoupledPattern):
         check_flag("pattern head: relative", self.relative)
 
     def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
-        """Return one group for each attention module."""
+        """Return one group of heads per attention module."""
         from lightning_dynprune.coupling import attention_heads
 
         return attention_heads(model, self.heads)

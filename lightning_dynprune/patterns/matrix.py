@@ -1,4 +1,4 @@
-"""A target as a matrix: a row for each output, a column for each of its inputs."""
+"""Conversion between a target and its weight matrix, with one row per output and one column per input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lightning_dynprune.targets import Target
 
 
 def as_matrix(target: Target, tensor: Tensor) -> Tensor:
-    """Return a tensor shaped like the target as ``(outputs, inputs)``; a convolution's kernel lies in the columns.
+    """Return a tensor as a matrix ``(outputs, inputs)``; the kernel of a convolution is part of the columns.
 
     Args:
-        target: has two dimensions or more.
-        tensor: shaped like it.
+        target: a target of at least two dimensions.
+        tensor: a tensor of the target's shape.
 
     Example:
         >>> import torch
@@ -24,7 +24,7 @@ def as_matrix(target: Target, tensor: Tensor) -> Tensor:
 
 
 def from_matrix(target: Target, matrix: Tensor) -> Tensor:
-    """Return what :func:`as_matrix` made a matrix of, in the target's shape."""
+    """Return a matrix made by :func:`as_matrix` in the target's shape again."""
     shape = target.parameter.shape
     if not target.transposed:
         return matrix.reshape(shape)

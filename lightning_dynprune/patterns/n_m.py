@@ -1,4 +1,4 @@
-"""N of every M connections."""
+"""The pattern ``n_m``: N of every M consecutive connections."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ if TYPE_CHECKING:
 @PATTERNS.register("n_m")
 @dataclass(frozen=True)
 class NM(TargetPattern):
-    """Keeps ``n`` of every ``m`` connections in a row, along the input dimension (a convolution's input channels).
+    """Keeps ``n`` of every ``m`` consecutive connections along the input dimension (input channels of a convolution).
 
-    The ``n`` best of each group always stay, and the others go by their score, along the schedule. So it ends at the
-    sparsity ``1 - n / m``, which need not be given, with exactly ``n`` in every group. 2:4 is what the sparse tensor
-    cores of NVIDIA GPUs since Ampere multiply.
+    The ``n`` highest-scored connections of each group are always kept, and the others are pruned by score as the
+    schedule demands. The final sparsity is ``1 - n / m``, with exactly ``n`` kept in every group, so it need not be
+    given. NVIDIA GPUs since Ampere have tensor cores for 2:4.
 
     Args:
-        n: connections kept of a group.
-        m: connections of a group.
-        pad: leave the inputs that fill no group dense, where ``m`` does not divide them; such a target raises
-            otherwise.
+        n: number of connections kept of a group.
+        m: number of connections of a group.
+        pad: whether inputs that fill no whole group are left dense. Without it a target whose inputs ``m`` does not
+            divide raises.
 
     Raises:
-        ValueError: not 1 <= n < m.
+        TypeError: n or m is not a whole number, or pad is not a bool.
+        ValueError: n is below 1 or not below m.
 
     Source: Mishra et al., "Accelerating Sparse Deep Neural Networks" (2021).
 
@@ -62,44 +63,45 @@ class NM(TargetPattern):
 
     @property
     def label(self) -> str:
-        """As in 2:4."""
+        """The name of the pattern in messages, as in ``n_m 2:4``."""
         return f"n_m {self.n}:{self.m}"
 
     def pool(self, target: Target, scores: Tensor) -> Tensor:
-        """Return the scores with the inputs in the last place, so that each ``m`` in a row are a group."""
+        """Return the scores ordered so that every ``m`` consecutive entries are a group."""
         return self._groups(target, scores).reshape(-1)
 
     def expand(self, target: Target, keep: Tensor) -> Tensor:
-        """Return the mask in the target's shape; inputs that fill no group are kept."""
+        """Return the mask that keeps the given connections and all inputs outside whole groups."""
         mask = torch.ones(target.parameter.shape, dtype=torch.bool, device=keep.device)
         if keep.numel():
             grouped = self._groups(target, mask)
             grouped.copy_(keep.view(grouped.shape))
         return mask
 
-    def protected_units(self, target: Target, scores: Tensor, lives: Tensor | None) -> Tensor | None:
-        """Return the ``n`` best of every group; of equal ones the first."""
-        if lives is not None:
-            scores = scores.masked_fill(~lives, -torch.inf)
+    def protected_units(self, target: Target, scores: Tensor, kept: Tensor | None) -> Tensor | None:
+        """Return the ``n`` highest-scored connections of every group; of equal ones the first."""
+        if kept is not None:
+            scores = scores.masked_fill(~kept, -torch.inf)
         best_first = scores.view(-1, self.m).argsort(dim=1, descending=True, stable=True)
         best = torch.zeros(best_first.shape, dtype=torch.bool, device=scores.device)
         best.scatter_(1, best_first[:, : self.n], True)
-        return best.view(-1) if lives is None else best.view(-1) & lives
+        return best.view(-1) if kept is None else best.view(-1) & kept
 
     def num_uncovered(self, target: Target) -> int:
-        """Return the connections of inputs that fill no group."""
+        """Return the number of connections outside whole groups."""
         return target.numel - self._covered(target)
 
     def check(self, targets: Sequence[Target], strategy: Strategy, threshold: Threshold, schedule: Schedule) -> None:
-        """Refuse inputs that do not divide into groups, unless they are padded, and strategies that exchange.
+        """Check that the inputs of every target divide into groups and that the strategy exchanges no connections.
 
         Raises:
-            ValueError: naming the target and what would be accepted, or the strategy.
+            ValueError: a target's inputs do not divide and ``pad`` is not set, or the strategy exchanges connections;
+                the message names it and what is accepted.
         """
         if strategy.exchange != 0.0:
             raise ValueError(
                 f"pattern {self.label} does not go with strategy={type(strategy).__name__}, which exchanges "
-                "connections whatever group they are in; use one that does not, such as magnitude, taylor or "
+                "connections regardless of their group; use a strategy that does not, such as magnitude, taylor or "
                 "straight_through"
             )
         for target in targets:
@@ -112,19 +114,19 @@ class NM(TargetPattern):
                 )
 
     def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
-        """Return the sparsity that ``n`` of ``m`` amount to.
+        """Return the sparsity at which exactly ``n`` of every ``m`` connections are kept.
 
         Raises:
-            ValueError: another one is asked for, or min_kept keeps more.
+            ValueError: another sparsity was given, or min_kept of a target keeps more connections.
         """
         total = sum(target.numel for target in targets)
         pruned = sum(self._covered(target) for target in targets) * (self.m - self.n) // self.m
-        poor = [
+        limited = [
             t for t in targets if t.numel - self.num_uncovered(t) and t.min_kept * self.m > self._covered(t) * self.n
         ]
-        if poor:
+        if limited:
             raise ValueError(
-                f"min_kept={poor[0].min_kept} of {poor[0].name} is more than pattern {self.label} keeps; lower it"
+                f"min_kept={limited[0].min_kept} of {limited[0].name} is more than pattern {self.label} keeps; lower it"
             )
         if sparsity is not None and abs(sparsity * total - pruned) > 1:
             raise ValueError(
@@ -135,17 +137,18 @@ class NM(TargetPattern):
 
     @staticmethod
     def _inputs(target: Target) -> int:
-        """Return the dimension of the inputs."""
+        """Return the input dimension of a target."""
         return 0 if target.transposed else 1
 
     def _covered(self, target: Target) -> int:
+        """Return the number of connections in whole groups."""
         if target.parameter.dim() < 2:
             return 0
         inputs = target.parameter.shape[self._inputs(target)]
         return target.numel // inputs * (inputs - inputs % self.m)
 
     def _groups(self, target: Target, tensor: Tensor) -> Tensor:
-        """Return a view of the inputs that fill groups, in the last dimension."""
+        """Return a view of a tensor with the inputs of whole groups in its last dimension."""
         if tensor.dim() < 2:
             return tensor[:0]
         inputs = tensor.movedim(self._inputs(target), -1)

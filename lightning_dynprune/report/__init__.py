@@ -1,4 +1,7 @@
-"""Tables and figures of a run or a sweep, from plain data."""
+"""Tables and figures of a run, a sweep or a measured model, made from plain data.
+
+May import deploy/ and the rooms below it, rich and matplotlib.
+"""
 
 from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
 from lightning_dynprune.report.figures import draw_pareto, draw_run

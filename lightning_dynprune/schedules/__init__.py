@@ -1,4 +1,7 @@
-"""Schedules: when to update, and how sparse to be by then."""
+"""Schedules: decide when the masks are updated, and the sparsity of each update.
+
+Imports base.
+"""
 
 from lightning_dynprune.schedules.acdc import ACDC
 from lightning_dynprune.schedules.base import SCHEDULES, Clock, Horizon, Schedule, Span

@@ -1,4 +1,4 @@
-"""Alternating dense and sparse phases."""
+"""The schedule ``acdc``: alternating sparse and dense phases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning_dynprune.schedules.base import SCHEDULES, Clock, Moment, Schedule
 @SCHEDULES.register("acdc")
 @dataclass(frozen=True)
 class ACDC(Schedule):
-    """``final`` and ``initial`` in turns of ``every`` from ``begin`` on, and ``final`` for good from ``end`` on.
+    """Alternates between ``final`` and ``initial`` in phases of length ``every``, and holds ``final`` from ``end`` on.
 
-    In a dense phase every connection is back, at zero, and trains; the next sparse phase prunes anew. The last dense
-    phase runs up to ``end``. Defaults as published, as shares of training: dense until 0.1, phases of 0.05, the last
-    dense phase from 0.75 to 0.85.
+    The first phase, at ``begin``, is sparse. In a dense phase all connections return, at zero, and train; the next
+    sparse phase prunes again. The last dense phase lasts until ``end``. The defaults are those of the paper as shares
+    of training: dense until 0.1, phases of 0.05, the last dense phase from 0.75 to 0.85.
 
     Source: Peste et al., "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks" (2021),
     section 4.
@@ -33,12 +33,12 @@ class ACDC(Schedule):
     every: Moment = 0.05
 
     def curve(self, progress: float) -> float:
-        """Return ``final``: what the phases alternate with, whatever the progress."""
+        """Return ``final``, the value of sparse phases, at any progress."""
         return self.final
 
     def value(self, clock: Clock) -> float:
-        """Return the value at this moment."""
-        span = self._resolved()
+        """Return ``final`` in sparse phases and ``initial`` in dense ones."""
+        span = self._counts()
         now = clock.step if span.unit == "steps" else clock.epoch
         if now < span.begin:
             return self.initial

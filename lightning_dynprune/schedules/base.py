@@ -1,4 +1,4 @@
-"""What a schedule is: a curve, and the moments at which it is read."""
+"""The base class of schedules: a curve over training, and the moments of updates."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ACCEPTED = "an int (steps), a float in [0, 1] (share of training), '100 steps' 
 
 @dataclass
 class Clock:
-    """How far training is.
+    """The progress of training.
 
     Attributes:
-        step: optimizer steps done.
-        epoch: epochs ended.
+        step: number of optimizer steps done.
+        epoch: number of epochs completed.
     """
 
     step: int = 0
@@ -33,13 +33,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class Horizon:
-    """How long training is; None where that is not known.
+    """The length of training; a field that is not known is None.
 
     Attributes:
-        steps: optimizer steps of the whole training.
-        steps_per_epoch: optimizer steps of one epoch.
-        epochs: epochs of the whole training; counted from the other two where it is not given.
-        trial_run: this is a short trial of a longer training, whose schedules end later.
+        steps: number of optimizer steps of the whole training.
+        steps_per_epoch: number of optimizer steps of one epoch.
+        epochs: number of epochs of the whole training; computed from the other two where it is None.
+        trial_run: whether this is a short trial of a longer training, in which schedules may end later.
     """
 
     steps: int | None = None
@@ -51,7 +51,7 @@ class Horizon:
         convert_settings(self)
 
     def length(self, unit: str) -> int | None:
-        """Return how long training is in "steps" or "epochs"; None where that is not known."""
+        """Return the length of training in "steps" or "epochs"; None where it is not known."""
         if unit == "steps":
             return self.steps
         if self.epochs is None and self.steps is not None and self.steps_per_epoch:
@@ -61,13 +61,13 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Span:
-    """A schedule's moments as counts of one unit.
+    """The moments of a schedule as counts of one unit.
 
     Attributes:
-        unit: "steps", or "epochs" where updates are placed on epoch events.
-        begin: the first update.
-        end: the last update.
-        every: from one update to the next.
+        unit: "steps" where updates follow optimizer steps, "epochs" where they follow the ends of epochs.
+        begin: the moment of the first update.
+        end: the moment of the last update.
+        every: the distance between updates.
     """
 
     unit: str
@@ -78,27 +78,26 @@ class Span:
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """When to update, and the value to have reached by then.
+    """Base class of schedules, which decide when updates are due and the value of a setting at each moment.
 
-    The value runs from ``initial`` at ``begin`` to ``final`` at ``end`` and is held after; ``curve`` gives its shape.
-    Updates are due at ``begin``, then ``every`` so often, and at ``end``. Updates follow an optimizer step; one at 0 is
-    the start, before the first. The unit of ``every`` decides the event: steps follow batches, epochs follow the last
-    batch of an epoch.
+    The value goes from ``initial`` at ``begin`` to ``final`` at ``end`` along ``curve``, and stays there. Updates are
+    due at ``begin``, then every ``every``, and at ``end``. An update follows an optimizer step; an update at 0 comes
+    before the first step. With ``every`` in epochs, updates follow the last batch of an epoch.
 
     Args:
-        final: the value at ``end``; for the sparsity, in [0, 1).
+        final: the value at ``end``; a sparsity is in [0, 1).
         initial: the value before ``begin``.
         begin: moment of the first update: an int (steps), a float in [0, 1] (share of training), "100 steps" or
             "2 epochs".
-        end: moment of the last update.
-        every: time from one update to the next.
+        end: moment of the last update, given likewise.
+        every: distance between updates, given likewise.
 
     Raises:
-        TypeError: a moment or value of another kind.
-        ValueError: a moment out of range.
+        TypeError: a moment or value is of the wrong type.
+        ValueError: a moment is out of range.
 
     Attributes:
-        can_decrease: a sparsity on it also falls, so that pruned connections return.
+        can_decrease: whether the value can fall, so that a sparsity on this schedule lets pruned connections return.
     """
 
     can_decrease: ClassVar[bool] = False
@@ -119,18 +118,21 @@ class Schedule(ABC):
 
     @abstractmethod
     def curve(self, progress: float) -> float:
-        """Return the value at ``progress``, which runs from 0 at ``begin`` to 1 at ``end``."""
+        """Return the value at ``progress``, which goes from 0 at ``begin`` to 1 at ``end``."""
 
-    def interpolate(self, share: float) -> float:
-        """Return the value ``share`` of the way from ``initial`` to ``final``."""
-        return self.initial + (self.final - self.initial) * share
+    def interpolate(self, fraction: float) -> float:
+        """Return the value at a fraction of the way from ``initial`` to ``final``."""
+        return self.initial + (self.final - self.initial) * fraction
 
     def resolve(self, horizon: Horizon) -> Schedule:
-        """Return the same schedule with its moments counted in steps or epochs.
+        """Return this schedule with its moments converted to counts of steps or epochs.
+
+        Args:
+            horizon: the length of training.
 
         Raises:
-            ValueError: a moment needs a horizon that is not known; the schedule ends before it begins or after
-                training.
+            ValueError: converting a moment needs a length that is not known, or the schedule ends before it begins or
+                after training.
         """
         unit = "epochs" if _parse("every", self.every)[1] == "epochs" else "steps"
         begin = _count("begin", self.begin, unit, horizon)
@@ -139,13 +141,13 @@ class Schedule(ABC):
         if end < begin:
             raise ValueError(
                 f"schedule: end={self.end!r} ({end} {unit}) lies before begin={self.begin!r} ({begin} {unit}); "
-                "give an end at or after the beginning"
+                "give an end at or after begin"
             )
         last = horizon.length(unit)
         if last is not None and end > last and horizon.trial_run:
             warnings.warn(
-                f"schedule: end={self.end!r} lies after this trial, which ends at {last} {unit}; it is drawn together "
-                "into one update at its end",
+                f"schedule: end={self.end!r} lies after this trial run, which ends at {last} {unit}; all updates are "
+                "replaced by one at its end",
                 stacklevel=2,
             )
             begin = end = last
@@ -154,17 +156,17 @@ class Schedule(ABC):
                 f"schedule: end={self.end!r} ({end} {unit}) lies after training, which ends at {last} {unit}; "
                 f"give an end of at most {last} {unit} or train longer"
             )
-        resolved = copy.copy(self)
-        object.__setattr__(resolved, "span", Span(unit, begin, end, every))
-        return resolved
+        schedule = copy.copy(self)
+        object.__setattr__(schedule, "span", Span(unit, begin, end, every))
+        return schedule
 
     def is_due_at_start(self, clock: Clock) -> bool:
-        """Return whether an update is due before the first step, and this is the moment."""
-        return clock.step == 0 and self._resolved().begin == 0 and self.value(clock) > 0
+        """Return whether training has not begun and an update is due before its first step."""
+        return clock.step == 0 and self._counts().begin == 0 and self.value(clock) > 0
 
     def is_due(self, clock: Clock, unit: str = "steps") -> bool:
-        """Return whether an update is due at this moment of ``unit`` ("steps" or "epochs")."""
-        span = self._resolved()
+        """Return whether an update is due now, after a step (unit "steps") or after an epoch (unit "epochs")."""
+        span = self._counts()
         if unit != span.unit:
             return False
         now = clock.step if unit == "steps" else clock.epoch
@@ -173,8 +175,8 @@ class Schedule(ABC):
         return (now - span.begin) % span.every == 0 or now == span.end
 
     def value(self, clock: Clock) -> float:
-        """Return the value at this moment."""
-        span = self._resolved()
+        """Return the value now."""
+        span = self._counts()
         now = clock.step if span.unit == "steps" else clock.epoch
         if now < span.begin:
             return self.initial
@@ -182,9 +184,11 @@ class Schedule(ABC):
             return self.final
         return self.curve((now - span.begin) / (span.end - span.begin))
 
-    def _resolved(self) -> Span:
+    def _counts(self) -> Span:
         if self.span is None:
-            raise RuntimeError("this schedule is not resolved; call schedule.resolve(Horizon(...)) first")
+            raise RuntimeError(
+                "this schedule has no step counts; call schedule.resolve(Horizon(...)) and use the schedule it returns"
+            )
         return self.span
 
 
@@ -201,14 +205,14 @@ def _parse(setting: str, moment: Any) -> tuple[float, str]:
             raise ValueError(f"schedule: {setting}={moment!r} has an unknown unit; give {_ACCEPTED}")
         amount, unit = float(match[1]), "steps" if match[2].lower().startswith("step") else "epochs"
         if not amount.is_integer() and setting == "every":
-            raise ValueError(f"schedule: {setting}={moment!r} is no whole number of {unit}; give {_ACCEPTED}")
+            raise ValueError(f"schedule: {setting}={moment!r} is not a whole number of {unit}; give {_ACCEPTED}")
     else:
         unit = "steps" if isinstance(moment, int) else "share"
         amount = float(moment) if is_number(moment) else math.inf
     if not (math.isfinite(amount) and amount >= 0) or (unit == "share" and amount > 1):
         raise ValueError(f"schedule: {setting}={moment!r} is out of range; give {_ACCEPTED}")
     if setting == "every" and amount == 0:
-        raise ValueError(f"schedule: every={moment!r} would never pass; give {_ACCEPTED}, above 0")
+        raise ValueError(f"schedule: every={moment!r} never advances; give {_ACCEPTED}, above 0")
     return amount, unit
 
 

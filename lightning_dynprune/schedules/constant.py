@@ -1,4 +1,4 @@
-"""Schedules that jump: to hold one value, or to prune once."""
+"""The schedules ``constant`` and ``one_shot``, which jump to the final value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lightning_dynprune.schedules.base import SCHEDULES, Moment, Schedule
 @SCHEDULES.register("constant")
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """``final`` from ``begin`` on, with updates until ``end``.
+    """Holds ``final`` from ``begin`` on, with updates until ``end``.
+
+    It suits strategies that exchange connections at a constant sparsity, such as ``rigl``.
 
     Example:
         >>> Constant(0.8).curve(0.0)
@@ -22,14 +24,14 @@ class Constant(Schedule):
     end: Moment = 0.75
 
     def curve(self, progress: float) -> float:
-        """Return ``final``, whatever the progress."""
+        """Return ``final`` at any progress."""
         return self.final
 
 
 @SCHEDULES.register("one_shot")
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """One update, at ``begin``, to ``final``.
+    """Makes one update, at ``begin``, that prunes to ``final``.
 
     Example:
         >>> from lightning_dynprune.schedules import Clock, Horizon
@@ -44,11 +46,11 @@ class OneShot(Schedule):
     def __post_init__(self) -> None:
         convert_settings(self)
         object.__setattr__(self, "end", self.begin)
-        # An update in epochs stays on the event of an epoch.
+        # With begin in epochs, the update follows the end of an epoch.
         in_epochs = isinstance(self.begin, str) and "epoch" in self.begin
         object.__setattr__(self, "every", "1 epoch" if in_epochs else 1)
         super().__post_init__()
 
     def curve(self, progress: float) -> float:
-        """Return ``final``, whatever the progress."""
+        """Return ``final`` at any progress."""
         return self.final

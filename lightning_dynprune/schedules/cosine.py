@@ -1,4 +1,4 @@
-"""A schedule that starts and ends gently."""
+"""The schedule ``cosine``: half a cosine wave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 @SCHEDULES.register("cosine")
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """``final + (initial - final) (1 + cos(pi x)) / 2`` over the progress x.
+    """Goes from ``initial`` to ``final`` on half a cosine wave, slowly at the start and at the end.
+
+    The value is ``final + (initial - final) (1 + cos(pi x)) / 2`` at progress x.
 
     Example:
         >>> round(Cosine(0.8).curve(0.5), 6)

@@ -1,4 +1,4 @@
-"""A schedule that prunes the same share of the living at every update."""
+"""The schedule ``exponential``: a constant share of the kept connections at every update."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 @SCHEDULES.register("exponential")
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """Density falls by a constant factor: ``1 - (1 - initial) ((1 - final) / (1 - initial))^x`` over the progress x.
+    """Lowers the density by a constant factor per time.
 
-    Source: the rounds of Han et al. (2015) and Frankle and Carbin (2019), each of which prunes a fixed share of what is
-    left, as a curve.
+    The value is ``1 - (1 - initial) ((1 - final) / (1 - initial))^x`` at progress x.
+
+    Raises:
+        ValueError: final or initial is outside [0, 1).
+
+    Source: the continuous form of the rounds of Han et al. (2015) and Frankle and Carbin (2019), each of which prunes a
+    fixed share of the kept connections.
 
     Example:
         >>> round(Exponential(0.75).curve(0.5), 6)

@@ -1,4 +1,4 @@
-"""Schedules that fall as a power of the time left."""
+"""The schedules ``linear`` and ``cubic``, polynomials of the remaining time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 @SCHEDULES.register("linear")
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """``initial + (final - initial) x`` over the progress x.
+    """Goes from ``initial`` to ``final`` at a constant rate.
+
+    The value is ``initial + (final - initial) x`` at progress x.
 
     Example:
         >>> Linear(0.8).curve(0.5)
@@ -26,10 +28,15 @@ class Linear(Schedule):
 @SCHEDULES.register("cubic")
 @dataclass(frozen=True)
 class Cubic(Schedule):
-    """``final + (initial - final) (1 - x)^power`` over the progress x: fast at first, gentle at the end.
+    """Goes from ``initial`` to ``final`` fast at first and slowly at the end.
+
+    The value is ``final + (initial - final) (1 - x)^power`` at progress x. It is the default schedule.
 
     Args:
-        power: the exponent, above 0; 3 as published.
+        power: the exponent, above 0; the paper's is 3.
+
+    Raises:
+        ValueError: power is not above 0.
 
     Source: Zhu and Gupta, "To prune, or not to prune" (2017), equation 1.
 

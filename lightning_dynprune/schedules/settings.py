@@ -1,4 +1,4 @@
-"""Settings of a part that are schedules: numbers that change over training."""
+"""Settings of strategies and thresholds that are schedules: numbers that change during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PartT = TypeVar("PartT")
 
 
 def _schedules_of(part: Any) -> dict[str, Schedule]:
-    """Return the settings of a part that change over training."""
+    """Return the settings of a part that are schedules, by name."""
     if not dataclasses.is_dataclass(part):
         return {}
     values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
@@ -19,12 +19,12 @@ def _schedules_of(part: Any) -> dict[str, Schedule]:
 
 
 def resolve_settings(part: PartT, horizon: Horizon) -> PartT:
-    """Return the part with its schedules counted in steps or epochs."""
-    changing = {name: value.resolve(horizon) for name, value in _schedules_of(part).items()}
-    return cast("PartT", dataclasses.replace(cast("Any", part), **changing)) if changing else part
+    """Return the part with the moments of its scheduled settings converted to counts of steps or epochs."""
+    resolved = {name: value.resolve(horizon) for name, value in _schedules_of(part).items()}
+    return cast("PartT", dataclasses.replace(cast("Any", part), **resolved)) if resolved else part
 
 
 def settings_at(part: PartT, clock: Clock) -> PartT:
-    """Return the part with the numbers its settings have now."""
-    now = {name: value.value(clock) for name, value in _schedules_of(part).items()}
-    return cast("PartT", dataclasses.replace(cast("Any", part), **now)) if now else part
+    """Return the part with each scheduled setting replaced by its value at this moment."""
+    current = {name: value.value(clock) for name, value in _schedules_of(part).items()}
+    return cast("PartT", dataclasses.replace(cast("Any", part), **current)) if current else part

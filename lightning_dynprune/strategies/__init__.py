@@ -1,10 +1,13 @@
-"""Strategies: what a connection is worth, and whether a pruned one returns."""
+"""Strategies: score connections, and decide whether pruned connections return.
+
+Imports schedules, selection, targets and base.
+"""
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.strategies.default_parts import with_default
 from lightning_dynprune.strategies.magnitude import Magnitude
 from lightning_dynprune.strategies.movement import Movement
-from lightning_dynprune.strategies.random import Random, uniform
+from lightning_dynprune.strategies.random import Random, uniform_scores
 from lightning_dynprune.strategies.rigl import RigL
 from lightning_dynprune.strategies.set import SET
 from lightning_dynprune.strategies.sigmoid import Sigmoid
@@ -30,6 +33,6 @@ __all__ = [
     "Surgery",
     "Taylor",
     "Wanda",
-    "uniform",
+    "uniform_scores",
     "with_default",
 ]

@@ -1,4 +1,4 @@
-"""What a strategy is: how much a connection is worth, and whether a pruned one may return."""
+"""The base class of strategies."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from lightning_dynprune.targets import Target, TargetView
 
 
 class Strategy(ABC):
-    """Scores connections; the higher the score, the sooner a connection is kept.
+    """Base class of strategies, which score connections: the higher the score, the longer a connection is kept.
 
-    A strategy is a dataclass whose fields are its settings; whatever it remembers of a target lives in that target's
-    ``state``, so one instance may serve several runs. A setting that could change over training is a number or a
-    schedule. What a strategy needs it declares:
+    A strategy is a dataclass whose fields are its settings. Anything it must remember of a target is kept in that
+    target's ``state``, so one instance can serve several runs. A setting that could change during training takes a
+    number or a schedule. Class attributes declare what the strategy needs:
 
     Attributes:
-        elementwise: a connection's score depends on nothing but that connection, so a target may be scored in pieces.
-        needs_gradients: ``score`` or ``grow`` reads ``target.grad``.
-        needs_activations: ``observe_inputs`` is called with the inputs of the targets' modules.
+        elementwise: whether the score of a connection depends on that connection alone, so that a target can be scored
+            in pieces.
+        needs_gradients: whether ``score`` or ``grow`` reads ``target.grad``.
+        needs_activations: whether ``observe_inputs`` has to be called with the inputs of the targets' modules.
         summed_state: names of the state tensors that are summed over processes, as ``observe_inputs`` fills them.
-        accumulates: ``observe`` is called before each optimizer step.
-        latent: the values behind the mask keep training, and all of them are scored; without it pruned connections are
-            zero in the parameter and only living ones are scored.
-        threshold: the threshold that goes with it where the user names none: a registered name or a mapping.
-        schedule: the schedule that goes with it where the user names none, likewise.
-        exchange: share of the living connections that an update puts up for exchange: that many are dropped by
-            ``score`` beyond what the sparsity asks for, and as many returned by ``grow``. A number in [0, 1) or a
-            schedule; a strategy that grows makes it a field.
+        accumulates: whether ``observe`` has to be called before every optimizer step.
+        latent: whether pruned connections keep a value that goes on training, and are scored too. Without it a pruned
+            connection is zero in the parameter, and only kept connections are scored.
+        threshold: the default threshold of this strategy; a registered name, or a mapping with ``name``.
+        schedule: the default schedule of this strategy, given likewise.
+        exchange: share of the kept connections that an update exchanges: so many more than the sparsity asks for are
+            pruned by ``score``, and as many are returned by ``grow``. A number in [0, 1) or a schedule; a strategy that
+            grows declares it as a field.
 
     Example:
-        A whole strategy:
+        A complete strategy:
 
         >>> class Smallest(Strategy):
         ...     def score(self, target):
@@ -53,39 +54,41 @@ class Strategy(ABC):
     exchange: float | Schedule = 0.0
 
     def __post_init__(self) -> None:
-        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        """Convert NumPy scalars among the settings to Python numbers.
+
+        A subclass that checks its settings in ``__post_init__`` calls this first.
+        """
         convert_settings(self)
 
     @abstractmethod
     def score(self, target: TargetView) -> Tensor:
-        """Return the importance of every connection: finite, shaped like ``target.weight``, higher = keep."""
+        """Return the score of every connection: finite, shaped like ``target.weight``; higher scores are kept."""
 
     def grow(self, target: TargetView) -> Tensor | None:
-        """Return the worth of every pruned connection's return: finite, shaped like ``target.weight``.
+        """Return a score for returning, finite and shaped like ``target.weight``; the highest-scored return first.
 
-        Entries of living connections are not looked at. None leaves the choice, where the schedule lets connections
-        return, to chance.
+        Entries of kept connections are ignored. None selects at random where a schedule lets connections return.
         """
         return None
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
-        """Return the tensors to remember of a target; they are saved in checkpoints.
+        """Return the tensors to remember for a target; checkpoints store them.
 
-        Where the strategy is elementwise, each is shaped like the target.
+        In an elementwise strategy each has the target's shape.
         """
         return {}
 
     def observe(self, target: TargetView) -> None:
-        """Take note of a step's gradient in ``target.state``; called only where ``accumulates`` is declared."""
+        """Update ``target.state`` from the gradient of a step; called only where ``accumulates`` is True."""
         return
 
     def observe_inputs(self, target: TargetView, inputs: Tensor) -> None:
-        """Take note of inputs in ``target.state``; called only where ``needs_activations`` is declared.
+        """Update ``target.state`` from inputs of its module; called only where ``needs_activations`` is True.
 
         Args:
             target: the whole target.
-            inputs: what the target's weights were multiplied with, float ``(groups, n, columns)``: a row of
-                ``target.weight.flatten(1)`` meets each of the ``n`` rows of its group, 1 group for a Linear.
+            inputs: the vectors that the weight matrix is multiplied with, float ``(groups, n, columns)``: each row of
+                ``target.weight.flatten(1)`` is multiplied with the ``n`` vectors of its group. A Linear has one group.
         """
         return
 

@@ -1,4 +1,4 @@
-"""The threshold and schedule that go with a strategy."""
+"""The default threshold and schedule of a strategy."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def with_default(kind: str, given: Any, own: str | Mapping[str, Any]) -> Any:
-    """Return the setting that the user gave, or the strategy's own partner where none was given.
+def with_default(kind: str, given: Any, default: str | Mapping[str, Any]) -> Any:
+    """Return the threshold or schedule that the user gave, or the strategy's default where none was given.
 
     Args:
         kind: "threshold" or "schedule".
-        given: a name, a mapping, an instance or None; a mapping without ``name`` changes settings of ``own``, and its
-            entries that are None are as if left out.
-        own: a registered name, or a mapping with ``name``.
+        given: a name, a mapping, an instance or None. A mapping without ``name`` overrides settings of the default;
+            entries that are None are ignored.
+        default: a registered name, or a mapping with ``name``.
 
     Example:
         >>> with_default("schedule", {"begin": 0.1, "end": None}, {"name": "constant", "begin": 0})
         {'name': 'constant', 'begin': 0.1}
     """
-    partner = {"name": own} if isinstance(own, str) else dict(own)
+    settings = {"name": default} if isinstance(default, str) else dict(default)
     if given is None:
-        return partner
+        return settings
     if isinstance(given, Mapping) and given.get("name") is None:
-        return {**partner, **{key: value for key, value in given.items() if value is not None}}
+        return {**settings, **{key: value for key, value in given.items() if value is not None}}
     return given

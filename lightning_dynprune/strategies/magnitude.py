@@ -1,4 +1,4 @@
-"""Small weights matter least."""
+"""The strategy ``magnitude``: the size of a weight."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from lightning_dynprune.targets import TargetView
 @STRATEGIES.register("magnitude")
 @dataclass(frozen=True)
 class Magnitude(Strategy):
-    """``|w|`` or ``w^2``.
+    """Scores a connection by the size of its weight: ``|w|`` or ``w^2``.
 
-    Both order single connections alike; the power matters to thresholds on the score's value and to patterns that add
-    scores up. Keeps the mask alone (1 byte a connection).
+    Use it for trained networks, and as the baseline of other scores. Both norms order single
+    connections alike; they differ for thresholds on the score's value and for patterns that add scores up.
+
+    Memory: the mask, 1 byte per connection.
 
     Args:
         norm: 1 for ``|w|``, 2 for ``w^2``.

@@ -1,4 +1,4 @@
-"""Connections that move away from zero stay."""
+"""The strategy ``movement``: whether training moves a weight away from zero."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from lightning_dynprune.targets import Target, TargetView
 @STRATEGIES.register("movement")
 @dataclass(frozen=True)
 class Movement(Strategy):
-    """``S <- S - w dL/dw``, summed over steps, of latent weights: high where training drives a weight away from zero.
+    """Scores a connection by how far training has moved its latent weight away from zero.
 
-    Hard movement pruning is this with the threshold ``topk``. Soft movement pruning is this with a ``penalty`` and the
-    threshold ``fixed``, whose ``theta`` is then the score to exceed. Meant for fine-tuning a pretrained network. The
-    values behind the mask train on (straight-through), where the paper holds them still. Keeps the scores and the
-    latent values (8 bytes a connection for float32) beside the mask (1 byte).
+    Every step adds ``-w dL/dw`` to the score S. Use it when fine-tuning a pretrained network. The threshold ``topk``
+    gives hard movement pruning; a ``penalty`` with the threshold ``fixed``, whose ``theta`` is the score to exceed,
+    gives soft movement pruning. The values of pruned connections keep training (straight-through), while the paper
+    keeps them constant.
+
+    Memory: the mask, the scores and the latent values, 9 bytes per connection for float32 weights.
 
     Args:
-        penalty: of soft movement pruning: each step lowers a score by ``penalty sigmoid(S) (1 - sigmoid(S))``.
+        penalty: strength of the penalty of soft movement pruning: every step lowers a score by
+            ``penalty sigmoid(S) (1 - sigmoid(S))``.
 
     Source: Sanh, Wolf, Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning" (2020), equations 2 to 4.
 
     Example:
-        The first weight grows, the second shrinks:
+        The gradient moves the first weight away from zero and the second towards it:
 
         >>> target = Target("w", torch.nn.Parameter(torch.tensor([2.0, -3.0])))
         >>> target.parameter.grad = torch.tensor([-1.0, -1.0])
@@ -50,19 +53,19 @@ class Movement(Strategy):
         check_real("strategy movement: penalty", self.penalty, 0, 1e30)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
-        """Return ``movement``: float32 zeros."""
+        """Return ``movement``: the sum, float32, initially zero."""
         zeros = torch.zeros(target.values.shape, dtype=torch.float32, device=target.values.device)
         return {"movement": zeros}
 
     def observe(self, target: TargetView) -> None:
-        """Add one step's ``-w dL/dw``; a target without a gradient is left as it is."""
+        """Add one step's ``-w dL/dw`` to the sum and subtract the penalty; without a gradient only the latter."""
         movement = target.state["movement"]
         if self.penalty:
-            held = movement.sigmoid()
-            movement.sub_(held.mul_(1 - held), alpha=self.penalty)
+            sigmoid = movement.sigmoid()
+            movement.sub_(sigmoid.mul_(1 - sigmoid), alpha=self.penalty)
         if target.grad is not None:
             movement.addcmul_(target.weight.float(), target.grad.float(), value=-1)
 
     def score(self, target: TargetView) -> Tensor:
-        """Return the sum so far."""
+        """Return the sum over the steps so far."""
         return target.state["movement"]

@@ -1,4 +1,4 @@
-"""Chance, the baseline every other strategy has to beat."""
+"""The strategy ``random``: random scores, and the hash that makes them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ _MASK = 0xFFFFFFFF
 @STRATEGIES.register("random")
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Uniform numbers in [0, 1), a function of the run's seed, the update, the target and the flat index alone.
+    """Scores connections by uniform random numbers in [0, 1).
 
-    So they need no state, come out alike on every device and every rank, and a target may be scored in any pieces. The
-    function is a 32-bit integer hash, computed in 64 bits. Keeps the mask alone (1 byte a connection).
+    Use it as the baseline that every other strategy has to beat. The numbers are a hash of the run's seed, the update,
+    the target and the flat index, so they need no state, are equal on every device and rank, and do not depend on how a
+    target is cut into pieces. The hash is a 32-bit integer hash, computed in 64 bits.
+
+    Memory: the mask, 1 byte per connection.
 
     Source: the mixing constants of the "lowbias32" hash (Wellons, 2018).
 
@@ -32,24 +35,24 @@ class Random(Strategy):
     """
 
     def score(self, target: TargetView) -> Tensor:
-        """Return the hash of every position."""
-        return uniform(target)
+        """Return one random number per connection."""
+        return uniform_scores(target)
 
 
-def uniform(target: TargetView, seed: int | None = None) -> Tensor:
-    """Return numbers in [0, 1), float64 and shaped like the target, a function of seed and position alone.
+def uniform_scores(target: TargetView, seed: int | None = None) -> Tensor:
+    """Return random numbers in [0, 1), float64 and shaped like the target, determined by seed and position alone.
 
     Args:
-        target: whose positions are hashed.
-        seed: up to 62 bits; by default the target's, which differs between updates.
+        target: the target, or a piece of one, whose positions are hashed.
+        seed: a seed of up to 62 bits; by default the target's, which differs between updates.
     """
     seed = target.seed if seed is None else seed
-    low = _mixed((target.positions & _MASK) ^ (seed & _MASK))
-    high = _mixed(low ^ _mixed((target.positions >> 32) ^ (seed >> 32)))
+    low = _hash((target.positions & _MASK) ^ (seed & _MASK))
+    high = _hash(low ^ _hash((target.positions >> 32) ^ (seed >> 32)))
     return high.double().mul_(2.0**-32)
 
 
-def _mixed(bits: Tensor) -> Tensor:
+def _hash(bits: Tensor) -> Tensor:
     """Return the hash of 32-bit values held in int64."""
     bits = bits ^ (bits >> 16)
     bits = (bits * 0x7FEB352D) & _MASK

@@ -1,4 +1,4 @@
-"""Rigged lottery: drop the smallest, grow where the gradient is largest."""
+"""The strategy ``rigl``: drop the smallest weights, grow where the gradient is largest."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from lightning_dynprune.targets import TargetView
 @STRATEGIES.register("rigl")
 @dataclass(frozen=True)
 class RigL(SET):
-    """Trains sparse from the start: each update drops the smallest ``|w|`` and grows where ``|dL/dw|`` is largest.
+    """Scores kept connections by ``|w|`` and pruned connections, for returning, by the gradient's size ``|dL/dw|``.
 
-    All else is as in :class:`SET`. The gradients of pruned connections are those of the step that the update follows;
-    they are there anyway, so a step without an update costs nothing. Keeps the mask alone (1 byte a connection).
+    Use it to train sparse from scratch. Settings and defaults are those of :class:`SET`. The gradients of pruned
+    connections are those of the step before the update; autograd computes them anyway, so steps without an update cost
+    nothing extra.
 
     Two points differ from the paper: an update follows its optimizer step instead of replacing it, and the first mask
     is drawn after the first backward pass.
+
+    Memory: the mask, 1 byte per connection.
 
     Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners" (2020), algorithm 1.
 
@@ -40,6 +43,6 @@ class RigL(SET):
         """Return ``|dL/dw|``.
 
         Raises:
-            RuntimeError: there is no gradient.
+            RuntimeError: the target has no gradient.
         """
         return target.gradient().abs()

@@ -1,4 +1,4 @@
-"""Sparse evolutionary training: drop the smallest, grow at random."""
+"""The strategy ``set``: drop the smallest weights, grow at random (sparse evolutionary training)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from torch import Tensor
 from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules import Cosine, Schedule
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.strategies.random import uniform_scores
 from lightning_dynprune.targets import TargetView
 
-FALLING = Cosine(0.0, initial=0.3, begin=0.0, end=0.75)
+FALLING_EXCHANGE = Cosine(0.0, initial=0.3, begin=0.0, end=0.75)
 STARTS = ("random", "magnitude")
 
 
 @STRATEGIES.register("set")
 @dataclass(frozen=True)
 class SET(Strategy):
-    """Trains sparse from the start: each update drops the smallest ``|w|`` and grows as many connections at random.
+    """Scores kept connections by ``|w|`` and pruned connections, for returning, at random.
 
-    Where nothing else is given the first mask is drawn before the first step, with the densities of ``erk``, and
-    updated every 100 steps until 75 % of training. Grown connections start at zero. Keeps the mask alone (1 byte a
-    connection).
+    Use it to train sparse from scratch without gradients of pruned connections. Each update prunes a share
+    ``exchange`` of the kept connections and returns as many; returned connections start at zero. By default the first
+    mask is drawn before the first step, with the densities of ``erk``, and updated every 100 steps until 75 % of
+    training.
+
+    Memory: the mask, 1 byte per connection.
 
     Args:
-        exchange: share of the living connections that an update exchanges; a number in [0, 1) or a schedule.
-        start: how the mask of an untrained network is drawn: "random", or "magnitude" for one that comes trained.
+        exchange: share of the kept connections that an update exchanges; a number in [0, 1) or a schedule.
+        start: how the first mask is chosen: "random" for an untrained network, "magnitude" for a trained one.
 
     Raises:
+        TypeError: exchange is neither a number nor a schedule.
         ValueError: exchange is out of range, or start is unknown.
 
     Source: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired
-    by network science" (2018); densities and the falling share by Evci et al. (2020).
+    by network science" (2018); densities and the falling share from Evci et al. (2020).
 
     Example:
         >>> import torch
@@ -47,7 +51,7 @@ class SET(Strategy):
         True
     """
 
-    exchange: float | Schedule = FALLING
+    exchange: float | Schedule = FALLING_EXCHANGE
     start: str = "random"
     threshold: ClassVar[Mapping[str, Any]] = {"name": "topk", "scope": "erk"}
     schedule: ClassVar[Mapping[str, Any]] = {"name": "constant", "begin": 0, "end": 0.75, "every": 100}
@@ -62,9 +66,9 @@ class SET(Strategy):
             raise ValueError(f"strategy {kind}: start={self.start!r} is unknown; known: {', '.join(STARTS)}")
 
     def score(self, target: TargetView) -> Tensor:
-        """Return ``|w|``; before the first step, where nothing is learned yet, chance."""
-        return uniform(target) if target.step == 0 and self.start == "random" else target.weight.abs()
+        """Return ``|w|``, or random numbers for the first mask of an untrained network."""
+        return uniform_scores(target) if target.step == 0 and self.start == "random" else target.weight.abs()
 
     def grow(self, target: TargetView) -> Tensor | None:
-        """Return chance."""
-        return uniform(target)
+        """Return random numbers."""
+        return uniform_scores(target)

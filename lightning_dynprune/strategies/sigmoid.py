@@ -1,4 +1,4 @@
-"""The sigmoid of a weight as its importance."""
+"""The strategy ``sigmoid``: the sigmoid of a weight."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from lightning_dynprune.targets import TargetView
 @STRATEGIES.register("sigmoid")
 @dataclass(frozen=True)
 class Sigmoid(Strategy):
-    """``f(w) = 1 / (1 + exp(-w))``, of ``|w|`` unless ``signed``.
+    """Scores a connection by the sigmoid of its weight's size: ``1 / (1 + exp(-|w|))``.
 
-    On ``|w|`` it orders connections as magnitude does, with values in [0.5, 1). On the signed weight, as dynamic
-    pruning is sometimes written up, the strong negative connections are the first to go. Keeps the mask alone (1 byte a
-    connection).
+    Use it with thresholds on the score's value, as all scores are in [0.5, 1); the order is that of magnitude. With
+    ``signed`` the sigmoid is taken of ``w`` itself, as some texts on dynamic pruning have it, and large negative
+    weights are pruned first.
+
+    Memory: the mask, 1 byte per connection.
 
     Args:
-        signed: score the weight itself instead of its size.
+        signed: whether the sigmoid is taken of ``w`` instead of ``|w|``.
 
     Example:
         >>> from lightning_dynprune.targets import Target
@@ -40,6 +42,6 @@ class Sigmoid(Strategy):
         check_flag("strategy sigmoid: signed", self.signed)
 
     def score(self, target: TargetView) -> Tensor:
-        """Return ``f(w)`` or ``f(|w|)``."""
+        """Return the sigmoid of ``|w|``, or of ``w``."""
         weight = target.weight if self.signed else target.weight.abs()
         return weight.sigmoid()

@@ -1,4 +1,4 @@
-"""How much a connection matters to the loss before anything is trained."""
+"""The strategy ``snip``: the loss's sensitivity to a connection at initialization."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from lightning_dynprune.targets import TargetView
 @STRATEGIES.register("snip")
 @dataclass(frozen=True)
 class SNIP(Strategy):
-    """``|w dL/dw|`` of the first batch, at the initial weights.
+    """Scores a connection by the sensitivity of the loss to it on the first batch: ``|w dL/dw|``.
 
-    Where nothing else is given the network is pruned once: after the first backward pass and before the first optimizer
-    step, by one cut over all targets. A larger first batch, or gradient accumulation, makes the score steadier. Keeps
-    the mask alone (1 byte a connection).
+    Use it to prune an untrained network once and train what is left. By default the network is pruned after the first
+    backward pass and before the first optimizer step, by one cut over all targets. A larger first batch, or gradient
+    accumulation, reduces the noise of the score.
+
+    Memory: the mask, 1 byte per connection.
 
     Source: Lee, Ajanthan, Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019), equation 6.
 
@@ -39,6 +41,6 @@ class SNIP(Strategy):
         """Return ``|w dL/dw|``.
 
         Raises:
-            RuntimeError: there is no gradient.
+            RuntimeError: the target has no gradient.
         """
         return (target.weight * target.gradient()).abs()

@@ -1,4 +1,4 @@
-"""A random mask that stays."""
+"""The strategy ``static``: one random mask for the whole run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.strategies.random import uniform
+from lightning_dynprune.strategies.random import uniform_scores
 from lightning_dynprune.targets import TargetView
 
 
 @STRATEGIES.register("static")
 @dataclass(frozen=True)
 class Static(Strategy):
-    """One random order of the connections, drawn for the whole run: the baseline of sparse training.
+    """Scores connections by random numbers that stay the same for the whole run.
 
-    Where nothing else is given the mask is drawn once, before the first step, with the densities of ``erk``. Keeps the
-    mask alone (1 byte a connection).
+    Use it as the baseline of sparse training. By default the mask is drawn once, before the first step, with the
+    densities of ``erk``.
+
+    Memory: the mask, 1 byte per connection.
 
     Source: the baseline "static" of Evci et al., "Rigging the Lottery" (2020), section 4.
 
@@ -36,5 +38,5 @@ class Static(Strategy):
     schedule: ClassVar[Mapping[str, Any]] = {"name": "one_shot", "begin": 0}
 
     def score(self, target: TargetView) -> Tensor:
-        """Return the same hash of every position at each update."""
-        return uniform(target, target.run_seed)
+        """Return one random number per connection, the same at every update."""
+        return uniform_scores(target, target.run_seed)

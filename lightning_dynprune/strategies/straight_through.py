@@ -1,4 +1,4 @@
-"""Magnitude of weights that train on behind the mask."""
+"""The strategy ``straight_through``: the size of latent weights that train behind the mask."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from lightning_dynprune.targets import TargetView
 @STRATEGIES.register("straight_through")
 @dataclass(frozen=True)
 class StraightThrough(Strategy):
-    """``|w|`` of latent weights: forward with ``w * m``, the gradient reaches every ``w``.
+    """Scores a connection by the size of its latent weight: ``|w|``.
 
-    A pruned connection trains on as if it were there, and returns when its weight outgrows the cut. Keeps the latent
-    values (4 bytes a connection for float32) beside the mask (1 byte).
+    The forward pass uses ``w * m`` with the mask ``m``, and the gradient is applied to every ``w``, pruned or not, so a
+    pruned connection returns when its latent weight exceeds the cut. Use it, with SGD, where pruned connections should
+    be able to return gradually.
 
-    An optimizer that scales its steps by the gradient's size, as Adam does, moves a pruned weight as fast as any other
-    however small its gradient is; SGD with momentum, which the sources use, does not.
+    Adam and other optimizers that scale steps by the gradient's size move a pruned weight as fast as any other, however
+    small its gradient is. SGD with momentum, which the sources use, does not.
+
+    Memory: the mask and the latent values, 5 bytes per connection for float32 weights.
 
     Source: Lin et al., "Dynamic Model Pruning with Feedback" (2020), equation 2; Bengio et al. (2013) for the
     estimator.
 
     Example:
-        The whole of the weights is scored, also what is masked:
+        Pruned weights are scored too, so the second weight returns after a large gradient:
 
         >>> import torch
         >>> from lightning_dynprune.engine import Pruner

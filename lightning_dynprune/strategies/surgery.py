@@ -1,4 +1,4 @@
-"""Dynamic network surgery: prune and splice latent weights around a two-sided threshold."""
+"""The strategy ``surgery``: latent weights, pruned and returned at two thresholds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from lightning_dynprune.strategies.straight_through import StraightThrough
 @STRATEGIES.register("surgery")
 @dataclass(frozen=True)
 class Surgery(StraightThrough):
-    """``|w|`` of latent weights, cut by :class:`~lightning_dynprune.thresholds.Hysteresis` where no other is given.
+    """Scores a connection by the size of its latent weight, ``|w|``, with two thresholds by default.
 
-    A living connection is pruned where ``|w| <= a T`` and a pruned one spliced back where ``|w| > b T``, so that one
-    close to the cut does not come and go. T follows the scheduled sparsity, or is frozen, see the threshold. Keeps the
-    latent values (4 bytes a connection for float32) beside the mask (1 byte).
+    The default threshold is :class:`~lightning_dynprune.thresholds.Hysteresis`: a kept connection is pruned where
+    ``|w| <= a T`` and a pruned one returns where ``|w| > b T``, so that connections close to the cut do not alternate.
+    T follows the scheduled sparsity, or is constant, see the threshold. Use it like ``straight_through``, where masks
+    change too often.
+
+    Memory: the mask and the latent values, 5 bytes per connection for float32 weights.
 
     Source: Guo, Yao, Chen, "Dynamic Network Surgery for Efficient DNNs" (2016), equation 3.
 

@@ -1,4 +1,4 @@
-"""How much the loss would change, to first order."""
+"""The strategy ``taylor``: the first-order estimate of how a removal changes the loss."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from lightning_dynprune.targets import Target, TargetView
 @STRATEGIES.register("taylor")
 @dataclass(frozen=True)
 class Taylor(Strategy):
-    """``(w dL/dw)^2``, averaged over steps: ``s <- decay s + (1 - decay) (w dL/dw)^2``.
+    """Scores a connection by the squared first-order change of the loss when it is removed, averaged over steps.
 
-    Remembers one float32 a connection (4 bytes). Gradients are read as the optimizer gets them; a pruned connection has
-    w = 0 and so sinks towards 0. A target that no gradient ever reaches scores 0 and is pruned first, with a warning.
+    The average is ``s <- decay s + (1 - decay) (w dL/dw)^2``. It is the default strategy: use it when pruning during
+    training from scratch or fine-tuning. Gradients are read as the optimizer receives them. A pruned connection has
+    ``w = 0``, so its score falls towards 0. A target that receives no gradient scores 0 and is pruned first, with a
+    warning.
+
+    Memory: the mask and one float32, 5 bytes per connection.
 
     Args:
-        decay: weight of the past, in [0, 1].
+        decay: weight of the previous average, in [0, 1].
 
     Source: Molchanov et al., "Importance Estimation for Neural Network Pruning" (2019), equation 8.
 
@@ -46,16 +50,16 @@ class Taylor(Strategy):
         check_real("strategy taylor: decay", self.decay, 0, 1)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
-        """Return ``sensitivity``: float32 zeros."""
+        """Return ``sensitivity``: the average, float32, initially zero."""
         zeros = torch.zeros(target.values.shape, dtype=torch.float32, device=target.values.device)
         return {"sensitivity": zeros}
 
     def observe(self, target: TargetView) -> None:
-        """Fold one step's ``(w dL/dw)^2`` into the average; a target without a gradient is left as it is."""
+        """Add one step's ``(w dL/dw)^2`` to the average; without a gradient nothing changes."""
         if target.grad is not None:
             change = target.weight.float() * target.grad
             target.state["sensitivity"].mul_(self.decay).addcmul_(change, change, value=1 - self.decay)
 
     def score(self, target: TargetView) -> Tensor:
-        """Return the average so far."""
+        """Return the average over the steps so far."""
         return target.state["sensitivity"]

@@ -1,4 +1,4 @@
-"""Small weights on weak inputs matter least."""
+"""The strategy ``wanda``: the size of a weight times the size of its input."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from lightning_dynprune.selection import check_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.targets import Target, TargetView
 
-_PIECE = 2**20  # entries ranked at once: the indices of a sort take eight bytes each
+_PIECE = 2**20  # entries ranked at once, as the indices of a sort take 8 bytes each
 
 
 @STRATEGIES.register("wanda")
 @dataclass(frozen=True)
 class Wanda(Strategy):
-    r"""Size of a weight times the size of its input, ranked inside each output row; needs no training.
+    r"""Scores a connection by the size of its weight times the norm of its input.
 
     .. math:: S_{ij} = |W_{ij}| \cdot \lVert X_j \rVert_2 / \sqrt{n}
 
-    The root of the number of inputs is the same for all connections of a target, and makes targets of different sizes
-    comparable. Remembers one float32 for each input of a row (4 bytes, shared by all rows), so 4 / rows bytes a
-    connection.
+    with :math:`X_j` the :math:`n` values of input :math:`j` that were observed; dividing by :math:`\sqrt{n}` makes
+    targets with different numbers of observations comparable. Use it to prune a trained network, such as a language
+    model, without training: calibrate on a few batches and prune once.
+
+    Memory: the mask, 1 byte per connection, and one float32 per input, shared by all rows of the weight matrix, which
+    is 4 / rows bytes per connection.
 
     Args:
-        per_row: score a connection by its rank in its row, from 0 up to (not including) 1, so that any cut takes the
-            same share of every row; of equal connections the first ranks higher. False scores by the product itself.
+        per_row: whether a connection is scored by the rank of its product in its row, from 0 to below 1, so that any
+            cut prunes the same share of every row; of equal products the first ranks higher. False scores by the
+            product itself.
 
     Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (2023), equation 1 and
     section 3.
@@ -55,7 +59,7 @@ class Wanda(Strategy):
         check_flag("strategy wanda: per_row", self.per_row)
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
-        """Return ``input_squares``, float32 ``(groups, columns)``, and ``inputs``, how many were added up; zeros."""
+        """Return the sum of squares ``input_squares``, float32 ``(groups, columns)``, and the count ``inputs``."""
         groups, columns, device = target.groups, target.parameter[:1].numel(), target.parameter.device
         return {
             "input_squares": torch.zeros(groups, columns, dtype=torch.float32, device=device),
@@ -63,23 +67,23 @@ class Wanda(Strategy):
         }
 
     def observe_inputs(self, target: TargetView, inputs: Tensor) -> None:
-        """Add the squares of some inputs."""
+        """Add the squares of some inputs to the sums."""
         target.state["input_squares"].add_(inputs.square().sum(1))
         target.state["inputs"].add_(inputs.shape[1])
 
     def score(self, target: TargetView) -> Tensor:
-        """Return the rank in the row, or the product.
+        """Return the rank of the product in its row, or the product itself.
 
         Raises:
-            RuntimeError: no input has been seen.
+            RuntimeError: no inputs were observed.
             NonFiniteError: an input was NaN or infinite.
         """
         if not int(target.state["inputs"]):
             raise RuntimeError(
-                f"strategy wanda has seen no inputs of {target.name}: call pruner.calibrate(batches) first; where its "
+                f"strategy wanda has seen no inputs of {target.name}: call pruner.calibrate(batches) first; if its "
                 "module never runs, exclude it from targets"
             )
-        # Ranks would hide it.
+        # A rank is finite even where its product is not.
         check_finite(target.state["input_squares"], f"inputs of {target.name}")
         norms = (target.state["input_squares"] / target.state["inputs"]).sqrt()
         groups, columns = norms.shape

@@ -1,10 +1,13 @@
-"""Thresholds: where the cut falls."""
+"""Thresholds: decide which units are kept, from their scores and the scheduled sparsity.
 
-from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, ValueThreshold, units_kept
+Imports schedules, selection and the rooms below it.
+"""
+
+from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, ValueThreshold, units_to_keep
 from lightning_dynprune.thresholds.fixed import Fixed
 from lightning_dynprune.thresholds.hysteresis import Hysteresis
 from lightning_dynprune.thresholds.mean import Mean
 from lightning_dynprune.thresholds.std import Std
 from lightning_dynprune.thresholds.topk import TopK
 
-__all__ = ["THRESHOLDS", "Fixed", "Hysteresis", "Mean", "Std", "Threshold", "TopK", "ValueThreshold", "units_kept"]
+__all__ = ["THRESHOLDS", "Fixed", "Hysteresis", "Mean", "Std", "Threshold", "TopK", "ValueThreshold", "units_to_keep"]

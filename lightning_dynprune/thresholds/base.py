@@ -1,4 +1,4 @@
-"""What a threshold is: where the cut falls."""
+"""The base classes of thresholds."""
 
 from __future__ import annotations
 
@@ -15,113 +15,132 @@ from lightning_dynprune.targets import Target
 
 
 class Threshold(ABC):
-    """Turns scores and the scheduled sparsity into one cut a target.
+    """Base class of thresholds, which decide how many units of each target are kept and at which score they are cut.
+
+    A threshold is a frozen dataclass whose fields are its settings. Anything it must remember of a target is kept in
+    that target's ``memory``, so one instance can serve several runs.
 
     Attributes:
-        adjusts_scores: :meth:`adjust_scores` changes scores.
+        adjusts_scores: whether :meth:`adjust_scores` is overridden and has to be called.
     """
 
     adjusts_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Convert NumPy scalars among the settings to Python numbers; a subclass that checks its own calls this."""
+        """Convert NumPy scalars among the settings to Python numbers.
+
+        A subclass that checks its settings in ``__post_init__`` calls this first.
+        """
         convert_settings(self)
 
     @property
     def exact(self) -> bool:
-        """Whether as many units are kept as the sparsity leaves, wherever there are so many candidates."""
+        """Whether exactly as many units are kept as the scheduled sparsity leaves, provided there are enough."""
         return False
 
     @abstractmethod
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
-        """Return where each target is cut.
+        """Return the cut of each target.
 
         Args:
-            scores: one entry a target.
-            sparsity: the share of all units to have pruned.
+            scores: the scores of the units, one entry per target.
+            sparsity: share of all connections to prune.
+
+        Returns:
+            One cut per target, in the order of ``scores``.
 
         Raises:
-            NonFiniteError: a score is not finite.
+            NonFiniteError: a score is NaN or infinite.
         """
 
     def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
-        """Return the cuts that keep ``keep`` units in all, the best-scored over all targets.
+        """Return the cuts that keep exactly ``keep`` units over all targets; by default the highest-scored ones.
 
         Args:
-            keep: how many units stay.
-            scores: one entry a target.
+            keep: number of units to keep.
+            scores: the scores of the units, one entry per target.
 
         Raises:
-            NonFiniteError: a score is not finite.
+            NonFiniteError: a score is NaN or infinite.
         """
         return cut(keep, scores)
 
-    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
-        """Return which pruned units fill ``room``: the worthiest over all targets.
+    def select_grown(self, count: int, growth_scores: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+        """Return the cuts that select ``count`` pruned units to return; by default the highest-scored ones.
 
         Args:
-            room: how many units return.
-            worth: one entry a target, of which the pruned units are candidates.
-            kept: units of each target that live already.
+            count: number of units to return.
+            growth_scores: scores for returning, one entry per target; its candidates are the pruned units.
+            kept: number of units kept already, per target.
 
         Raises:
-            NonFiniteError: a worth is not finite.
+            NonFiniteError: a score is NaN or infinite.
         """
-        return cut(room, worth)
+        return cut(count, growth_scores)
 
-    def adjust_scores(self, scores: Tensor, lives: Tensor, seed: int, step: int) -> Tensor:
-        """Return scores that heed which units live now; by default the scores as they are.
+    def adjust_scores(self, scores: Tensor, kept: Tensor, seed: int, step: int) -> Tensor:
+        """Return the scores to cut by, which may depend on the current mask; by default the scores as given.
 
         Args:
-            scores: of units.
-            lives: bool, which of them live.
-            seed: differs between targets, updates and runs, and is the same on every rank.
-            step: optimizer steps done.
+            scores: scores of some units of one target.
+            kept: bool, shaped like ``scores``; True where the unit is kept now.
+            seed: differs between targets, updates and runs, and is equal on all ranks.
+            step: number of optimizer steps done.
         """
         return scores
 
     def init_memory(self, target: Target) -> dict[str, Tensor]:
-        """Return the tensors to remember of a target, of any shape; they are saved in checkpoints."""
+        """Return the tensors to remember for a target, of any shape; checkpoints store them."""
         return {}
 
     def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
-        """Return the sparsity to end at, given what the user asked for (None: nothing).
+        """Return the sparsity to reach at the end of the schedule.
+
+        Args:
+            targets: all targets of the run.
+            sparsity: the sparsity that the user gave; None where none was given.
 
         Raises:
-            ValueError: the targets' settings do not go with this threshold.
+            ValueError: settings of the targets do not fit this threshold.
         """
         if own := [target.name for target in targets if target.sparsity is not None]:
             raise ValueError(
-                f"targets: a sparsity is set for {own[0]}, which only threshold topk with scope='layer' heeds; "
-                "use that threshold, or leave the sparsity out"
+                f"targets: a sparsity is set for {own[0]}, which only threshold topk with scope='layer' uses; "
+                "give threshold={'name': 'topk', 'scope': 'layer'}, or leave the sparsity of the target out"
             )
         return sparsity
 
 
 class ValueThreshold(Threshold):
-    """Cuts each target at a value that its data decide; the scheduled sparsity is the ceiling of what is pruned.
+    """Base class of thresholds that cut each target at a score value.
 
-    Where the values would prune more than is due, the best-scored of those over all targets stay, so that exactly the
-    scheduled sparsity is reached.
+    The scheduled sparsity is an upper limit. Where the values would prune more, the highest-scored of the units below
+    them are kept as well, compared over all targets, so that exactly the scheduled sparsity is reached.
     """
 
     @abstractmethod
     def value(self, scores: Scores) -> float:
-        """Return the score above which a unit of this target is kept."""
+        """Return the score above which units of a target are kept."""
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
-        """Return where each target is cut."""
+        """Return the cut of each target: at its value, or lower where the sparsity would be exceeded."""
         cuts = [cut_above(self.value(s), s) for s in scores]
-        keep = units_kept(scores, sparsity)
+        keep = units_to_keep(scores, sparsity)
         if sum(c.kept for c in cuts) >= keep:
             return cuts
+        # Units above the values compare as infinitely good, so only those below compete for the places left.
         clipped = [replace(s, clip=c.value) for s, c in zip(scores, cuts, strict=True)]
-        raised = cut(keep, clipped)
-        return [replace(r, value=min(r.value, c.value)) for r, c in zip(raised, cuts, strict=True)]
+        lowered = cut(keep, clipped)
+        return [replace(low, value=min(low.value, c.value)) for low, c in zip(lowered, cuts, strict=True)]
 
 
-def units_kept(scores: Sequence[Scores], sparsity: float) -> int:
-    """Return how many units live where this share of all connections is pruned, rounded to the nearest."""
+def units_to_keep(scores: Sequence[Scores], sparsity: float) -> int:
+    """Return the number of units to keep for a share of pruned connections, rounded to the nearest.
+
+    Args:
+        scores: one entry per target; connections that no unit covers count as kept.
+        sparsity: share of all connections to prune.
+    """
     units, size = sum(s.units for s in scores), scores[0].size if scores else 1
     total = units * size + sum(s.num_uncovered for s in scores)
     return max(units - int(sparsity * total / size + 0.5), 0)

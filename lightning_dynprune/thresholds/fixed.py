@@ -1,4 +1,4 @@
-"""A threshold given as a number."""
+"""The threshold ``fixed``: a score given as a number."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 @THRESHOLDS.register("fixed")
 @dataclass(frozen=True)
 class Fixed(ValueThreshold):
-    """Keeps what scores above ``theta``; the scheduled sparsity is the ceiling.
+    """Keeps the units that score above ``theta``: ``keep = score > theta``.
+
+    The scheduled sparsity is an upper limit, see :class:`~lightning_dynprune.thresholds.ValueThreshold`. Soft movement
+    pruning uses this threshold with the strategy ``movement``.
 
     Args:
-        theta: the score to exceed, a number or a schedule.
+        theta: the score to exceed; a number or a schedule.
 
     Raises:
-        TypeError: theta is no number.
+        TypeError: theta is neither a finite number nor a schedule.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A threshold relative to the mean score."""
+"""The threshold ``mean``: a share of the mean score."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 @THRESHOLDS.register("mean")
 @dataclass(frozen=True)
 class Mean(ValueThreshold):
-    """Keeps what scores above ``mean(score) (1 - rate)``, the mean over the target's living units.
+    """Keeps the units that score above a share of their target's mean score: ``score > mean(score) (1 - rate)``.
 
-    Each update looks at what still lives, so pruning goes on until the scheduled sparsity, its ceiling, is reached.
+    The mean is taken over the units that are still kept, so every update prunes further, until the scheduled sparsity,
+    which is an upper limit, is reached.
 
     Args:
-        rate: how far under the mean the cut falls, at most 1; a number or a schedule.
+        rate: how far below the mean the cut is, as a share of the mean, at most 1; a number or a schedule.
 
     Raises:
-        TypeError: rate is no number.
+        TypeError: rate is neither a finite number nor a schedule.
         ValueError: rate is above 1.
 
     Example:

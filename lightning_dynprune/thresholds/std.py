@@ -1,4 +1,4 @@
-"""A threshold in standard deviations from the mean score."""
+"""The threshold ``std``: a number of standard deviations from the mean score."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from lightning_dynprune.thresholds.base import THRESHOLDS, ValueThreshold
 @THRESHOLDS.register("std")
 @dataclass(frozen=True)
 class Std(ValueThreshold):
-    """Keeps what scores above ``mean(score) + c std(score)``, both over the target's living units.
+    """Keeps the units that score above ``mean(score) + c std(score)`` of their target.
+
+    Mean and standard deviation are taken over the units that are still kept. The scheduled sparsity is an upper limit.
 
     Args:
-        c: standard deviations above the mean, below it where negative; a number or a schedule.
+        c: number of standard deviations above the mean, negative for below; a number or a schedule.
 
     Raises:
-        TypeError: c is no number.
+        TypeError: c is neither a finite number nor a schedule.
 
     Source: the quality parameter of Han et al., "Learning both Weights and Connections" (2015), section 3.
 

@@ -1,4 +1,4 @@
-"""The cut that meets a sparsity exactly."""
+"""The threshold ``topk``: keeps the highest-scored units and reaches the sparsity exactly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lightning_dynprune.selection import Cut, Scores, cut, cut_each
 from lightning_dynprune.targets import Target
-from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, units_kept
+from lightning_dynprune.thresholds.base import THRESHOLDS, Threshold, units_to_keep
 
 SCOPES = ("global", "uniform", "erk", "layer")
 
@@ -16,22 +16,23 @@ SCOPES = ("global", "uniform", "erk", "layer")
 @THRESHOLDS.register("topk")
 @dataclass(frozen=True)
 class TopK(Threshold):
-    """Keeps the best-scored units, as many as the scheduled sparsity leaves, to the unit.
+    """Keeps the highest-scored units, exactly as many as the scheduled sparsity leaves.
 
     Args:
-        scope: how the sparsity is shared out. ``global``: one cut over all targets. ``uniform``: the same density
-            everywhere. ``erk``: density_l proportional to sum(shape_l) / prod(shape_l), at most 1, so that large layers
-            are sparser. ``layer``: every target has its own sparsity, set in ``targets``; on the way there all of them
-            are the same share of it.
+        scope: how the sparsity is distributed over targets. ``global``: one cut over all targets. ``uniform``: the same
+            density in every target. ``erk``: density_l proportional to sum(shape_l) / prod(shape_l), at most 1, so that
+            large layers are sparser. ``layer``: every target has its own final sparsity, given in ``targets``; during
+            the schedule all targets are at the same share of it.
 
     Raises:
-        ValueError: an unknown scope.
+        ValueError: the scope is unknown.
 
     Source: erk: Evci et al., "Rigging the Lottery" (2020), section 3.
 
     Example:
         >>> import torch
-        >>> a, b = Scores.from_tensor("a", torch.tensor([1.0, 2.0])), Scores.from_tensor("b", torch.tensor([3.0, 4.0]))
+        >>> a = Scores.from_tensor("a", torch.tensor([1.0, 2.0]))
+        >>> b = Scores.from_tensor("b", torch.tensor([3.0, 4.0]))
         >>> [c.kept for c in TopK("global").cut([a, b], 0.5)], [c.kept for c in TopK("uniform").cut([a, b], 0.5)]
         ([1, 1], [1, 1])
         >>> [c.kept for c in TopK("global").cut([a, b], 0.25)]
@@ -47,32 +48,39 @@ class TopK(Threshold):
 
     @property
     def exact(self) -> bool:
-        """Yes."""
+        """Whether exactly the scheduled sparsity is reached: always."""
         return True
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
-        """Return where each target is cut."""
-        return self.cut_to_count(units_kept(scores, sparsity), scores)
+        """Return the cut of each target."""
+        return self.cut_to_count(units_to_keep(scores, sparsity), scores)
 
     def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
-        """Return the cuts that keep ``keep`` units in all, shared out by the scope."""
+        """Return the cuts that keep exactly ``keep`` units, distributed over targets by ``scope``."""
         if self.scope == "global":
             return cut(keep, scores)
-        floors, caps = [s.effective_min_kept for s in scores], [s.max_kept for s in scores]
-        counts = allocate(keep, self._wanted(scores, keep), floors, caps)
-        return cut_each(counts, scores)
+        lowest, highest = [s.effective_min_kept for s in scores], [s.max_kept for s in scores]
+        return cut_each(allocate(keep, self._proportions(scores, keep), lowest, highest), scores)
 
-    def select_grown(self, room: int, worth: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
-        """Return which pruned units fill ``room``, shared out so that all that live then are as the scope has it."""
+    def select_grown(self, count: int, growth_scores: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
+        """Return the cuts that select ``count`` pruned units to return.
+
+        They are distributed over targets so that all units kept afterwards are distributed by ``scope``.
+        """
         if self.scope == "global":
-            return cut(room, worth)
-        keep = sum(kept) + room
-        caps = [k + s.candidates for k, s in zip(kept, worth, strict=True)]
-        counts = allocate(keep, self._wanted(worth, keep), kept, caps)
-        return cut_each([count - k for count, k in zip(counts, kept, strict=True)], worth)
+            return cut(count, growth_scores)
+        keep = sum(kept) + count
+        highest = [k + s.candidates for k, s in zip(kept, growth_scores, strict=True)]
+        counts = allocate(keep, self._proportions(growth_scores, keep), kept, highest)
+        return cut_each([total - k for total, k in zip(counts, kept, strict=True)], growth_scores)
 
     def final_sparsity(self, targets: Sequence[Target], sparsity: float | None) -> float | None:
-        """Return the sparsity to end at; in the scope ``layer``, what the targets' own amount to."""
+        """Return the sparsity to reach at the end; with the scope ``layer`` the mean of the targets' own.
+
+        Raises:
+            ValueError: with the scope ``layer``, a target has no sparsity, or ``sparsity`` differs from their mean;
+                with another scope, a target has its own.
+        """
         if self.scope != "layer":
             return super().final_sparsity(targets, sparsity)
         if missing := [target.name for target in targets if target.sparsity is None]:
@@ -81,52 +89,63 @@ class TopK(Threshold):
                 f"targets={{{missing[0]!r}: 0.8}}, or '*' for the rest"
             )
         total = sum(target.numel for target in targets)
-        planned = sum(target.numel * (target.sparsity or 0.0) for target in targets) / total
-        if sparsity is not None and abs(sparsity - planned) * total > 1:
+        mean = sum(target.numel * (target.sparsity or 0.0) for target in targets) / total
+        if sparsity is not None and abs(sparsity - mean) * total > 1:
             raise ValueError(
-                f"sparsity={sparsity!r} does not agree with the targets' own, which amount to {planned:.6g}; "
+                f"sparsity={sparsity!r} does not agree with the targets' own, which amount to {mean:.6g}; "
                 "leave sparsity out with scope='layer'"
             )
-        return planned
+        return mean
 
-    def _wanted(self, scores: Sequence[Scores], keep: int) -> list[float]:
+    def _proportions(self, scores: Sequence[Scores], keep: int) -> list[float]:
+        """Return numbers proportional to the units that each target keeps of ``keep`` in all."""
         if self.scope == "uniform":
             return [float(s.units) for s in scores]
         if self.scope == "erk":
             return [float(sum(s.shape)) for s in scores]
         units = sum(s.units for s in scores)
-        planned = sum(s.units * (s.sparsity or 0.0) for s in scores)
-        done = (units - keep) / planned if planned else 0.0
-        return [s.units * (1 - min((s.sparsity or 0.0) * done, 1.0)) for s in scores]
+        pruned_at_end = sum(s.units * (s.sparsity or 0.0) for s in scores)
+        progress = (units - keep) / pruned_at_end if pruned_at_end else 0.0
+        return [s.units * (1 - min((s.sparsity or 0.0) * progress, 1.0)) for s in scores]
 
 
-def allocate(keep: int, wanted: Sequence[float], floors: Sequence[int], caps: Sequence[int]) -> list[int]:
-    """Share ``keep`` units out in proportion to ``wanted``, each within its floor and cap.
+def allocate(keep: int, proportions: Sequence[float], lowest: Sequence[int], highest: Sequence[int]) -> list[int]:
+    """Distribute ``keep`` units in the given proportions, each count between its lower and upper limit.
 
-    The shares are ``clip(scale * wanted, floor, cap)`` with the one scale that makes them add up; what rounding leaves
-    goes to the largest remainders. Where the floors alone add up to more than ``keep``, they win.
+    The counts are ``clip(scale * proportion, lowest, highest)`` with the one scale that makes them add up to ``keep``,
+    rounded to the largest remainders. Where the lower limits add up to more than ``keep``, they are returned.
+
+    Args:
+        keep: number of units to distribute.
+        proportions: relative sizes, one per target.
+        lowest: lower limit of each count.
+        highest: upper limit of each count.
 
     Example:
-        >>> allocate(10, [1.0, 1.0, 8.0], floors=[1, 1, 1], caps=[100, 100, 4])
+        >>> allocate(10, [1.0, 1.0, 8.0], lowest=[1, 1, 1], highest=[100, 100, 4])
         [3, 3, 4]
     """
-    keep = min(max(keep, sum(floors)), sum(caps))
+    keep = min(max(keep, sum(lowest)), sum(highest))
 
     def shares(scale: float) -> list[float]:
-        return [min(max(scale * w, low), high) for w, low, high in zip(wanted, floors, caps, strict=True)]
+        return [min(max(scale * p, low), high) for p, low, high in zip(proportions, lowest, highest, strict=True)]
 
-    # A share this small rounds to nothing beside the others, and keeps the scale finite.
-    wanted = [max(w, 1e-9 * max(wanted), 1e-300) for w in wanted]
-    low, high = 0.0, 2.0 * max(c / w for c, w in zip(caps, wanted, strict=True))
+    # A proportion this small rounds to nothing beside the others, and keeps the scale finite.
+    proportions = [max(p, 1e-9 * max(proportions), 1e-300) for p in proportions]
+    low, high = 0.0, 2.0 * max(limit / p for limit, p in zip(highest, proportions, strict=True))
     while math.nextafter(low, high) < high:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(shares(middle)) < keep else (low, middle)
-    exact = shares(high)
+    return _round_to_sum(keep, shares(high), lowest, highest)
+
+
+def _round_to_sum(keep: int, exact: Sequence[float], lowest: Sequence[int], highest: Sequence[int]) -> list[int]:
+    """Round counts to integers that add up to ``keep``, by the largest remainders and within the limits."""
     counts = [math.floor(x + 1e-9) for x in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
     while (left := keep - sum(counts)) != 0:
         step = 1 if left > 0 else -1
-        limits = caps if left > 0 else floors
+        limits = highest if left > 0 else lowest
         movable = [i for i in (by_remainder if left > 0 else by_remainder[::-1]) if counts[i] != limits[i]]
         for i in movable[: abs(left)]:
             counts[i] += step

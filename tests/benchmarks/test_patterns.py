@@ -82,7 +82,7 @@ def test_a_pattern_that_never_stands_on_the_front_of_latency_is_for_other_device
     lines = patterns.verdict(records).splitlines()
 
     assert lines[0] == (
-        "element: on the front of latency: never: it is for other devices than this one, or for its bytes; "
+        "element: on the front of latency: never; it saves time only on other devices, or saves bytes; "
         "on that of bytes: MLP, bytes (90 %)"
     )
     assert "channel: on the front of latency: MLP, batch 1 (70 %); MLP, batch 32 (70 %); on that of bytes" in lines[1]

@@ -1,4 +1,4 @@
-"""The torture run in short: killed in an update, in a checkpoint write and between, it ends as the unbroken run."""
+"""A short torture run, killed in an update, in a checkpoint write and between, equals the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import torch
 import torture
-from torture import BETWEEN, CHECKPOINT, PLACES, UPDATE, Told, moments
+from torture import BETWEEN, CHECKPOINT, PLACES, UPDATE, Progress, moments
 
 from tests.app.program import environment
 
@@ -38,13 +38,13 @@ def test_moments_are_shared_out_evenly_in_the_order_of_their_steps_and_the_same_
 
 
 def test_the_last_line_says_where_a_process_was():
-    told = Told()
+    progress = Progress()
     places = []
     for line in ("step|1|60", UPDATE, BETWEEN, "step|2|60", CHECKPOINT):
-        told.hear(line)
-        places.append(told.place)
+        progress.read(line)
+        places.append(progress.place)
     assert places == [BETWEEN, UPDATE, BETWEEN, BETWEEN, CHECKPOINT]
-    assert (told.step, told.steps) == (2, 60)
+    assert (progress.step, progress.steps) == (2, 60)
 
 
 def test_a_half_written_file_that_bears_its_final_name_is_found(tmp_path):
@@ -58,7 +58,7 @@ def test_a_half_written_file_that_bears_its_final_name_is_found(tmp_path):
             raise AssertionError(f"{name} was taken for whole")
 
 
-def test_what_differs_is_told_from_what_is_equal():
+def test_results_that_differ_are_not_equal():
     assert torture.equal({"a": [1, (2, None)]}, {"a": [1, (2, None)]})
     assert not torture.equal({"a": [1, (2, None)]}, {"a": [1, (2, 3)]})
     assert not torture.equal({"a": torch.tensor([1.0])}, {"a": torch.tensor([2.0])})

@@ -81,7 +81,7 @@ LATER = {
 def test_a_development_run_updates_once_where_the_schedule_is_for_a_longer_training(strategy, schedule, tmp_path):
     ours = DynamicPruning(sparsity=SPARSITY, strategy=strategy, schedule=schedule)
     with pytest.warns(
-        UserWarning, match=r"lies after this trial, which ends at 1 (steps|epochs); it is drawn together"
+        UserWarning, match=r"lies after this trial run, which ends at 1 (steps|epochs); all updates are replaced"
     ):
         trainer([ours, Watch(ours)], tmp_path, fast_dev_run=True).fit(Module())
     assert (ours.pruner.updates, ours.sparsity) == (1, SPARSITY)
@@ -92,7 +92,7 @@ def test_a_development_run_tries_settings_that_change_over_training(tmp_path):
     ours = DynamicPruning(
         sparsity=SPARSITY, strategy=strategy, schedule={"name": "constant", "end": 9000, "every": 100}
     )
-    with pytest.warns(UserWarning, match="drawn together"):
+    with pytest.warns(UserWarning, match="replaced by one at its end"):
         trainer([ours, Watch(ours)], tmp_path, fast_dev_run=2).fit(Module())
     assert ours.sparsity == SPARSITY
 

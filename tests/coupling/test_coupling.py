@@ -355,7 +355,7 @@ def test_the_number_of_heads_can_be_given_and_a_module_left_out():
 @pytest.mark.parametrize(("network", "heads", "message"), [
     (Attention(inner=9), None, "has 2 heads, which do not divide its width 9"),
     (nn.ModuleDict({"a": Attention()}), {"b": 2}, "'b' matches no module of ModuleDict"),
-    (nn.ModuleDict({"a": Attention()}), {"a": -1}, "-1 is no number of heads"),
+    (nn.ModuleDict({"a": Attention()}), {"a": -1}, "-1 is not a number of heads"),
 ])  # fmt: skip
 def test_heads_that_cannot_be_told_are_refused_in_words(network, heads, message):
     with pytest.raises(CouplingError, match=message):

@@ -186,7 +186,7 @@ def test_a_state_of_other_targets_is_refused_and_nothing_changes():
         ({"sparsity": math.nan}, ValueError, "sparsity=nan is not accepted"),
         ({"sparsity": "90%"}, TypeError, "sparsity='90%' is not a number"),
         ({"sparsity": True}, TypeError, "sparsity=True is not a number"),
-        ({}, ValueError, "sparsity=None: how sparse to become is not said"),
+        ({}, ValueError, "sparsity=None: no final sparsity is given"),
         ({"sparsity": 0.5, "schedule": Cubic(0.6, begin=1, end=2, every=1)}, ValueError, "contradicts the schedule's"),
         ({"schedule": Cubic(1.6, begin=1, end=2, every=1)}, ValueError, r"schedule: final=1.6 is not accepted"),
         ({"sparsity": 0.5, "schedule": "cubic"}, ValueError, "is a share of training, whose length is not known"),

@@ -180,7 +180,7 @@ def test_a_damaged_state_of_the_guard_is_refused(change):
 
 @pytest.mark.parametrize("shape", [[0, 2**63], [0, 10**30], [1] * 10_000, [2**40, 2**40], [-1], [True]])
 def test_a_shape_that_no_tensor_can_have_is_refused(shape):
-    with pytest.raises(ValueError, match=r"no shape|more entries than a tensor can have"):
+    with pytest.raises(ValueError, match=r"not a shape|more entries than a tensor can have"):
         Entry("float32", shape, {"whole": "plain"}, 0)
 
 

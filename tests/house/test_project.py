@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+import lightning_dynprune
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -72,8 +74,17 @@ def test_the_folders_that_the_lowest_job_tests_exist(jobs):
 
 def test_the_citation_names_the_version(project):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == project["version"]
+    assert citation["version"] == lightning_dynprune.__version__
     assert citation["license"] == project["license"]
+
+
+def test_the_version_of_the_project_is_that_of_the_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert settings["project"]["dynamic"] == ["version"]
+    source = ROOT / settings["tool"]["hatch"]["version"]["path"]
+    stated = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated is not None
+    assert stated[1] == lightning_dynprune.__version__
 
 
 def test_the_changelog_begins_with_what_is_not_released():

@@ -80,7 +80,7 @@ def test_values_from_before_they_were_remembered_are_refused_in_words():
     journal = loaded(recorded(remember_values=False))
     random_run(journal, [8], 0.1, seed=3)
     assert journal.values_at(6)["a"][0].numel() > 0
-    with pytest.raises(ValueError, match="cut after step 5 were not all remembered"):
+    with pytest.raises(ValueError, match="dropped after step 5 were not all remembered"):
         journal.values_at(5)
     again = loaded(journal)
     assert torch.equal(again.values_at(6)["a"][1], journal.values_at(6)["a"][1])
@@ -128,33 +128,33 @@ def expanded(_):
 
 DAMAGES = {
     "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 2"),
-    "a count that is none": (at("gone", "updates", value=-1), "'gone' does not count"),
+    "a count that is none": (at("gone", "updates", value=-1), "'gone' does not hold counts"),
     "a key missing": (lambda state: state.pop("recorded"), "'recorded' is missing"),
-    "another size": (at("targets", "b", value=78), "b differs .78 connections there, 77 here"),
-    "another target": (at("targets", "c", value=5), "c differs .5 connections there, None here"),
+    "another size": (at("targets", "b", value=78), "b differs .78 connections in the state, 77 in the model"),
+    "another target": (at("targets", "c", value=5), "c differs .5 connections in the state, None in the model"),
     "another order": (changed("targets", {"b": 77, "a": 1200}), "their order differs"),
-    "updates no list": (changed("updates", {}), "'updates' is no list"),
+    "updates no list": (changed("updates", {}), "'updates' is not a list"),
     "an update no mapping": (at("updates", 0, value=3), "update 0: expected the figures"),
-    "a step as float": (at("updates", 1, "step", value=4.0), "update 1: step=4.0 is no whole number"),
+    "a step as float": (at("updates", 1, "step", value=4.0), "update 1: step=4.0 is not a whole number"),
     "steps out of order": (at("updates", 0, "step", value=5), "an update at step 4 follows one at step 5"),
     "a sparsity not finite": (at("updates", 0, "sparsity", value=float("nan")), "update 0: sparsity=nan"),
     "too many dropped": (at("updates", 0, "dropped", "b", value=78), "dropped of b is 78; it has 77 connections"),
-    "a target not counted": (at("updates", 0, "grown", value={"a": 0}), "grown does not count every target once"),
-    "a cut in words": (at("updates", 0, "cuts", value={"a": "x"}), "cuts=.* does not give a number by target"),
+    "a target not counted": (at("updates", 0, "grown", value={"a": 0}), "grown does not hold one count per target"),
+    "a cut in words": (at("updates", 0, "cuts", value={"a": "x"}), "cuts=.* does not hold a number per target"),
     "counts that do not fit": (
         at("updates", 0, "dropped", "b", value=0),
         "of b: .* flips at step 2 do not fit 0",
     ),
-    "a note without text": (changed("notes", [[1, 2]]), r"the note \[1, 2\] is no step and text"),
+    "a note without text": (changed("notes", [[1, 2]]), r"the note \[1, 2\] is not a step and a text"),
     "positions cut short": (changed("positions", lambda t: t[:-1].clone()), "bytes of positions where"),
     "positions of another type": (changed("positions", lambda t: t.int()), "'positions' is torch.int32"),
     "positions that hold nothing": (changed("positions", expanded), "'positions' is torch.uint8"),
     "positions sparse": (changed("positions", lambda t: t.to_sparse()), "'positions' is torch.uint8"),
     "positions rewritten": (changed("positions", lambda t: t ^ 1), "of a: "),
-    "other flips": (flips_of_second_target, "of b: .* flips where .* are announced"),
+    "other flips": (flips_of_second_target, "of b: .* flips where .* are expected"),
     "an encoding unknown": (changed("recorded", lambda t: t + torch.tensor([0, 0, 7, 0])), "of a: encoding 8, 1"),
-    "negative lengths": (changed("recorded", lambda t: t - torch.tensor([999, 0, 0, 0])), "are announced"),
-    "a target too few": (changed("recorded", lambda t: t[:-1].clone()), "does not give 4 figures a target"),
+    "negative lengths": (changed("recorded", lambda t: t - torch.tensor([999, 0, 0, 0])), "are expected"),
+    "a target too few": (changed("recorded", lambda t: t[:-1].clone()), "does not hold 4 figures per target"),
     "an update too few": (changed("updates", lambda u: u[:-1]), "positions of 4 updates, but figures of 3"),
     "values of too many": (changed("valued", 5), "values of 5 updates, but positions of 4"),
     "values of too few": (changed("valued", 3), "of a: its values are torch.float32 .* where floats of shape"),
@@ -178,7 +178,7 @@ def test_a_damaged_record_is_refused_and_nothing_changes(damage):
 
 
 def test_what_is_no_state_is_refused():
-    with pytest.raises(ValueError, match="a list is no record of updates"):
+    with pytest.raises(ValueError, match="a list is not accepted; give a state_dict of a journal"):
         recorded().load_state_dict([])
 
 

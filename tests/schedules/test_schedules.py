@@ -82,16 +82,16 @@ def test_resolving_leaves_the_original_as_it_was():
     schedule = Linear(0.5)
     assert schedule.resolve(HORIZON) is not schedule
     assert schedule.span is None
-    with pytest.raises(RuntimeError, match="not resolved"):
+    with pytest.raises(RuntimeError, match="has no step counts"):
         schedule.value(Clock())
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Linear(0.5, every=0), ValueError, "every=0 would never pass"),
+        (lambda: Linear(0.5, every=0), ValueError, "every=0 never advances"),
         (lambda: Linear(0.5, every="3 weeks"), ValueError, "every='3 weeks' has an unknown unit; give an int"),
-        (lambda: Linear(0.5, every="1.5 epochs"), ValueError, "every='1.5 epochs' is no whole number of epochs"),
+        (lambda: Linear(0.5, every="1.5 epochs"), ValueError, "every='1.5 epochs' is not a whole number of epochs"),
         (lambda: Linear(0.5, begin=-1), ValueError, "begin=-1 is out of range"),
         (lambda: Linear(0.5, end=1.5), ValueError, "end=1.5 is out of range"),
         (lambda: Linear(0.5, end=float("nan")), ValueError, "end=nan is out of range"),

@@ -1,4 +1,4 @@
-"""What a strategy keeps beside the weights while training, in bytes a connection."""
+"""What a strategy keeps beside the weights while training, in bytes per connection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from lightning_dynprune.strategies import STRATEGIES
 ROWS, COLUMNS = 32, 64
 # The mask's byte included. Wanda keeps one float32 a column and a count, for all rows together.
 BYTES: dict[str, tuple[float, str]] = {
-    "magnitude": (1, "1 byte a connection"),
-    "sigmoid": (1, "1 byte a connection"),
-    "random": (1, "1 byte a connection"),
-    "set": (1, "1 byte a connection"),
-    "rigl": (1, "1 byte a connection"),
-    "static": (1, "1 byte a connection"),
-    "snip": (1, "1 byte a connection"),
-    "taylor": (1 + 4, "4 bytes"),
-    "straight_through": (1 + 4, "4 bytes a connection for float32) beside the mask (1 byte)"),
-    "surgery": (1 + 4, "4 bytes a connection for float32) beside the mask (1 byte)"),
-    "movement": (1 + 8, "8 bytes a connection for float32) beside the mask (1 byte)"),
-    "wanda": (1 + 4 / ROWS + 8 / (ROWS * COLUMNS), "4 / rows bytes a connection"),
+    "magnitude": (1, "Memory: the mask, 1 byte per connection."),
+    "sigmoid": (1, "Memory: the mask, 1 byte per connection."),
+    "random": (1, "Memory: the mask, 1 byte per connection."),
+    "set": (1, "Memory: the mask, 1 byte per connection."),
+    "rigl": (1, "Memory: the mask, 1 byte per connection."),
+    "static": (1, "Memory: the mask, 1 byte per connection."),
+    "snip": (1, "Memory: the mask, 1 byte per connection."),
+    "taylor": (1 + 4, "Memory: the mask and one float32, 5 bytes per connection."),
+    "straight_through": (1 + 4, "Memory: the mask and the latent values, 5 bytes per connection for float32 weights."),
+    "surgery": (1 + 4, "Memory: the mask and the latent values, 5 bytes per connection for float32 weights."),
+    "movement": (
+        1 + 8,
+        "the mask, the scores and the latent values, 9 bytes per connection for float32 weights",
+    ),
+    "wanda": (1 + 4 / ROWS + 8 / (ROWS * COLUMNS), "4 / rows bytes per connection"),
 }
 
 

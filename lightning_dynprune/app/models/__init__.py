@@ -1,4 +1,7 @@
-"""The program's networks, plain ``nn.Module``s, and the one LightningModule that trains them."""
+"""The program's networks, plain ``nn.Module``s, and the one LightningModule that trains them.
+
+May import base and Lightning.
+"""
 
 from lightning_dynprune.app.models.classifier import Classifier
 from lightning_dynprune.app.models.convnet import ConvNet

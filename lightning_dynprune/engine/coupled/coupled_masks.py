@@ -48,6 +48,15 @@ class _Member:
         return positions.to(self.tensor.device).view(shape)
 
 
+@dataclass(frozen=True)
+class _Savepoint:
+    """Which units were kept, and what their members held."""
+
+    alive: list[Tensor]
+    members: list[tuple[_Member, Tensor, bool, Tensor]]
+    values: dict[str, Tensor]
+
+
 class CoupledMasks:
     """Which units of each group are kept, and the masks of all tensors of the groups that follow from it.
 
@@ -191,14 +200,13 @@ class CoupledMasks:
         return mask
 
     @torch.no_grad()
-    def keep(self, alive: Sequence[Tensor], clear_slots: bool = True) -> None:
+    def keep(self, alive: Sequence[Tensor]) -> None:
         """Keep these units, and set the members of the others to zero.
 
         The values of a member are remembered when its unit is pruned, and put back when the unit returns.
 
         Args:
             alive: for each group a bool tensor, one entry a unit.
-            clear_slots: clear the optimizers' slots of the members too.
         """
         self.alive = [lives.clone() for lives in alive]
         for member in self.members:
@@ -209,9 +217,29 @@ class CoupledMasks:
             if (values := self.values.get(axis.name)) is not None:
                 values.copy_(torch.where(member.along(member.pruned & ~before), tensor, values))
                 tensor.copy_(torch.where(member.along(before & ~member.pruned), values, tensor))
-            if clear_slots and isinstance(tensor, nn.Parameter) and member.any_pruned:
-                reset_slots(self._optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
         self.apply()
+
+    def clear_slots(self) -> None:
+        """Clear the optimizers' slots of the members of pruned units."""
+        for member in self.members:
+            tensor = member.tensor
+            if isinstance(tensor, nn.Parameter) and member.any_pruned:
+                reset_slots(self._optimizers, tensor, member.along(~member.pruned).expand(tensor.shape).contiguous())
+
+    def savepoint(self) -> _Savepoint:
+        """Return what an update changes outside the targets, for :meth:`restore`."""
+        members = [(m, m.pruned.clone(), m.any_pruned, m.tensor.detach().clone()) for m in self.members]
+        return _Savepoint(self.alive, members, {name: value.clone() for name, value in self.values.items()})
+
+    @torch.no_grad()
+    def restore(self, savepoint: _Savepoint) -> None:
+        """Go back to a :meth:`savepoint`."""
+        self.alive = savepoint.alive
+        for member, pruned, any_pruned, values in savepoint.members:
+            member.pruned, member.any_pruned = pruned, any_pruned
+            member.tensor.copy_(values)
+        for name, value in savepoint.values.items():
+            self.values[name].copy_(value)
 
     def follow_masks(self) -> None:
         """Read from the masks of the targets which units are kept, after they were loaded or restored."""
@@ -224,7 +252,7 @@ class CoupledMasks:
                     rows = mask.movedim(axis.dim, 0).flatten(1).any(1).cpu()
                     lives |= rows[axis.index].any(1)
             alive.append(lives)
-        self.keep(alive, clear_slots=False)
+        self.keep(alive)
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -241,8 +269,8 @@ class CoupledMasks:
             if member.any_pruned and (grad := member.tensor.grad) is not None:
                 grad.masked_fill_(member.along(member.pruned), 0.0)
 
-    def narrow(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> None:
-        """Follow a model whose pruned units were removed.
+    def narrowed(self, stayed: Mapping[str, Mapping[int, Tensor]]) -> list[Group]:
+        """Return the groups of a model whose pruned units are removed.
 
         Args:
             stayed: tensor name -> dimension -> the positions that stayed, int64.
@@ -251,7 +279,11 @@ class CoupledMasks:
         for group, lives in zip(self.groups, self.alive, strict=True):
             axes = tuple(_narrowed(axis, lives, stayed.get(axis.name, {}).get(axis.dim)) for axis in group.axes)
             narrowed.append(dataclasses.replace(group, units=int(lives.sum()), axes=axes))
-        self._gather(narrowed)
+        return narrowed
+
+    def regroup(self, groups: Sequence[Group]) -> None:
+        """Take over the groups from :meth:`narrowed`; all their units are kept."""
+        self._gather(groups)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the remembered values of members; the masks of the targets tell which units are kept."""

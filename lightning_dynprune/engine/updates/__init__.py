@@ -7,6 +7,7 @@ from lightning_dynprune.engine.updates.mask_update import Changes, MaskChanged, 
 from lightning_dynprune.engine.updates.min_kept import MinKept, MinKeptWarnings, check_reachable
 from lightning_dynprune.engine.updates.restore import restore_masks
 from lightning_dynprune.engine.updates.run_update import update_run
+from lightning_dynprune.engine.updates.savepoint import finish
 from lightning_dynprune.engine.updates.score_reader import piece_size, pieces_of
 from lightning_dynprune.engine.updates.units import TargetUnits, UncoupledUnits, Units
 
@@ -20,6 +21,7 @@ __all__ = [
     "Units",
     "UpdateRequest",
     "check_reachable",
+    "finish",
     "piece_size",
     "pieces_of",
     "restore_masks",

@@ -12,9 +12,9 @@ from lightning_dynprune.engine.updates.score_reader import scores_of
 from lightning_dynprune.masks import MaskSet, without_scratch_bit
 from lightning_dynprune.patterns import TargetPattern
 from lightning_dynprune.selection import Cut, Scores
-from lightning_dynprune.strategies import Strategy, uniform
+from lightning_dynprune.strategies import Strategy, uniform_scores
 from lightning_dynprune.targets import TargetView
-from lightning_dynprune.thresholds import Threshold, units_kept
+from lightning_dynprune.thresholds import Threshold, units_to_keep
 
 MaskChanged = Callable[[int, "Tensor | None"], None]
 MaskPieces = tuple[int, Iterable[Tensor], "int | None"]
@@ -102,7 +102,7 @@ def update_masks(
 def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut], int]:
     """Return the cuts, and how many units return after them."""
     threshold, exchange = request.threshold, request.exchange
-    units, keep = sum(s.units for s in scores), units_kept(scores, request.sparsity)
+    units, keep = sum(s.units for s in scores), units_to_keep(scores, request.sparsity)
     most = sum(s.max_kept for s in scores)
     if not exchange or most == units == keep:
         cuts = threshold.cut(scores, request.sparsity)
@@ -181,7 +181,7 @@ def _growth_scores(
 
     def grow(piece: TargetView) -> Tensor:
         worth = strategy.grow(piece)
-        return uniform(piece) if worth is None else worth
+        return uniform_scores(piece) if worth is None else worth
 
     return scores_of(
         masks.targets[position],

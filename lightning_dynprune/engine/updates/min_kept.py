@@ -39,21 +39,32 @@ class MinKeptWarnings:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def warn(self, before: Sequence[MinKept], after: Sequence[MinKept], stacklevel: int) -> None:
-        """Warn of targets and groups that an update brought down to ``min_kept``.
+    def add(self, before: Sequence[MinKept], after: Sequence[MinKept]) -> list[str]:
+        """Note the targets and groups that an update brought down to ``min_kept``; return a warning for each new one.
 
         Args:
             before: what was kept before the update.
             after: what is kept after it.
-            stacklevel: of the warning, seen from the caller.
         """
+        found = []
         for was, now in zip(before, after, strict=True):
             if was.kept > now.kept <= now.least and now.name not in self.names:
                 self.names.add(now.name)
-                warnings.warn(
-                    f"{now.name} is down to min_kept={now.min_kept} of its {now.size} and is pruned no further",
-                    stacklevel=stacklevel + 1,
+                found.append(
+                    f"{now.name} is down to min_kept={now.min_kept} of its {now.size} and is pruned no further"
                 )
+        return found
+
+    @staticmethod
+    def warn(texts: Sequence[str], stacklevel: int) -> None:
+        """Warn in the given words.
+
+        Args:
+            texts: from :meth:`add`.
+            stacklevel: of the warnings, seen from the caller.
+        """
+        for text in texts:
+            warnings.warn(text, stacklevel=stacklevel + 1)
 
 
 def least_kept(target: Target, pattern: Pattern) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from lightning_dynprune.distributed import mask_checksum
 from lightning_dynprune.engine.updates.mask_update import Changes
 from lightning_dynprune.journal import Delta, Update
@@ -15,34 +13,16 @@ if TYPE_CHECKING:
     from lightning_dynprune.engine.run import PruningRun
 
 
-def follow_mask(run: PruningRun, position: int, before: Tensor | None, deltas: list[Delta]) -> None:
-    """Follow a mask that has been written: note the change, and clear the optimizers' slots.
-
-    Args:
-        run: what is pruned.
-        position: of the target, whose parameter still holds its values of before.
-        before: the mask of before; None where connections were only pruned and no journal records them.
-        deltas: of the targets so far; the change is added.
-    """
-    if run.journal is not None and before is not None and run.masks.shard_ranks is None:
-        deltas.append(run.journal.delta(before, run.masks.tensors[position], run.masks.targets[position].values))
-    run.weights.mask_changed(position, before)
-
-
-def record_update(run: PruningRun, sparsity: float, changes: Changes, deltas: Sequence[Delta]) -> Update:
-    """Count an update, write it to the journal and compare the masks of all processes.
+def new_update(run: PruningRun, sparsity: float, changes: Changes) -> Update:
+    """Return the figures of an update whose masks have been written.
 
     Args:
         run: what was pruned.
         sparsity: the share of connections that was asked for.
         changes: what changed in each target.
-        deltas: the changed positions of each target.
-
-    Raises:
-        RankError: processes hold different masks.
     """
     names = [target.name for target in run.masks.targets]
-    update = Update(
+    return Update(
         run.progress.clock.step,
         sparsity,
         run.masks.sparsity,
@@ -51,19 +31,33 @@ def record_update(run: PruningRun, sparsity: float, changes: Changes, deltas: Se
         (sum(changes.dropped) + sum(changes.grown)) / run.masks.total,
         dict(zip(names, changes.cuts, strict=False)),  # a restored mask has no cuts
     )
-    run.progress.count_update(update)
+
+
+def record_update(run: PruningRun, update: Update, deltas: Sequence[Delta], note: str | None = None) -> None:
+    """Count an update and write it to the journal; a second call for the same update does nothing.
+
+    Args:
+        run: what was pruned.
+        update: its figures.
+        deltas: the changed positions of each target.
+        note: goes into the journal, before the update.
+    """
     is_sharded = run.masks.shard_ranks is not None
-    if run.journal is not None:
-        run.journal.add(update, None if is_sharded else deltas)
-        if is_sharded:
-            reason = "several processes hold parts of the targets: positions are not kept"
-            run.journal.discard_positions(update.step, reason)
-    _check_ranks_agree(run)
-    return update
+    run.progress.count_update(update)
+    if run.journal is None:
+        return
+    run.journal.add(update, None if is_sharded else deltas, note)
+    if is_sharded:
+        reason = "several processes hold parts of the targets: positions are not kept"
+        run.journal.discard_positions(update.step, reason)
 
 
-def _check_ranks_agree(run: PruningRun) -> None:
-    """Raise where processes hold different masks."""
+def check_ranks_agree(run: PruningRun) -> None:
+    """Raise where processes hold different masks.
+
+    Raises:
+        RankError: naming the target and the processes.
+    """
     if run.ranks.size == 1:
         return
     sums = [mask_checksum(mask) for mask in run.masks.tensors]

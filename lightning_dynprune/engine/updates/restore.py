@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from lightning_dynprune.engine.updates.mask_update import Changes
-from lightning_dynprune.engine.updates.record import follow_mask, record_update
+from lightning_dynprune.engine.updates.record import check_ranks_agree, new_update, record_update
+from lightning_dynprune.engine.updates.run_update import clear_slots
+from lightning_dynprune.engine.updates.savepoint import Savepoint, finish
 from lightning_dynprune.journal import Delta, Update
 from lightning_dynprune.masks import without_scratch_bit
 
@@ -33,21 +38,50 @@ def restore_masks(run: PruningRun, step: int) -> Update:
         )
     wanted = journal.mask_at(step)
     values = journal.values_at(step) if journal.remember_values and not run.weights.all_train else {}
+    run.apply()
+    savepoint = Savepoint(run)
+    update: Update | None = None
+    try:
+        deltas: list[Delta] = []
+        changes = _write_masks(run, wanted, values, deltas)
+        update = new_update(run, masks.sparsity, changes)
+        note = f"masks restored to what they were after step {step}"
+        finish(
+            [
+                lambda: record_update(run, update, deltas, note),
+                run.apply,
+                lambda: clear_slots(run, savepoint, changes),
+            ]
+        )
+    except BaseException:
+        if update is None or run.progress.last_update is not update:
+            savepoint.restore()
+        raise
+    check_ranks_agree(run)
+    return update
+
+
+def _write_masks(
+    run: PruningRun,
+    wanted: Mapping[str, Tensor],
+    values: Mapping[str, tuple[Tensor, Tensor]],
+    deltas: list[Delta],
+) -> Changes:
+    """Write masks and, where connections return, the values they had; changed positions are added to ``deltas``."""
+    masks = run.masks
     run.weights.reveal(range(len(masks.targets)))
-    deltas: list[Delta] = []
     dropped, grown = [], []
     for position, target in enumerate(masks.targets):
         before = without_scratch_bit(masks.tensors[position])
         lost, won = masks.write(position, [wanted[target.name].to(before.device).reshape(-1)])
         dropped.append(lost)
         grown.append(won)
-        follow_mask(run, position, before, deltas)
+        if run.journal is not None:
+            deltas.append(run.journal.delta(before, masks.tensors[position], target.values))
         if target.name in values:
             index, kept = values[target.name]
             flat = target.parameter.detach().reshape(-1)
             flat[index.to(flat.device)] = kept.to(flat)
             target.parameter.copy_(flat.view_as(target.parameter))
     run.units.follow_masks()
-    run.apply()
-    journal.note(run.progress.clock.step, f"masks restored to what they were after step {step}")
-    return record_update(run, masks.sparsity, Changes([], dropped, grown), deltas)
+    return Changes([], dropped, grown)

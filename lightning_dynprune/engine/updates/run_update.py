@@ -1,4 +1,4 @@
-"""One update of a run: check, score and cut, write the masks, apply them, record."""
+"""One update of a run: check, score and cut, write the masks, apply them, record. It happens whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_dynprune.engine.updates.mask_update import Changes, UpdateRequest
-from lightning_dynprune.engine.updates.record import follow_mask, record_update
+from lightning_dynprune.engine.updates.record import check_ranks_agree, new_update, record_update
+from lightning_dynprune.engine.updates.savepoint import Savepoint, finish
 from lightning_dynprune.journal import Delta, Update
 from lightning_dynprune.selection import check_finite
 
@@ -30,19 +31,58 @@ def update_run(run: PruningRun, request: UpdateRequest, keeps_inputs: bool, stac
         RankError: another process failed; or the processes hold different masks, which the update has changed.
     """
     _check_ready(run, request, stacklevel + 1)
-    before = run.units.min_kept()
-    deltas: list[Delta] = []
-    changes = _change_masks(run, request, deltas)
-    # Nothing can fail from here on, so masks and weights change together or not at all.
+    # The step moved pruned entries too; what grows starts at zero.
     run.apply()
+    before, savepoint = run.units.min_kept(), Savepoint(run)
+    update: Update | None = None
+    warnings: list[str] = []
+    try:
+        deltas: list[Delta] = []
+        changes = _change_masks(run, request, deltas)
+        update = new_update(run, request.sparsity, changes)
+
+        def forget_inputs() -> None:
+            run.snapshot.clear()
+            if not keeps_inputs:
+                run.calibrator.forget()
+
+        finish(
+            [
+                lambda: record_update(run, update, deltas),
+                run.apply,
+                lambda: clear_slots(run, savepoint, changes),
+                lambda: _rewind(run),
+                forget_inputs,
+                lambda: warnings.extend(run.min_kept_warnings.add(before, run.units.min_kept())),
+            ]
+        )
+    except BaseException:
+        if update is None or run.progress.last_update is not update:
+            savepoint.restore()
+        raise
+    run.min_kept_warnings.warn(warnings, stacklevel + 1)
+    check_ranks_agree(run)
+    return update
+
+
+def clear_slots(run: PruningRun, savepoint: Savepoint, changes: Changes) -> None:
+    """Clear the optimizers' slots of connections that are pruned or have just returned.
+
+    Args:
+        run: whose masks have been written.
+        savepoint: of before the update.
+        changes: what changed in each target.
+    """
+    for position, grown in enumerate(changes.grown):
+        run.weights.mask_changed(position, savepoint.mask(position) if grown else None)
+    run.units.clear_slots()
+
+
+def _rewind(run: PruningRun) -> None:
+    """Bring back the weights of an early step, if the run rewinds."""
     if run.rewind is not None:
         run.rewind.restore(run.plan.optimizers)
         run.apply()
-    run.snapshot.clear()
-    if not keeps_inputs:
-        run.calibrator.forget()
-    run.min_kept_warnings.warn(before, run.units.min_kept(), stacklevel + 1)
-    return record_update(run, request.sparsity, changes, deltas)
 
 
 def _check_ready(run: PruningRun, request: UpdateRequest, stacklevel: int) -> None:
@@ -55,22 +95,17 @@ def _check_ready(run: PruningRun, request: UpdateRequest, stacklevel: int) -> No
 
 
 def _change_masks(run: PruningRun, request: UpdateRequest, deltas: list[Delta]) -> Changes:
-    """Score, cut and write the masks; where that fails the run is as before."""
+    """Score, cut and write the masks; the pruned entries of the weights keep their values for now."""
 
     def mask_changed(position: int, before: Tensor | None) -> None:
-        follow_mask(run, position, before, deltas)
+        if run.journal is not None and before is not None and run.masks.shard_ranks is None:
+            deltas.append(run.journal.delta(before, run.masks.tensors[position], run.masks.targets[position].values))
         run.calibrator.refit(position)
 
-    # The step moved pruned entries too; what grows starts at zero.
-    run.apply()
     run.weights.reveal(range(len(run.masks.targets)))
-    try:
-        with run.ranks.raise_together():
-            for target in run.masks.targets:
-                check_finite(target.values, f"weights of {target.name}")
-        # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
-        remember = run.journal is not None and run.masks.shard_ranks is None
-        return run.units.update_masks(run.views.all(), request, mask_changed, remember)
-    except BaseException:
-        run.apply()
-        raise
+    with run.ranks.raise_together():
+        for target in run.masks.targets:
+            check_finite(target.values, f"weights of {target.name}")
+    # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
+    remember = run.journal is not None and run.masks.shard_ranks is None
+    return run.units.update_masks(run.views.all(), request, mask_changed, remember)

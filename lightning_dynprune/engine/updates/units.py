@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -45,6 +45,15 @@ class Units(Protocol):
         Raises:
             NonFiniteError: a score is not finite; masks are as before.
         """
+
+    def savepoint(self) -> Any:
+        """Return what an update changes outside the targets, for :meth:`restore`."""
+
+    def restore(self, savepoint: Any) -> None:
+        """Go back to a :meth:`savepoint`."""
+
+    def clear_slots(self) -> None:
+        """Clear the optimizers' slots of what belongs to pruned units, outside the targets."""
 
     def apply(self) -> None:
         """Set what belongs to pruned units, outside the targets, to zero."""
@@ -100,6 +109,15 @@ class TargetUnits:
     ) -> Changes:
         """Write new masks, see :func:`~lightning_dynprune.engine.updates.mask_update.update_masks`."""
         return update_masks(self._masks, views, self._pattern, request, mask_changed, remember)
+
+    def savepoint(self) -> None:
+        """Return None: an update changes nothing outside the targets."""
+
+    def restore(self, savepoint: None) -> None:
+        """Do nothing."""
+
+    def clear_slots(self) -> None:
+        """Do nothing: these units lie in the targets alone."""
 
     def apply(self) -> None:
         """Do nothing: these units lie in the targets alone."""
@@ -162,6 +180,15 @@ class UncoupledUnits:
         """
         self.check_ready()
         return Changes([], [], [])
+
+    def savepoint(self) -> None:
+        """Return None: an update changes nothing outside the targets."""
+
+    def restore(self, savepoint: None) -> None:
+        """Do nothing."""
+
+    def clear_slots(self) -> None:
+        """Do nothing: nothing is pruned yet."""
 
     def apply(self) -> None:
         """Do nothing: nothing is pruned yet."""

@@ -280,7 +280,7 @@ def test_files_that_were_weighed_held_the_weights(monkeypatch: pytest.MonkeyPatc
         (torch.randn(1, 4), {"formats": ["caffe"]}, ValueError, "format='caffe' is unknown"),
         (torch.randn(1, 4), {"seconds": -1.0}, ValueError, "seconds=-1.0 is not accepted"),
         (torch.randn(1, 4), {"rivals": "no"}, TypeError, "rivals='no' is not accepted"),
-        ((torch.randn(1, 4), torch.randn(2, 4)), {}, ValueError, "the first axis of all its tensors"),
+        ((torch.randn(1, 4), torch.randn(2, 4)), {}, ValueError, "the first dimension of all its tensors"),
         (torch.randn(1, 5), {}, CouplingError, "shapes cannot be multiplied"),
         ("text", {}, TypeError, "give only tensors"),
     ],

@@ -1,4 +1,4 @@
-"""From the masks in use back to earlier ones: all on bits, eight connections a byte."""
+"""Restore earlier masks from the masks in use and the recorded flips, all packed to bits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lightning_dynprune.masks import MaskSet, pack_bits, unpack_bits
 
 
 def packed_mask_before(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> Tensor:
-    """Return one target's mask as it stood before the recorded updates, packed.
+    """Return one target's mask as it was before the recorded updates, packed.
 
     Args:
-        masks: as they stand after them.
-        position: of the target.
-        record: the deltas of the last updates, one a target.
+        masks: the masks after these updates.
+        position: index of the target.
+        record: the deltas of the last updates, one per target.
     """
     packed = pack_bits(masks.tensors[position])
     for deltas in record:
@@ -27,15 +27,15 @@ def packed_mask_before(masks: MaskSet, position: int, record: Sequence[Sequence[
 
 
 def pruned_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> tuple[Tensor, Tensor]:
-    """Return what was kept before the recorded updates and is pruned now: flat indices, values at the first cut.
+    """Return the connections kept before the recorded updates and pruned now: flat indices, values when first dropped.
 
     Args:
-        masks: as they stand after the updates.
-        position: of the target.
-        record: the deltas of the last updates, one a target, with values.
+        masks: the masks after these updates.
+        position: index of the target.
+        record: the deltas of the last updates, one per target, with values.
 
     Raises:
-        ValueError: the masks are not those that the updates left.
+        ValueError: the masks are not those that the updates resulted in.
     """
     target = masks.targets[position]
     mask = packed_mask_before(masks, position, record)
@@ -58,16 +58,16 @@ def pruned_since(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]
 
 
 def count_returned(masks: MaskSet, position: int, record: Sequence[Sequence[Delta]]) -> int:
-    """Return how many connections of one target are kept now and were pruned at some time since the record begins.
+    """Return how many kept connections of one target were pruned at some time since the record begins.
 
     Args:
-        masks: as they stand after the updates.
-        position: of the target.
-        record: the deltas of the last updates, one a target.
+        masks: the masks after these updates.
+        position: index of the target.
+        record: the deltas of the last updates, one per target.
     """
     target = masks.targets[position]
     flipped = torch.zeros((target.numel + 7) // 8, dtype=torch.uint8)
     for deltas in record:
         flipped |= deltas[position].packed(target.name)
-    # What is kept now and ever flipped was pruned in between.
+    # A connection that is kept now and flipped before was pruned in between.
     return int(count_true(unpack_bits(flipped & pack_bits(masks.tensors[position]), target.numel, target.name)))

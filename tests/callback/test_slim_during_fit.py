@@ -1,0 +1,115 @@
+"""A model that is slimmed at every update, or at the end."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_dynprune import DynamicPruning
+from lightning_dynprune.engine import AccuracyGuard
+from tests.callback.channels import Module, pruning, shapes
+from tests.training import trainer
+
+
+def test_slimmed_at_the_end_the_module_computes_the_same(tmp_path):
+    slim, wide = Module(), Module()
+    trainer([pruning(slim="end")], tmp_path).fit(slim)
+    trainer([pruning()], tmp_path).fit(wide)
+    x = torch.randn(5, 1, 6, 6)
+    assert torch.allclose(slim.eval()(x), wide.eval()(x), atol=1e-5)
+    assert sum(p.numel() for p in slim.parameters()) < 0.5 * sum(p.numel() for p in wide.parameters())
+    assert all(bool(w.flatten(1).any(1).all()) for w in (slim.net[0].weight, slim.net[4].weight))
+
+
+@pytest.mark.parametrize("strategy", ["magnitude", "taylor"])
+def test_slimmed_at_every_update_it_trains_as_it_would_with_masks(strategy, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        slim, wide = Module(), Module()
+        pruners = [pruning(strategy=strategy, slim="update"), pruning(strategy=strategy)]
+        objects = [id(p) for p in slim.parameters()]
+        for module, callback in zip((slim, wide), pruners, strict=True):
+            trainer([callback], tmp_path, gradient_clip_val=0.5).fit(module)
+        x = torch.randn(5, 1, 6, 6)
+        assert torch.allclose(slim.eval()(x), wide.eval()(x), atol=1e-9)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [id(p) for p in slim.parameters()] == objects
+    assert [p.sparsity for p in pruners] == [pruners[1].sparsity] * 2
+    assert pruners[0].layer_sparsity == pruners[1].layer_sparsity
+    assert [u.sparsity for u in pruners[0].pruner.journal.updates] == [
+        u.sparsity for u in pruners[1].pruner.journal.updates
+    ]
+    assert slim.net[0].out_channels == slim.net[1].num_features == slim.net[0].weight.shape[0]
+    assert slim.net[0].out_channels < 8 if strategy == "magnitude" else slim.net[4].out_features < 16
+
+
+def test_a_run_slimmed_at_updates_resumes_to_the_same_end(tmp_path):
+    unbroken = Module()
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="half", every_n_train_steps=16, save_top_k=1, save_last=False)
+    half = pruning(slim="update")
+    trainer([half, saving], tmp_path).fit(unbroken)
+    weights = torch.load(next(tmp_path.glob("half*.ckpt")), weights_only=True)["state_dict"]
+    assert shapes(unbroken) != shapes(Module())
+    resumed, callback = Module(), pruning(slim="update")
+    trainer([callback], tmp_path).fit(resumed, ckpt_path=next(tmp_path.glob("half*.ckpt")))
+    assert weights["net.0.weight"].shape[0] <= 8
+    assert shapes(resumed) == shapes(unbroken)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True))
+    assert callback.sparsity == half.sparsity
+    assert not resumed._load_state_dict_pre_hooks
+
+
+def test_what_is_logged_counts_what_was_slimmed_away(tmp_path):
+    module, callback = Module(), pruning(slim="update")
+    run = trainer([callback], tmp_path, log_every_n_steps=1)
+    run.fit(module)
+    total = sum(p.numel() for p in Module().parameters())
+    left = sum(int(p.count_nonzero()) for p in module.parameters())
+    assert float(run.callback_metrics["dynprune/sparsity"]) == pytest.approx(callback.sparsity)
+    assert float(run.callback_metrics["dynprune/compression"]) == pytest.approx(total / left)
+    assert float(run.callback_metrics["dynprune/layer/net.0.weight"]) == pytest.approx(
+        1 - module.net[0].weight.numel() / 72
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"slim": "now"}, "slim='now' is unknown; known: None, 'end', 'update'"),
+        ({"slim": "end", "pattern": "element"}, "slim='end' goes with pattern channel or head, not element"),
+        ({"slim": "update", "pattern": "head"}, "slim='update' goes with pattern channel, not head"),
+        ({"slim": "end", "rewind": 3}, "does not go with rewind"),
+        ({"slim": "update", "guard": AccuracyGuard("val_acc")}, "does not go with a guard"),
+    ],
+)
+def test_what_does_not_go_with_slimming_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DynamicPruning(**{"sparsity": 0.6, "pattern": "channel", **settings})
+
+
+def test_one_callback_serves_another_module_and_its_resume_too(tmp_path):
+    callback = pruning(slim="update")
+    trainer([callback], tmp_path / "a").fit(Module())
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="late", every_n_train_steps=24, save_top_k=1)
+    unbroken = Module()
+    trainer([pruning(slim="update"), saving], tmp_path / "b").fit(unbroken)
+    resumed = Module()
+    fresh = copy.deepcopy(shapes(resumed))
+    trainer([callback], tmp_path / "c").fit(resumed, ckpt_path=tmp_path / "late.ckpt")
+    assert shapes(resumed) == shapes(unbroken) != fresh
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True))
+
+
+def test_a_fit_that_fails_early_leaves_no_hook(tmp_path):
+    class Broken(Module):
+        def configure_optimizers(self):
+            raise RuntimeError("broken")
+
+    module = Broken()
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer([pruning(slim="update")], tmp_path).fit(module)
+    assert not module._load_state_dict_pre_hooks
