@@ -61,7 +61,7 @@ class Registry(Generic[Part]):
 
         Args:
             spec: the setting as the user gave it; in a mapping, ``name`` may also be a class.
-            **defaults: settings to use where ``spec`` is not an instance and does not give them, and its class has them.
+            **defaults: settings to use where ``spec`` is not an instance and does not give them and its class has them.
 
         Raises:
             ValueError: a name or setting is unknown, or a required setting is missing.

@@ -30,7 +30,7 @@ def warn_if_few_exchanges(strategy: Strategy, schedule: Schedule, horizon: Horiz
     every = max((span.end - span.begin) // 10, 1)
     remedy = f"give a smaller every, such as schedule={{'every': '{every} {span.unit}'}}" if every < span.every else ""
     warnings.warn(
-        f"strategy {type(strategy).__name__}: {updates} after the first step will exchange connections, as updates come "
+        f"strategy {type(strategy).__name__}: {updates} after the first step will exchange connections: updates come "
         f"every {span.every} {span.unit} from {span.begin} to {span.end}; {remedy or 'let the schedule end later'}",
         stacklevel=stacklevel + 1,
     )

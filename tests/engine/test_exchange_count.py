@@ -23,7 +23,7 @@ def started(strategy: str, steps: int, **schedule: object) -> list[str]:
 def test_a_training_shorter_than_every_is_remarked_on(strategy):
     (said,) = started(strategy, 64)
     assert "no update after the first step will exchange connections" in said
-    assert "updates come every 100 steps from 0 to 48; give a smaller every, such as schedule={'every': '4 steps'}" in said
+    assert "every 100 steps from 0 to 48; give a smaller every, such as schedule={'every': '4 steps'}" in said
 
 
 def test_one_or_two_updates_are_counted():
