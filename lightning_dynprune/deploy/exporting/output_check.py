@@ -17,6 +17,7 @@ def max_output_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -
         ExportError: the lists differ in length or in shapes.
 
     Example:
+        >>> import torch
         >>> max_output_difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 2.5])])
         0.5
     """
