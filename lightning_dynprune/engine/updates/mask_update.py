@@ -39,7 +39,7 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an update changed, one entry a target.
+    """The changes of an update, one entry per target.
 
     Attributes:
         cuts: the score at the cut.
