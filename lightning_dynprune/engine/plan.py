@@ -25,7 +25,7 @@ from lightning_dynprune.thresholds import Threshold
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pruner will do to one model, with every setting checked against that model.
+    """The parts and targets of a pruner for one model, with every setting checked against that model.
 
     Attributes:
         model: the network, unwrapped.

@@ -15,7 +15,7 @@ LATENT = "latent"
 
 
 class _Place(Enum):
-    """Where the values of a target are: split by the mask, all in the parameter, or between the two.
+    """The place of a target's values: split by the mask, all in the parameter, or between the two.
 
     A move can be interrupted anywhere. Each value then is in at least one of the two places, and the other one holds
     the same value or zero bits, so that ``or`` recovers all of them.

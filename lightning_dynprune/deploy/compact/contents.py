@@ -32,7 +32,7 @@ _MAX_EXPANSION = 2**15
 
 @dataclass(frozen=True)
 class Entry:
-    """How one tensor is stored.
+    """The storage of one tensor.
 
     Args:
         dtype: its name without the prefix "torch.".

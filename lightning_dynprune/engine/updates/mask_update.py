@@ -22,7 +22,7 @@ MaskPieces = tuple[int, Iterable[Tensor], "int | None"]
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """What an update has to reach, and by which parts.
+    """The sparsity that an update has to reach, and the parts that decide how.
 
     Attributes:
         strategy: scores connections; its settings are numbers.
@@ -39,7 +39,7 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an update changed, one entry a target.
+    """The changes of an update, one entry per target.
 
     Attributes:
         cuts: the score at the cut.
@@ -118,7 +118,7 @@ def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut]
 
 @dataclass(frozen=True)
 class _Exchanged:
-    """Masks of before an exchange, and what it dropped and grew in each target."""
+    """The masks before an exchange, and the connections that it dropped and grew in each target."""
 
     before: list[Tensor]
     dropped: list[int]
