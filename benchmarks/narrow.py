@@ -1,4 +1,4 @@
-"""Dense control networks with as many parameters as a pruned one: the program's networks with fewer units."""
+"""Dense baseline networks with as many parameters as a pruned one: the program's networks with fewer units."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@
     python benchmarks/patterns.py --table         # from results/patterns.json
 
 The patterns are single connections, blocks of 8, 16 and 32 outputs by one input, channels and 2:4, at 50 to 95 % (2:4
-at 50 %), with 3 seeds, and the dense control. In each network the same weights are pruned with every pattern, with
+at 50 %), with 3 seeds, and the dense baseline. In each network the same weights are pruned with every pattern, with
 the same strategy, data, steps and learning rates, which are in NETS:
 
 - MLP 784-512-256-10 on Fashion-MNIST, all weights. The last rows of the 10 outputs, which fill no block, stay dense.
 - The program's ConvNet on Fashion-MNIST, its convolutions. With 2:4 the one with one input channel stays dense, with
   blocks of 32 the one with 16 outputs.
 - A GPT of 1.0 M parameters on the bytes of the source of Python's standard library, its feed-forward layers. Every
-  run starts from the same densely trained weights, and the dense control trains for as many further steps. The
+  run starts from the same densely trained weights, and the dense baseline trains for as many further steps. The
   accuracy is that of the next byte, in modules that are not in the training data.
 
 For channels the sparsity counts all connections, also those that read pruned channels: half the channels of an MLP

@@ -44,11 +44,11 @@ INTERRUPTED = 130
 
 def pruned(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
     """Train a pruned network as the program ``dynprune`` does, and return its figures."""
-    from lightning_dynprune.app.tasks import run_job
+    from lightning_dynprune.app.tasks import run_training
 
     cfg, place = composed(settings, folder)
     if not place.results.exists():
-        run_job(cfg, place, stop)
+        run_training(cfg, place, stop)
     found = json.loads(place.results.read_text(encoding="utf-8"))
     same = ("sparsity", "nonzero", "parameters", "compression", "layers", "steps", "seed")
     return {
@@ -61,18 +61,18 @@ def pruned(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Reco
 
 
 def dense(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Record:
-    """Train a network without pruning, as the program trains its dense control, and return its figures."""
+    """Train a network without pruning, as the program trains its dense baseline, and return its figures."""
     import torch
     from hydra.utils import instantiate
 
-    from lightning_dynprune.app.runs import find_checkpoint, read_run, refuse_changes
-    from lightning_dynprune.app.tasks.dense_baseline import dense_control
+    from lightning_dynprune.app.runs import check_unchanged, find_checkpoint, read_run
+    from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
 
     cfg, place = composed(settings, folder)
     if place.resuming:
-        refuse_changes(read_run(find_checkpoint(place.path))["config"], place.config_text)
+        check_unchanged(read_run(find_checkpoint(place.path))["config"], place.config_text)
     torch.set_num_threads(cfg.threads)
-    found = dense_control(cfg, instantiate(cfg.data), place, stop)
+    found = get_dense_baseline(cfg, instantiate(cfg.data), place, stop)
     size = sum(parameter.numel() for parameter in instantiate(cfg.model).parameters())
     return {
         "test_error": 1 - found["accuracy"],

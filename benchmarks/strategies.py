@@ -6,7 +6,7 @@
 
 Every strategy, Lightning's ``ModelPruning`` and a small dense network with as many parameters as the pruned one train
 on Fashion-MNIST at 90, 95, 98 and 99 % with 3 seeds, with the same code, optimizer, batches and 8 epochs; so does the
-dense control. LeNet-300-100 trains on 55,000 images, the ConvNet on 10,000, to limit the time on a CPU. No strategy
+dense baseline. LeNet-300-100 trains on 55,000 images, the ConvNet on 10,000, to limit the time on a CPU. No strategy
 is tuned: each has the defaults of its files in ``conf``, except for the settings in METHODS, which are the same at
 each sparsity.
 
@@ -176,7 +176,7 @@ def amounts_by_epoch(sparsity: float, epochs: int) -> list[float]:
 
 
 def runs_of(short: bool) -> list[Run]:
-    """Return all runs: the dense controls first, then ordered by seed, so that one seed is complete early."""
+    """Return all runs: the dense baselines first, then ordered by seed, so that one seed is complete early."""
     made = []
     for seed in SEEDS[:1] if short else SEEDS:
         for net, of_net in NETS.items():
@@ -223,7 +223,7 @@ def table(records: Mapping[str, Record]) -> str:
         settings = next((record["settings"] for key, record in records.items() if key.startswith(f"{net},")), NETS[net])
         images = 60_000 - settings.get("data.holdout", 5_000)
         control = accuracies(records, net, DENSE, None)
-        shown = f"dense: {cell(control)}" if control else "the dense control is not finished"
+        shown = f"dense: {cell(control)}" if control else "the dense baseline is not finished"
         head = [f"{net}, {settings['trainer.max_epochs']} epochs of {images:,} images; {shown}", ""]
         head.append("| " + " | ".join(["", *[f"{100 * sparsity:g} %" for sparsity in SPARSITIES]]) + " |")
         head.append("| --- |" + " --- |" * len(SPARSITIES))

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/torture.py  # 50 kills: about five minutes on one core
 
-One training of the program ``dynprune`` (scikit-learn's digits, a dense control, then pruning with latent weights) is
+One training of the program ``dynprune`` (scikit-learn's digits, a dense baseline, then pruning with latent weights) is
 killed 50 times by SIGKILL and resumed by ``resume=`` each time. The moments are drawn at random with a seed: a third
 during an update of the masks, a third while a checkpoint is written, a third anywhere else. The benchmark wraps
 functions in the training process, which then reports through a pipe what it enters and leaves. The benchmark waits
@@ -79,7 +79,7 @@ class Moment:
 
 
 def moments(kills: int, steps: int, seed: int) -> list[Moment]:
-    """Return the moments in order; ``steps`` counts those of the dense control and of the pruned training."""
+    """Return the moments in order; ``steps`` counts those of the dense baseline and of the pruned training."""
     chance = random.Random(seed)
     drawn = []
     for number in range(kills):

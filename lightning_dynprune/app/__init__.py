@@ -1,4 +1,4 @@
-"""The Hydra program ``dynprune``: train a dense baseline, prune the same network while it trains, report both.
+"""The Hydra program ``dynprune``: trains a dense baseline, prunes the same network while it trains, reports both.
 
 May import every room, Lightning and Hydra.
 """

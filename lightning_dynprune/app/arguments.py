@@ -1,10 +1,10 @@
-"""The command line in the order that Hydra's parser accepts."""
+"""The command line, sorted into the order that Hydra's parser accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-TAKE_A_VALUE = frozenset(
+FLAGS_WITH_VALUE = frozenset(
     ["--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"]
 )
 
@@ -12,7 +12,7 @@ TAKE_A_VALUE = frozenset(
 def flags_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with all flags before all overrides.
 
-    Hydra's parser takes overrides in one piece: those behind a flag that stands among them it calls unrecognized.
+    Hydra's parser reports overrides as unrecognized arguments if a flag stands between them.
 
     Args:
         arguments: the command line without the program's name.
@@ -22,12 +22,12 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         ['--config-dir', 'mine', '-m', 'sparsity=0.5', 'seed=1,2']
     """
     flags, overrides = [], []
-    rest = iter(arguments)
-    for argument in rest:
+    remaining = iter(arguments)
+    for argument in remaining:
         if not argument.startswith("-"):
             overrides.append(argument)
             continue
         flags.append(argument)
-        if argument in TAKE_A_VALUE:
-            flags.extend(value for value in [next(rest, None)] if value is not None)
+        if argument in FLAGS_WITH_VALUE:
+            flags.extend(value for value in [next(remaining, None)] if value is not None)
     return [*flags, *overrides]

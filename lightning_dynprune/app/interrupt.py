@@ -1,4 +1,4 @@
-"""Ctrl-C: the first lets the running step end and be saved, the second stops at once."""
+"""Ctrl-C: the first one stops after the running step and saves, the second one stops at once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """The user stopped the run; no error, so neither Hydra nor a sweep may take it for a failed job."""
+    """The user stopped the run; not an ``Exception``, so that neither Hydra nor a sweep counts it as a failed job."""
 
 
 class StopRequest:
-    """Remembers that Ctrl-C was pressed, for whoever can stop at a consistent place.
+    """The state of Ctrl-C, which a training reads where it can stop safely.
 
-    While ``deferred`` is set (a training loop runs and will look at ``wanted``) the first Ctrl-C only sets
-    ``wanted``; in any other moment, and the second time, it raises ``Stopped`` where the program stands.
+    While ``deferred`` is True, the first Ctrl-C only sets ``requested``. Otherwise, and on the second Ctrl-C,
+    :meth:`handle` raises ``Stopped``.
+
+    Attributes:
+        requested: Ctrl-C was pressed, and the training has to stop after the running step.
+        deferred: a training is running that checks ``requested``.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
         self.deferred = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Signal handler for SIGINT."""
-        if not self.deferred or self.wanted:
+        """Handle SIGINT."""
+        if not self.deferred or self.requested:
             raise Stopped
-        self.wanted = True
+        self.requested = True
         print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
 
@@ -39,7 +43,7 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
     try:
         previous = signal.signal(signal.SIGINT, request.handle)
     except ValueError:
-        # Not the main thread (a thread-based launcher): Ctrl-C never arrives here.
+        # Python delivers SIGINT to the main thread only; a thread-based launcher runs jobs in others.
         yield request
         return
     try:

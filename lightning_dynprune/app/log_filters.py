@@ -1,11 +1,11 @@
-"""Lightning's remarks that say nothing about this program, silenced."""
+"""Filters for messages of Lightning that do not apply to this program."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 
-NOISE = (
+IGNORED_WARNINGS = (
     "does not have many workers",
     "smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",
@@ -15,10 +15,10 @@ NOISE = (
 
 
 def silence_lightning() -> None:
-    """Drop Lightning's information lines, and its warnings about loaders and loggers that are as they are meant."""
-    import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers, so that this has to follow
+    """Hide Lightning's log messages below WARNING, and its warnings about loaders and folders that are intended."""
+    import lightning.pytorch  # noqa: F401 - the import sets the levels of the loggers, which are changed below
 
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for pattern in NOISE:
+    for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", f".*{pattern}.*")

@@ -1,4 +1,4 @@
-"""The run's folder: refused early where it cannot be written, or holds another run."""
+"""The check of the output folder, made before Hydra writes to it."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.runs import FolderInUse, RunFolder, sole_run
+from lightning_dynprune.app.runs import FolderInUse, RunFolder, lock_run_folder
 
 
-class RefuseUnwritable(Callback):
-    """Hydra callback that ends the program, in words, before Hydra fails on the folder itself."""
+class OutputFolderCheck(Callback):
+    """Hydra callback that ends the program with a message if the output folder cannot be used."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run, before Hydra writes the settings of this one over those of another."""
+        """Check the folder of a single run before Hydra overwrites the settings of another run in it."""
         folder = Path(config.hydra.run.dir)
-        refuse_unwritable(folder, "hydra.run.dir")
+        check_writable(folder, "hydra.run.dir")
         if config.get("task") is None:
             run = RunFolder(folder, [], {}, resuming=config.resume is not None)
             try:
-                with sole_run(folder):
-                    run.refuse_occupied()
-            except (FolderInUse, FileExistsError) as refusal:
-                raise SystemExit(f"dynprune: {refusal}") from None
+                with lock_run_folder(folder):
+                    run.check_unoccupied()
+            except (FolderInUse, FileExistsError) as error:
+                raise SystemExit(f"dynprune: {error}") from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""
-        refuse_unwritable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+        check_writable(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
 
 
-def refuse_unwritable(folder: Path, setting: str) -> None:
-    """Make the folder and a file in it; say which setting to change where that fails.
+def check_writable(folder: Path, setting: str) -> None:
+    """Raise if the folder cannot be created or no file can be written to it.
 
     Args:
-        folder: the folder to write to.
-        setting: the setting that names it.
+        folder: the output folder.
+        setting: name of the setting that gives the folder.
 
     Raises:
-        SystemExit: it cannot be made or written. No ordinary exception: Hydra turns those of a callback into warnings.
+        SystemExit: the folder cannot be created or written. Not an ``Exception``, since Hydra turns those of a callback
+            into warnings.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

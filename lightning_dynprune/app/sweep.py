@@ -1,4 +1,4 @@
-"""What a sweep ends with: one table, ``summary.csv`` and ``pareto.png`` over all its jobs."""
+"""The report at the end of a sweep: one table, ``summary.csv`` and ``pareto.png`` of all jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_dynprune.report import SweepRow, draw_pareto, sweep_table, write_
 
 
 class SweepReport(Callback):
-    """Hydra callback that reports a sweep from the files of its jobs, whichever launcher ran them.
+    """Hydra callback that reports a sweep from the files of its jobs, with any launcher.
 
     The process exits with status 1 if a job failed.
     """
@@ -24,11 +24,11 @@ class SweepReport(Callback):
         self._began = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the time, to tell this sweep's jobs from older ones in the same folder."""
+        """Store the start time, which separates the jobs of this sweep from older ones in the same folder."""
         self._began = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table and write the files into the sweep's folder."""
+        """Print the table and write both files to the sweep's folder."""
         folder = Path(config.hydra.sweep.dir)
         rows = read_jobs(folder, since=self._began)
         Console().print(sweep_table(rows, folder))
@@ -36,20 +36,20 @@ class SweepReport(Callback):
             write_summary(rows, folder / "summary.csv")
             draw_pareto(rows, folder / "pareto.png")
         except OSError as error:
-            # No ordinary exception: Hydra turns those of a callback into warnings.
+            # Hydra turns an Exception of a callback into a warning.
             raise SystemExit(f"dynprune: {error.strerror}") from None
         if any(row.error for row in rows):
             raise SystemExit(1)
 
 
 def read_jobs(folder: Path, since: float = 0.0) -> list[SweepRow]:
-    """Return a row for each job that ran in a sweep's folder.
+    """Return one row for each job that was started in a sweep's folder.
 
     Args:
         folder: the sweep's folder.
-        since: time in seconds since the epoch; jobs started earlier are left out.
+        since: time in seconds since the epoch; jobs that started earlier are skipped.
     """
-    # Hydra writes this file when a job starts, so a job that was killed is found as well.
+    # Hydra writes this file when a job starts, so killed jobs are found too.
     started = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= since - 1]
     rows = [_row(path.parent.parent, folder) for path in started]
     return sorted(rows, key=lambda row: (not row.job.isdecimal(), int(row.job) if row.job.isdecimal() else 0, row.job))

@@ -7,7 +7,7 @@ from lightning_dynprune.report.deploy_tables import deploy_table, preflight_tabl
 from lightning_dynprune.report.figures import draw_pareto, draw_run
 from lightning_dynprune.report.run_tables import run_line, run_table
 from lightning_dynprune.report.sweep_tables import SweepRow, sweep_table, write_summary
-from lightning_dynprune.report.text import shown
+from lightning_dynprune.report.text import printable
 
 __all__ = [
     "SweepRow",
@@ -15,9 +15,9 @@ __all__ = [
     "draw_pareto",
     "draw_run",
     "preflight_table",
+    "printable",
     "run_line",
     "run_table",
-    "shown",
     "sweep_table",
     "write_summary",
 ]

@@ -1,4 +1,4 @@
-"""The tables of what a model costs in each of its forms, and of what patterns would give."""
+"""The tables of ``task=deploy`` (time, memory and size of a model) and of ``task=preflight`` (expected speed-ups)."""
 
 from __future__ import annotations
 
@@ -6,57 +6,55 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from lightning_dynprune.deploy.measurement import NOT_MEASURED, reason_lines
-from lightning_dynprune.report.text import file_size, percent, shown
+from lightning_dynprune.report.text import file_size, percent, plain_text, titled_table
 
 _CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
 
 
 def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> RenderableType:
-    """Return the tables of a measured model: speed for each batch size, files, work and accuracy, and what is missing.
+    """Return the tables of a measured model: time, file sizes, MACs and accuracy.
 
     Args:
         report: the content of ``deploy.json``.
-        path: that file, named under the tables.
+        path: that file, printed under the tables.
     """
-    notes = [Text(shown(f"  {line}"), style="dim") for line in reason_lines(_not_measured(report))]
-    where = [] if path is None else [Text(shown(f"  layer by layer, and all figures: {path}"), style="dim")]
+    notes = [plain_text(f"  {line}", style="dim") for line in reason_lines(_not_measured(report))]
+    where = [] if path is None else [plain_text(f"  all figures, and each layer: {path}", style="dim")]
     speeds = [_speed(report, str(batch)) for batch in report["batches"]]
     return Group(*speeds, _files(report), _work(report), *notes, *where)
 
 
 def preflight_table(outlook: Mapping[str, Any], path: Path | None = None) -> RenderableType:
-    """Return the table of what patterns would give, times as fast as dense, and the verdicts in words.
+    """Return the table of expected speed-ups over dense by pattern, and a verdict for each pattern.
 
     Args:
         outlook: the content of ``preflight.json``.
-        path: that file, named under the table.
+        path: that file, printed under the table.
     """
     cells = {(c["pattern"], c["batch"], c["sparsity"]): c for c in outlook["cells"]}
     columns = list(dict.fromkeys((batch, sparsity) for _, batch, sparsity in sorted(cells, key=lambda k: k[1:])))
-    table = _table(f"Times as fast as dense, {_machine(outlook)}; zeros at random")
+    table = _table(f"Speed-up over dense at random masks, {_machine(outlook)}")
     for batch, sparsity in columns:
         table.add_column(f"batch {batch}\n{100 * sparsity:.0f} %", justify="right")
     for pattern in outlook["verdicts"]:
-        table.add_row(Text(shown(pattern)), *(_outcome(cells[pattern, batch, sparsity]) for batch, sparsity in columns))
-    verdicts = [Text(shown(f"  {pattern}: {words}")) for pattern, words in outlook["verdicts"].items()]
-    where = [] if path is None else [Text(shown(f"  all figures: {path}"), style="dim")]
-    return Group(table, *verdicts, Text(f"  measured in {outlook['seconds']:.0f} s", style="dim"), *where)
+        table.add_row(plain_text(pattern), *(_outcome(cells[pattern, batch, sparsity]) for batch, sparsity in columns))
+    verdicts = [plain_text(f"  {pattern}: {words}") for pattern, words in outlook["verdicts"].items()]
+    where = [] if path is None else [plain_text(f"  all figures: {path}", style="dim")]
+    return Group(table, *verdicts, plain_text(f"  measured in {outlook['seconds']:.0f} s", style="dim"), *where)
 
 
 def _speed(report: Mapping[str, Any], batch: str) -> Table:
     table = _table(f"Batch {batch}, {_machine(report)}")
-    for heading in ("ms (quartiles)", "x dense (quartiles)", "peak memory"):
+    for heading in ("ms (quartiles)", "speed-up (quartiles)", "peak memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["rows"]:
         took, ratio = row["latency"].get(batch), row["ratio"].get(batch)
         table.add_row(
-            Text(shown(row["name"])),
+            plain_text(row["name"]),
             NOT_MEASURED if took is None else _spread(took, 1e3, 3),
             NOT_MEASURED if ratio is None else _spread(ratio, 1, 2),
             _bytes(row["memory"].get(batch)),
@@ -66,23 +64,24 @@ def _speed(report: Mapping[str, Any], batch: str) -> Table:
 
 def _files(report: Mapping[str, Any]) -> Table:
     table = _table("Files on disk")
-    for heading in ("as it is", "compact", "compact, zstd"):
+    for heading in ("plain", "compact", "compact, zstd"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["rows"]:
         table.add_row(
-            Text(shown(row["name"])), *(_bytes(row["files"].get(kind)) for kind in ("plain", "compact", "compact zstd"))
+            plain_text(row["name"]),
+            *(_bytes(row["files"].get(kind)) for kind in ("plain", "compact", "compact zstd")),
         )
     return table
 
 
 def _work(report: Mapping[str, Any]) -> Table:
-    table = _table("Work a sample, size and accuracy")
+    table = _table("MACs per sample, size and accuracy")
     for heading in ("MACs", "parameters", "non-zero", "accuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["rows"]:
         counts = [_count(row[figure]) for figure in ("macs", "parameters", "nonzero")]
         accuracy = NOT_MEASURED if row["accuracy"] is None else percent(row["accuracy"])
-        table.add_row(Text(shown(row["name"])), *counts, accuracy)
+        table.add_row(plain_text(row["name"]), *counts, accuracy)
     return table
 
 
@@ -102,7 +101,7 @@ def _machine(content: Mapping[str, Any]) -> str:
 
 
 def _table(title: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=Text(shown(title)), title_justify="left", title_style="bold", pad_edge=False)
+    table = titled_table(title)
     table.add_column("", no_wrap=True)
     return table
 

@@ -1,4 +1,4 @@
-"""The figures of a run and of a sweep."""
+"""The figures ``sparsity.png`` of a run and ``pareto.png`` of a sweep."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lightning_dynprune.base import PALETTE, write_atomically
 from lightning_dynprune.report.sweep_tables import SweepRow
-from lightning_dynprune.report.text import shown
+from lightning_dynprune.report.text import printable
 
 
 def draw_run(results: Mapping[str, Any], path: Path) -> None:
-    """Draw sparsity and validation accuracy over the optimizer steps, the dense control's accuracy as a dashed line.
+    """Draw sparsity and validation accuracy over the optimizer steps, and the accuracy of the dense baseline.
 
     Args:
         results: the content of ``results.json``.
-        path: the PNG.
+        path: the PNG file to write.
     """
     history, steps = results["history"], results["steps"]
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -38,7 +38,7 @@ def draw_run(results: Mapping[str, Any], path: Path) -> None:
             final, color=PALETTE.muted, linestyle="--", linewidth=1.2, label=f"dense, at the end: {final:.2%}"
         )
     _percent_axis(above, "validation accuracy")
-    _zoom_on_the_end(above, [value for _, value in [*accuracy, *history["dense_val_accuracy"]]])
+    _limit_to_plateau(above, [value for _, value in [*accuracy, *history["dense_val_accuracy"]]])
     if above.get_legend_handles_labels()[0]:
         above.legend(loc="lower right", frameon=False, fontsize=9)
 
@@ -67,11 +67,11 @@ def draw_run(results: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
-    """Draw test accuracy over sparsity, one curve for all jobs alike but in sparsity, the dense control as a line.
+    """Draw test accuracy over sparsity, one curve for each set of other overrides, and the dense baseline as a line.
 
     Args:
         rows: the jobs; failed ones have no point.
-        path: the PNG.
+        path: the PNG file to write.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -80,7 +80,7 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", markersize=5, linewidth=2, color=color, label=label)
     controls = sorted({row.results["dense_accuracy"] for row in rows if row.results} - {None})
     for number, accuracy in enumerate(controls):
-        # One entry in the legend stands for all lines; a leading underscore keeps the others out of it.
+        # matplotlib leaves labels that begin with an underscore out of the legend: one entry stands for all lines.
         name = f"dense: {accuracy:.2%}" if len(controls) == 1 else "_dense" if number else "dense"
         axes.axhline(accuracy, color=PALETTE.muted, linestyle="--", linewidth=1.2, label=name)
     _percent_axis(axes, "test accuracy")
@@ -101,8 +101,8 @@ def _series(rows: Sequence[SweepRow]) -> dict[str, list[Mapping[str, Any]]]:
     series: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row.results is not None:
-            others = [shown(text) for text in row.overrides if not text.startswith("sparsity=")]
-            # A label that begins with an underscore is left out of the legend.
+            others = [printable(text) for text in row.overrides if not text.startswith("sparsity=")]
+            # matplotlib leaves labels that begin with an underscore out of the legend.
             series.setdefault(", ".join(others).lstrip("_") or "pruned", []).append(row.results)
     return series
 
@@ -119,12 +119,12 @@ def _percent_axis(axes: Axes, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _zoom_on_the_end(axes: Axes, values: Sequence[float]) -> None:
-    """Cut off the steep start, which would press all that matters into the upper edge."""
+def _limit_to_plateau(axes: Axes, values: Sequence[float]) -> None:
+    """Set the limits of the y-axis so that the steep rise at the start does not compress the rest."""
     if values:
         lower = sorted(values)[len(values) // 10]
-        room = max(max(values) - lower, 0.005)
-        axes.set_ylim(lower - 0.15 * room, min(max(values) + 0.15 * room, 1.0 + 0.02 * room))
+        margin = max(max(values) - lower, 0.005)
+        axes.set_ylim(lower - 0.15 * margin, min(max(values) + 0.15 * margin, 1.0 + 0.02 * margin))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,20 +1,45 @@
-"""Figures as a reader wants them."""
+"""Formats of numbers, of texts from files and of tables, shared by all reports."""
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
 
-def shown(text: str) -> str:
-    r"""Return a text as it is safe to print: what a terminal would act on is written out.
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters written as escapes, so that a terminal does not act on them.
 
     Example:
-        >>> shown("a\x1b[31mb\u202e")
+        >>> printable("a\x1b[31mb\u202e")
         'a\\x1b[31mb\\u202e'
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
+def plain_text(text: str, style: str = "") -> Text:
+    """Return a text for rich that is printed as it is: neither markup nor control characters have an effect.
+
+    Args:
+        text: the text, perhaps from a file that is not trusted.
+        style: style of the whole text.
+    """
+    return Text(printable(text), style=style)
+
+
+def titled_table(title: str, pad_edge: bool = False) -> Table:
+    """Return a table without columns, its title bold at the left.
+
+    Args:
+        title: the title.
+        pad_edge: whether a space stands left of the first column and right of the last.
+    """
+    return Table(box=SIMPLE_HEAD, title=plain_text(title), title_justify="left", title_style="bold", pad_edge=pad_edge)
+
+
 def percent(share: float | None, digits: int = 2) -> str:
-    """Return a share in percent; a dash where there is none.
+    """Return a share in percent, or a dash for None.
 
     Example:
         >>> percent(0.98765), percent(None)
@@ -24,22 +49,17 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 
 def file_size(count: int | None) -> str:
-    """Return a number of bytes in the largest fitting unit.
+    """Return a number of bytes in the largest decimal unit that fits, or a dash for None.
 
     Example:
         >>> file_size(999), file_size(266_610)
-        ('999 B', '266.6 kB')
+        ('999 bytes', '266.6 kB')
     """
-    if count is None:
-        return "-"
-    if count < 1000:
-        return f"{count} B"
-    power = next((p for p in (1, 2) if count < 999.95 * 1000**p), 3)
-    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
+    return "-" if count is None else decimal(count)
 
 
 def duration(seconds: float) -> str:
-    """Return seconds, as minutes too where that reads better.
+    """Return a time in seconds, from 100 s on in minutes and seconds.
 
     Example:
         >>> duration(3.21), duration(125.4)

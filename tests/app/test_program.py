@@ -98,7 +98,7 @@ def test_a_sweep_names_the_job_that_failed_and_goes_on(tmp_path):
     assert "1.5 is not accepted; give a number in [0, 1)" in rows[1]["error"]
     assert "1.5 is not accepted" in words(sweep.stdout)
     assert (folder / "pareto.png").read_bytes().startswith(PNG)
-    assert len(list((folder / "dense").glob("*.json"))) == 1  # one dense control for all jobs
+    assert len(list((folder / "dense").glob("*.json"))) == 1  # one dense baseline for all jobs
     assert rows[0]["dense_accuracy"] == rows[2]["dense_accuracy"]
 
 

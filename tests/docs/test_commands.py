@@ -25,6 +25,7 @@ else:
 
 DATA = Path(os.environ.get("DYNPRUNE_DATA") or ROOT / ".." / "shared" / "data").resolve()
 SMALL = ("trainer.max_epochs=3", "data.batch_size=128")
+SPARSE_ONLY = (*SMALL, "dense=false")
 SMALL_MNIST = ("trainer.max_epochs=1", "data.batch_size=4096", "dense=false")
 RUN = "outputs/2026-01-31/12-00-00"
 CONF = "--config-dir docs/extending/examples/conf"
@@ -32,7 +33,7 @@ CONF = "--config-dir docs/extending/examples/conf"
 # Commands that start from nothing -> settings that are added, and the file that must be there afterwards.
 FRESH: dict[str, tuple[tuple[str, ...], str]] = {
     "dynprune": (SMALL, "outputs/*/*/results.json"),
-    "dynprune sparsity=0.95 strategy=magnitude schedule.begin=0.1": (SMALL, "outputs/*/*/results.json"),
+    "dynprune sparsity=0.95 strategy=magnitude schedule.begin=0.1": (SPARSE_ONLY, "outputs/*/*/results.json"),
     "dynprune sparsity=0.999 guard=accuracy": (SMALL, "outputs/*/*/results.json"),
     "dynprune --cfg job": ((), ""),
     "dynprune -m sparsity=0.5,0.8,0.9,0.95 strategy=magnitude,taylor": (SMALL, "multirun/*/*/summary.csv"),
@@ -43,12 +44,12 @@ FRESH: dict[str, tuple[tuple[str, ...], str]] = {
     "dynprune data=mnist recipe=lenet_300_100_56x": (SMALL_MNIST, "outputs/*/*/results.json"),
     "dynprune task=preflight model=lenet_300_100 data=digits": (("seconds=0.5",), "outputs/*/*/preflight.json"),
     f"dynprune {CONF} strategy=magnitude threshold=root_mean_square threshold.factor=0.5": (
-        (*SMALL, "dense=false"),
+        SPARSE_ONLY,
         "outputs/*/*/results.json",
     ),
-    f"dynprune {CONF} schedule=staircase schedule.stairs=8": ((*SMALL, "dense=false"), "outputs/*/*/results.json"),
+    f"dynprune {CONF} schedule=staircase schedule.stairs=8": (SPARSE_ONLY, "outputs/*/*/results.json"),
     f"dynprune {CONF} model=convnet targets=convolutions pattern=kernel": (
-        (*SMALL, "dense=false"),
+        SPARSE_ONLY,
         "outputs/*/*/results.json",
     ),
 }
@@ -95,7 +96,7 @@ def test_a_command_runs(command, folder):
 def test_a_killed_run_is_resumed_and_measured(folder):
     if importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("onnxruntime is not installed")
-    killed = stopped("pruned", "on_train_batch_end", 20, *SMALL, f"hydra.run.dir={RUN}", folder=folder)
+    killed = stopped("pruned", "on_train_batch_end", 20, *SPARSE_ONLY, f"hydra.run.dir={RUN}", folder=folder)
     assert killed.returncode == -9, killed.stderr
     assert not (folder / RUN / "results.json").exists()
     resumed = dynprune(*shlex.split(RESUME)[1:], folder=folder)
@@ -107,7 +108,7 @@ def test_a_killed_run_is_resumed_and_measured(folder):
 
 
 def test_a_killed_run_of_own_settings_is_resumed(folder):
-    settings = (*shlex.split(CONF), *SMALL, "strategy=row_magnitude", "dense=false", f"hydra.run.dir={RUN}")
+    settings = (*shlex.split(CONF), *SPARSE_ONLY, "strategy=row_magnitude", f"hydra.run.dir={RUN}")
     place = {"folder": folder, "path": [str(EXAMPLES)]}
     assert stopped("pruned", "on_train_batch_end", 20, *settings, **place).returncode == -9
     refused = dynprune(*shlex.split(RESUME)[1:], **place)
@@ -118,7 +119,7 @@ def test_a_killed_run_of_own_settings_is_resumed(folder):
 
 
 def test_a_strategy_of_ones_own_is_found_on_the_path(folder):
-    arguments = (*shlex.split(OWN)[1:], *SMALL, "dense=false")
+    arguments = (*shlex.split(OWN)[1:], *SPARSE_ONLY)
     lost = dynprune(*arguments, "hydra.run.dir=lost", folder=folder)
     assert lost.returncode != 0
     assert "row_magnitude" in lost.stderr

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dynprune import DynamicPruning
-from lightning_dynprune.app.runs import ResumeRefused, read_run
+from lightning_dynprune.app.runs import ResumeError, read_run
 from lightning_dynprune.base import DamagedError, state_checksum, validate_checkpoint_file
 from lightning_dynprune.engine import sealed
 from tests.compatibility.runs import EPOCHS, Module, pruning
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_cut_off_is_refused_by_name(saved, share, tmp_path)
     cut.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(DamagedError, match=f"resume={cut} is damaged or truncated"):
         validate_checkpoint_file(cut, "resume")
-    with pytest.raises(ResumeRefused, match=f"resume={cut} is damaged or truncated"):
+    with pytest.raises(ResumeError, match=f"resume={cut} is damaged or truncated"):
         read_run(cut)
     with pytest.raises((RuntimeError, OSError)):  # by torch, before the callback has its turn
         trainer([pruning("taylor")], tmp_path, max_epochs=EPOCHS).fit(Module(), ckpt_path=cut)

@@ -154,11 +154,11 @@ def test_a_job_of_a_sweep_whose_files_are_damaged_is_named_in_the_table(tmp_path
     assert errors[2].startswith("results.json is damaged: ")
 
 
-def test_a_damaged_record_of_the_dense_control_is_named_and_kept(tmp_path):
+def test_a_damaged_record_of_the_dense_baseline_is_named_and_kept(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "dense.json").write_text('{"key": ')
     refused = dynprune(*SETTINGS, "hydra.run.dir=run", folder=tmp_path)
     assert refused.returncode == 1
     assert "dense.json is damaged" in words(refused.stderr)
-    assert "move it away to have the dense control trained again" in words(refused.stderr)
+    assert "move it away to have the dense baseline trained again" in words(refused.stderr)
     assert (tmp_path / "run" / "dense.json").read_text() == '{"key": '

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from lightning_dynprune.app.runs import FolderInUse, sole_run
+from lightning_dynprune.app.runs import FolderInUse, lock_run_folder
 from tests.app.program import dynprune, environment, results, stopped, words
 from tests.app.runs.test_resume import SETTINGS
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lightning_dynprune.app.run_lock import sole_run
-with sole_run(Path(sys.argv[1])):
+from lightning_dynprune.app.runs import lock_run_folder
+with lock_run_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -93,13 +93,13 @@ def test_a_job_that_failed_and_was_resumed_is_no_failure_any_more(tmp_path):
 def test_a_folder_is_free_again_once_a_run_has_ended(tmp_path):
     message = rf"another run writes .* \(process {os.getpid()}\)"
     for _ in range(2):
-        with sole_run(tmp_path), pytest.raises(FolderInUse, match=message), sole_run(tmp_path):
+        with lock_run_folder(tmp_path), pytest.raises(FolderInUse, match=message), lock_run_folder(tmp_path):
             raise AssertionError("it was held twice")
     assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_of_several_processes_of_one_run_the_first_alone_holds_the_folder(tmp_path, monkeypatch):
-    with sole_run(tmp_path):
+    with lock_run_folder(tmp_path):
         monkeypatch.setenv("LOCAL_RANK", "1")
-        with sole_run(tmp_path):
+        with lock_run_folder(tmp_path):
             assert (tmp_path / ".lock").exists()

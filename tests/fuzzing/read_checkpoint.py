@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from lightning_dynprune.app.runs import (
-    ResumeRefused,
+    ResumeError,
+    check_unchanged,
     expand_checkpoint,
     expand_resume,
     load_weights,
     read_run,
-    refuse_changes,
 )
 
 ACCEPTED = (ValueError,)
@@ -42,13 +42,13 @@ def read(data: bytes, folder: Path) -> bool:
     for use in (
         lambda: expand_resume([f"resume={path}"]),
         lambda: expand_checkpoint(["task=deploy", f"checkpoint={path}"]),
-        lambda: refuse_changes(read_run(path)["config"], '{"seed": 1}'),
+        lambda: check_unchanged(read_run(path)["config"], '{"seed": 1}'),
         lambda: load_weights(network, path),
     ):
         try:
             use()
             accepted += 1
-        except (*ACCEPTED, ResumeRefused) as error:
+        except (*ACCEPTED, ResumeError) as error:
             if "allocate" in str(error):  # what the memory's bound stopped
                 raise MemoryError(str(error)) from error
     return accepted == 4

@@ -241,7 +241,7 @@ def test_a_sweep_tells_of_a_jobs_damaged_file_and_goes_on(name, content, message
     assert second.error == "ended without results"
 
 
-def test_a_damaged_record_of_the_dense_control_is_refused_before_anything_is_trained(tmp_path):
+def test_a_damaged_record_of_the_dense_baseline_is_refused_before_anything_is_trained(tmp_path):
     (tmp_path / "dense.json").write_text(json.dumps({"key": "a", "accuracy": 0.5}))
     with pytest.raises(ValueError, match=r"dense\.json is damaged: val_accuracy .* move it away"):
         _read(tmp_path / "dense.json", "a")

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 import lightning_dynprune
-from lightning_dynprune.app.runs import ResumeRefused, dense_file, expand_checkpoint, expand_resume, load_weights
+from lightning_dynprune.app.runs import ResumeError, dense_file, expand_checkpoint, expand_resume, load_weights
 from lightning_dynprune.deploy.compact import load_compact
 from lightning_dynprune.deploy.kernels.layer_choice import apply_choice
 from lightning_dynprune.deploy.slimming import load
@@ -131,7 +131,7 @@ def test_a_checkpoint_whose_entries_unfold_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "whole") as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in whole.namelist():
             packed.writestr(name, whole.read(name))
-    with pytest.raises(ResumeRefused, match="is compressed, or larger than the file"):
+    with pytest.raises(ResumeError, match="is compressed, or larger than the file"):
         expand_resume([f"resume={path}"])
 
 

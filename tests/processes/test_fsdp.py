@@ -167,7 +167,7 @@ def _flat(rank: int) -> str:
 
 def test_fsdp1_is_refused_with_the_reason_and_what_to_use_instead(tmp_path):
     message = together(2, _flat, tmp_path)[0]
-    assert message.startswith("0 is wrapped in FullyShardedDataParallel (FSDP1), which flattens parameters and splits")
+    assert message.startswith("0 is wrapped in FullyShardedDataParallel (FSDP1), which flattens parameters")
     assert "fully_shard" in message
     assert "ModelParallelStrategy" in message
 

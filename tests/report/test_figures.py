@@ -34,7 +34,7 @@ def points(line) -> list[tuple[float, float]]:
     return list(zip(*(np.asarray(axis).tolist() for axis in line.get_data()), strict=True))
 
 
-def test_a_run_shows_accuracy_and_sparsity_over_steps_beside_the_dense_control(drawn, tmp_path):
+def test_a_run_shows_accuracy_and_sparsity_over_steps_beside_the_dense_baseline(drawn, tmp_path):
     draw_run({**RESULTS, "history": HISTORY, "steps": 30}, tmp_path / "run.png")
     above, below = drawn[0].axes
     assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
@@ -48,7 +48,7 @@ def test_a_run_shows_accuracy_and_sparsity_over_steps_beside_the_dense_control(d
     assert below.get_xlabel() == "optimizer steps"
 
 
-def test_a_run_without_dense_control_or_validation_is_drawn_too(drawn, tmp_path):
+def test_a_run_without_dense_baseline_or_validation_is_drawn_too(drawn, tmp_path):
     bare = {**RESULTS, "dense_accuracy": None, "dense_val_accuracy": None, "steps": 30}
     history = {"sparsity": HISTORY["sparsity"], "val_accuracy": [], "dense_val_accuracy": []}
     draw_run({**bare, "history": history}, tmp_path / "run.png")

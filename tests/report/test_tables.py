@@ -63,7 +63,7 @@ def test_a_run_shows_dense_beside_pruned_and_each_layer(row):
     assert found[1:] == row[1:]
 
 
-def test_a_run_without_dense_control_claims_no_figures_for_it():
+def test_a_run_without_dense_baseline_claims_no_figures_for_it():
     alone = {
         **RESULTS,
         "dense_accuracy": None,

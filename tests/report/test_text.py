@@ -18,11 +18,11 @@ def test_a_share_in_percent(share, digits, text):
 @pytest.mark.parametrize(
     ("count", "text"),
     [
-        (0, "0 B"),
-        (999, "999 B"),
+        (0, "0 bytes"),
+        (999, "999 bytes"),
         (1000, "1.0 kB"),
         (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
+        (1_000_000, "1.0 MB"),
         (1_066_440, "1.1 MB"),
         (2_500_000_000, "2.5 GB"),
         (None, "-"),

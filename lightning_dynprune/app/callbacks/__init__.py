@@ -1,6 +1,6 @@
-"""What the program adds to a Trainer besides the pruning itself.
+"""Lightning callbacks of the program besides pruning: the checkpoint for resume, and the curves of a run.
 
-May import every room and Lightning.
+May import runs/ and every room below app/.
 """
 
 from lightning_dynprune.app.callbacks.checkpoint import LastCheckpoint

@@ -1,4 +1,4 @@
-"""The checkpoint from which a stopped run continues exactly."""
+"""The checkpoint from which a stopped run resumes exactly."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_dynprune.app.compat import resumes_exactly_after
 from lightning_dynprune.app.interrupt import Stopped, StopRequest
 from lightning_dynprune.app.runs import RunFolder, random_state, restore_random_state
 from lightning_dynprune.base import write_atomically
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep one checkpoint up to date, and write it only where Lightning can take up the thread exactly.
+    """Keep one checkpoint up to date, and save it only where Lightning resumes exactly.
 
-    Lightning resumes exactly in two places: behind a batch that ends an optimizer step and is followed neither by
-    validation nor by the end of the epoch, and at the end of an epoch. Anywhere else it would repeat or leave out a
-    validation, an epoch's end or half of an accumulated gradient, so a save that falls due there waits for the next
-    good place. Lightning calls callbacks of this class behind all others, so their state is that of a whole step.
+    Lightning resumes exactly from two places: after a batch that completes an optimizer step and is followed neither
+    by a validation nor by the end of the epoch, and at the end of an epoch. From any other place it would repeat or
+    skip a validation, the end of an epoch or half of an accumulated gradient. A save that is due there is made at the
+    next of these two places. Lightning calls subclasses of ``Checkpoint`` after all other callbacks, so the saved
+    state of those includes the whole step.
 
     Args:
-        path: the file, replaced atomically at each save.
-        every_n_steps: optimizer steps between two saves; each end of an epoch is saved besides.
-        run: the run that the checkpoint belongs to; its overrides make it again, its configuration is compared then.
-        stop: asked at each place where stopping is safe.
+        path: the file, replaced atomically by each save.
+        every_n_steps: optimizer steps between two saves; the end of each epoch is saved too.
+        run: the run that the checkpoint belongs to; its overrides and its configuration are saved for ``resume``.
+        stop: set by Ctrl-C, and checked wherever a save is possible.
 
     Raises:
         ValueError: ``every_n_steps`` is below 1.
@@ -43,11 +45,11 @@ class LastCheckpoint(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        """The key of this callback's state in the checkpoint; ``resume`` reads it."""
+        """The key of this callback's state in the checkpoint, which ``resume`` reads."""
         return "LastCheckpoint"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the global random state and what ``resume`` needs."""
+        """Return the global random state, the overrides and the configuration."""
         return {
             "overrides": self.run.overrides,
             "config_dirs": self.run.config_dirs,
@@ -56,11 +58,11 @@ class LastCheckpoint(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until the training starts: what comes before it draws random numbers too."""
+        """Store the state; the random state is restored when the training starts, since setup draws random numbers."""
         self._restored = state_dict
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore the random state, or save a run that has not begun."""
+        """Restore the random state of a resumed run, or save a new run before its first step."""
         self.stop.deferred = True
         self._saved_at = trainer.global_step
         if self._restored is None:
@@ -71,38 +73,25 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due and safe; stop there if that was asked for."""
+        """Save if a save is due and the run would resume exactly; then stop if Ctrl-C was pressed."""
         due = trainer.global_step - self._saved_at >= self.every_n_steps
-        if (due or self.stop.wanted) and _resumes_exactly_behind(trainer, batch_idx):
+        if (due or self.stop.requested) and resumes_exactly_after(trainer, batch_idx):
             self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save at the end of each epoch, behind its validation."""
+        """Save at the end of each epoch, after its validation."""
         self._save_or_stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give Ctrl-C back its usual meaning."""
+        """Let Ctrl-C stop at once again."""
         self.stop.deferred = False
 
     def _save_or_stop(self, trainer: L.Trainer) -> None:
         self.save(trainer)
-        if self.stop.wanted:
+        if self.stop.requested:
             raise Stopped
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint in one move."""
+        """Write the checkpoint atomically."""
         write_atomically(self.path, trainer.save_checkpoint)
         self._saved_at = trainer.global_step
-
-
-def _resumes_exactly_behind(trainer: L.Trainer, batch_idx: int) -> bool:
-    done = batch_idx + 1
-    if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
-        return False
-    every = trainer.val_check_batch
-    if every is None:
-        # validation by wall time: it may fall behind any batch
-        return False
-    if trainer.check_val_every_n_epoch is None:
-        done = trainer.fit_loop.total_batch_idx + 1
-    return bool(done % every)

@@ -1,4 +1,4 @@
-"""What the figure of a run shows, collected while it runs and carried through checkpoints."""
+"""The curves of a run, recorded during training and kept in its checkpoints."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class History(L.Callback):
     """Record sparsity and validation accuracy over the optimizer steps, and the seconds of training.
 
     Args:
-        sparsity: asked at each optimizer step for the share pruned at that moment; ``None`` for a dense run.
+        sparsity: returns the current sparsity, called after each batch; None for a dense training.
     """
 
     def __init__(self, sparsity: Callable[[], float] | None = None) -> None:
         self.sparsity = sparsity
         self.sparsity_points: list[tuple[int, float]] = []
         self.accuracy_points: list[tuple[int, float]] = []
-        self._seconds_before = 0.0
-        self._began: float | None = None
+        self._earlier_seconds = 0.0
+        self._started: float | None = None
 
     @property
     def state_key(self) -> str:
@@ -33,8 +33,8 @@ class History(L.Callback):
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of training, those before a resume included."""
-        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
+        """Wall-clock seconds of training, including the time before a resume."""
+        return self._earlier_seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     @property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
@@ -46,42 +46,42 @@ class History(L.Callback):
         return {**self.curves, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from them.
+        """Restore the points and the seconds.
 
         Raises:
-            ValueError: they are damaged.
+            ValueError: the state is damaged.
         """
         curves = (state_dict.get("sparsity"), state_dict.get("val_accuracy"))
         if not all(map(is_curve, curves)) or not is_number(state_dict.get("seconds")):
-            raise ValueError("checkpoint: the history is not what the program writes; the file is damaged")
+            raise ValueError("checkpoint: the history is no list of points with seconds; the file is damaged")
         self.sparsity_points = list(state_dict["sparsity"])
         self.accuracy_points = list(state_dict["val_accuracy"])
-        self._seconds_before = state_dict["seconds"]
+        self._earlier_seconds = state_dict["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and the curve of a run that has not begun."""
-        self._began = time.perf_counter()
+        """Start the clock; record the first sparsity of a new run."""
+        self._started = time.perf_counter()
         if not self.sparsity_points:
-            self._note_sparsity(trainer.global_step)
+            self._record_sparsity(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a sparsity that has changed."""
-        self._note_sparsity(trainer.global_step)
+        """Record the sparsity if it has changed."""
+        self._record_sparsity(trainer.global_step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the accuracy just measured."""
+        """Record the validation accuracy."""
         accuracy = trainer.callback_metrics.get("val_acc")
         if accuracy is not None and not trainer.sanity_checking:
             self.accuracy_points.append((trainer.global_step, float(accuracy)))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop the clock; the last epoch may have changed the sparsity."""
-        self._note_sparsity(trainer.global_step)
-        self._seconds_before, self._began = self.seconds, None
+        """Stop the clock; record the sparsity, which the end of the last epoch may have changed."""
+        self._record_sparsity(trainer.global_step)
+        self._earlier_seconds, self._started = self.seconds, None
 
-    def _note_sparsity(self, step: int) -> None:
+    def _record_sparsity(self, step: int) -> None:
         if self.sparsity is None:
             return
         sparsity = self.sparsity()

@@ -1,6 +1,6 @@
-"""The small image sets of the program, held in memory as tensors.
+"""Small image data sets, held in memory as tensors.
 
-May import base and Lightning.
+May import ``app/compat.py``, Lightning and the libraries that read the data.
 """
 
 from lightning_dynprune.app.data.digits import Digits

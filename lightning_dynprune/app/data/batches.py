@@ -1,4 +1,4 @@
-"""Batches cut from tensors in memory, in an order that a resumed run finds again."""
+"""Batches of tensors in memory, in an order that a resumed run reproduces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_dynprune.app.compat import SAMPLER_ATTRIBUTE
+
 
 class EpochOrder:
-    """The order of the samples in an epoch: a pure function of (seed, epoch), untouched by global random state.
+    """The order of the samples in an epoch, computed from (seed, epoch) without the global random state.
 
     Args:
         size: number of samples.
@@ -31,7 +33,7 @@ class EpochOrder:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this at the start of each one."""
+        """Set the epoch; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def indices(self) -> Tensor:
@@ -43,12 +45,12 @@ class EpochOrder:
 
 
 class TensorBatches:
-    """A sized iterable of ``(images, labels)`` batches that can continue in the middle of an epoch.
+    """An iterable of ``(images, labels)`` batches that can be resumed in the middle of an epoch.
 
     Args:
         images: float tensor, samples first.
-        labels: int64 tensor, one a sample.
-        batch_size: samples a batch; the last batch of an epoch may be smaller.
+        labels: int64 tensor, one label per sample.
+        batch_size: samples per batch; the last batch of an epoch may be smaller.
         seed: seed of the shuffle; ``None`` does not shuffle.
 
     Raises:
@@ -68,40 +70,39 @@ class TensorBatches:
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} is not accepted; give 1 or more")
         if not len(labels):
-            raise ValueError("there are no samples to cut batches from; lower data.holdout")
+            raise ValueError("there are no samples to make batches of; lower data.holdout")
         self.images = images
         self.labels = labels
         self.batch_size = batch_size
         self._order = EpochOrder(len(labels), seed)
         if seed is not None:
-            # Lightning sets the epoch on what it finds under this name, and takes such a loader for a shuffled one.
-            self.sampler = self._order
+            setattr(self, SAMPLER_ATTRIBUTE, self._order)
         self._start = 0
-        self._served = 0
+        self._returned = 0
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A generator: the order is drawn at the first batch, after the epoch and the state have been set.
+        # This is a generator, so the order is computed at the first batch, after the epoch and the state are set.
         order = self._order.indices()
         start, self._start = self._start, 0
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            self._served = number + 1
+            self._returned = number + 1
             yield self.images[chosen], self.labels[chosen]
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the running epoch have been handed out."""
-        return {"batch": self._served % len(self)}
+        """Return the number of batches of the current epoch that have been returned."""
+        return {"batch": self._returned % len(self)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Make the next pass start behind the batches that had been handed out.
+        """Start the next iteration after the batches that had been returned.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: the epoch has fewer batches.
         """
         batch = state_dict.get("batch")
         if not isinstance(batch, int) or not 0 <= batch < len(self):
             raise ValueError(f"checkpoint: batch {batch!r} of {len(self)} in an epoch; the file is damaged")
-        self._start = self._served = state_dict["batch"]
+        self._start = self._returned = state_dict["batch"]

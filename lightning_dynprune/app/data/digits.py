@@ -1,4 +1,4 @@
-"""The 1,797 digits of 8x8 pixels that ship inside scikit-learn."""
+"""The 1,797 handwritten digits of 8x8 pixels that scikit-learn ships."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LARGEST_PIXEL = 16.0
 
 
 class Digits(InMemoryImages):
-    """scikit-learn's handwritten digits; a fifth, the same for every run, is the test set.
+    """The handwritten digits of scikit-learn; a fixed fifth of them is the test set.
 
     Source: https://archive.ics.uci.edu/dataset/80 (its test part, as packed by scikit-learn).
     """
 
     def read(self) -> tuple[Samples, Samples]:
-        """Return the training and test samples, pixels centred to mean 0 and standard deviation near 1."""
+        """Return the training and test samples, standardized over the training set."""
         digits = load_digits()
         images = torch.from_numpy(digits.images).float().unsqueeze(1) / LARGEST_PIXEL
         labels = torch.from_numpy(digits.target).long()

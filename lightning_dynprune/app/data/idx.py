@@ -1,4 +1,4 @@
-"""The idx format of MNIST, read from checked .gz files."""
+"""The reader of MNIST's idx files, gzipped and checked by MD5."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MOST_AXES = 8
 
 
 def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
-    """Return the array in a gzipped idx file of unsigned bytes whose unzipped content has the given checksum.
+    """Return the array of a gzipped idx file of unsigned bytes after checking its MD5.
 
-    The content is checked, not the archive: two archives of one file differ with the tool that packed them.
+    The checksum is of the unzipped content, since archives of one file differ with the tool that made them.
 
     Args:
         path: the ``.gz`` file.
@@ -28,7 +28,7 @@ def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; the message names it, the checksum it should have and what to do.
+        ValueError: the file is damaged; the message gives its path, the expected checksum and a remedy.
 
     Source: http://yann.lecun.com/exdb/mnist, "the IDX file format".
     """
@@ -52,10 +52,10 @@ def read_idx(path: Path, md5: str) -> npt.NDArray[np.uint8]:
 
 
 def parse_idx(content: bytes) -> npt.NDArray[np.uint8]:
-    """Return the array in the bytes of an idx file.
+    """Return the array of an idx file given as bytes.
 
     Raises:
-        ValueError: the bytes hold something else than unsigned bytes, or too many or few of them.
+        ValueError: the values are no unsigned bytes, or their number does not match the shape.
 
     Example:
         >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])).tolist()

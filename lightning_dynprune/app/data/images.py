@@ -1,4 +1,4 @@
-"""The part that all in-memory image sets share: splits, checks, loaders."""
+"""The base class of the image data sets: splits, checks and loaders."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Samples(NamedTuple):
 
 
 class InMemoryImages(L.LightningDataModule):
-    """A labelled image set that fits in memory; a subclass says how it is read.
+    """A labelled image data set in memory; a subclass implements ``read``.
 
     Args:
-        shape: channels, height and width of an image; checked against the data, so that a model may rely on it.
-        classes: number of labels; checked too.
-        batch_size: samples a training batch.
-        holdout: training samples that are never trained on and give the validation accuracy. Which ones does not
-            depend on the run's seed, so figures of several seeds compare.
-        seed: seed of the shuffle of the training batches.
+        shape: channels, height and width of an image; checked against the data.
+        classes: number of classes; checked against the data.
+        batch_size: samples per training batch.
+        holdout: number of training samples held out for the validation accuracy. Their choice does not depend on
+            ``seed``, so results of several seeds are comparable.
+        seed: seed for shuffling the training batches.
 
     Raises:
-        ValueError: ``holdout`` leaves nothing to train on, or the data have another shape or more classes.
+        ValueError: ``holdout`` leaves no training samples, or the data have another shape or more classes.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, batch_size: int, holdout: int, seed: int) -> None:
@@ -49,7 +49,7 @@ class InMemoryImages(L.LightningDataModule):
 
     @abstractmethod
     def read(self) -> tuple[Samples, Samples]:
-        """Return the training samples and the test samples, normalised."""
+        """Return the training samples and the test samples, normalized."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data once and split off the validation samples."""
@@ -90,12 +90,12 @@ class InMemoryImages(L.LightningDataModule):
         """Return the test batches."""
         return self.test
 
-    # Lightning hands a loader its own state back only if nothing asked for the number of steps before the training
-    # starts, and a schedule in fractions of the training does ask. The data module's state is always handed back.
+    # Lightning does not restore the state of a loader if the number of steps was computed before the training starts,
+    # as a schedule in fractions of the training does. It always restores the state of the data module.
     def state_dict(self) -> dict[str, int]:
-        """Return the place in the running epoch."""
+        """Return the position in the current epoch."""
         return self.train_dataloader().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue at that place."""
+        """Continue at that position."""
         self.train_dataloader().load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: from a folder of the user's, else downloaded once, checked either way."""
+"""MNIST and Fashion-MNIST, read from a given folder or downloaded once, with their checksums checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATA_FOLDER = "DYNPRUNE_DATA"
 
 
 class SetFile(NamedTuple):
-    """One file of a set: MD5 of the archive as the mirror serves it, and of the content."""
+    """MD5 checksums of one file: of the archive on the mirror, and of its content."""
 
     archive: str
     content: str
@@ -32,12 +32,12 @@ class MNIST(InMemoryImages):
         batch_size: see ``InMemoryImages``.
         holdout: see ``InMemoryImages``.
         seed: see ``InMemoryImages``.
-        data_dir: folder that holds a folder ``mnist`` with the four ``.gz`` files. ``None`` takes the environment's
-            ``DYNPRUNE_DATA``; where that is unset too, the files are downloaded into pooch's cache.
+        data_dir: folder that contains a folder ``mnist`` with the four ``.gz`` files. None takes the environment
+            variable ``DYNPRUNE_DATA``; if that is unset too, the files are downloaded into pooch's cache.
 
     Raises:
         FileNotFoundError: ``data_dir`` is given and lacks a file.
-        ValueError: a file is corrupt.
+        ValueError: a file is damaged.
 
     Source: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist.
     """
@@ -66,7 +66,7 @@ class MNIST(InMemoryImages):
         self.data_dir = data_dir or os.environ.get(DATA_FOLDER) or None
 
     def read(self) -> tuple[Samples, Samples]:
-        """Return the training and test samples, standardised by the set's usual mean and deviation."""
+        """Return the training and test samples, standardized by the usual mean and standard deviation of the set."""
         return self._samples("train"), self._samples("t10k")
 
     def _samples(self, part: str) -> Samples:
@@ -92,13 +92,13 @@ class MNIST(InMemoryImages):
                 known_hash=f"md5:{self.files[name].archive}",
                 fname=archive,
                 path=pooch.os_cache("lightning-dynprune") / self.folder,
-                downloader=pooch.HTTPDownloader(progressbar=_Bar(progress, f"{self.folder}/{archive}")),
+                downloader=pooch.HTTPDownloader(progressbar=_ProgressBar(progress, f"{self.folder}/{archive}")),
             )
         return Path(path)
 
 
-class _Bar:
-    """The four members that pooch asks of a progress bar, drawn by rich."""
+class _ProgressBar:
+    """The interface of a progress bar that pooch expects, drawn by rich."""
 
     def __init__(self, progress: object, label: str) -> None:
         from rich.progress import Progress

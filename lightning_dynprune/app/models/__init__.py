@@ -1,6 +1,6 @@
-"""The program's networks, plain ``nn.Module``s, and the one LightningModule that trains them.
+"""The networks of the program as plain ``nn.Module``s, and the LightningModule that trains them.
 
-May import base and Lightning.
+May import Lightning, torchmetrics and every room below app/.
 """
 
 from lightning_dynprune.app.models.classifier import Classifier

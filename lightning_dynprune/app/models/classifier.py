@@ -1,4 +1,4 @@
-"""The LightningModule around any network that turns images into class scores."""
+"""The LightningModule that trains a network for classification."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LR_SCHEDULES = ("none", "cosine")
 
 
 class Classifier(L.LightningModule):
-    r"""Train a network by the cross-entropy of its class scores.
+    r"""Train a network with the cross-entropy loss.
 
     .. math:: L = -\log \operatorname{softmax}(f(x))_y
 
     Args:
-        network: maps images to scores, ``(batch, classes)``; registered under its own name, so its state dict is
-            ours without the prefix ``network.``.
+        network: maps images to class scores, ``(batch, classes)``; its state dict is that of this module without the
+            prefix ``network.``.
         classes: number of classes.
-        optimizer: makes the optimizer from the parameters.
-        lr_schedule: ``none``, or ``cosine``: from the optimizer's rate to zero over the training, every step.
-        lr_hold: share of the training at the full rate, before the cosine sets in.
+        optimizer: returns an optimizer of the given parameters.
+        lr_schedule: ``none``, or ``cosine``, which lowers the learning rate to zero over the training, at every step.
+        lr_hold: share of the training at the full learning rate before the cosine starts.
         log_every_n_steps: optimizer steps between two logged training losses.
 
     Raises:
@@ -62,7 +62,7 @@ class Classifier(L.LightningModule):
         return scores
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch; it is logged only in the steps that a logger writes, for its cost."""
+        """Return the loss of one batch; log it only in the steps that a logger writes, since logging takes time."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels)
         if (self.trainer.global_step + 1) % self.log_every_n_steps == 0:
@@ -70,7 +70,7 @@ class Classifier(L.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one held-out batch to the accuracy."""
+        """Log the loss and accuracy of one held-out batch."""
         images, labels = batch
         scores = self(images)
         self.val_acc.update(scores, labels)
@@ -78,13 +78,13 @@ class Classifier(L.LightningModule):
         self.log("val_acc", self.val_acc, on_epoch=True, prog_bar=True, batch_size=len(labels))
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one test batch to the accuracy."""
+        """Log the accuracy of one test batch."""
         images, labels = batch
         self.test_acc.update(self(images), labels)
         self.log("test_acc", self.test_acc, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and, where asked for, the schedule of its learning rate."""
+        """Return the optimizer, with a learning rate schedule if one is set."""
         optimizer = self.optimizer(self.network.parameters())
         if self.lr_schedule == "none":
             return optimizer

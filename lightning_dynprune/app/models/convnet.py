@@ -1,4 +1,4 @@
-"""A small convolutional network that takes images of any size."""
+"""A small convolutional network for images of any size."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ class ConvNet(nn.Sequential):
         self.pool = nn.AdaptiveAvgPool2d(2)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(8 * width, classes)
-        # Convolutions run 1.3 times faster so on a CPU.
+        # On a CPU these convolutions are 1.3 times faster in channels_last.
         for convolution in (self.conv1, self.conv2):
             convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""LeNet-300-100, the multilayer perceptron of the pruning literature."""
+"""LeNet-300-100, the standard multilayer perceptron of the pruning literature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LeNet300100(nn.Sequential):
     Args:
         shape: channels, height and width of an image.
         classes: number of outputs.
-        dropout: probability with which a hidden unit is left out of a training step.
+        dropout: dropout probability of the hidden units.
 
     Example:
         >>> sum(p.numel() for p in LeNet300100((1, 28, 28), 10).parameters())

@@ -1,4 +1,4 @@
-"""A checkpoint from outside, read without running or allocating what it asks for."""
+"""The reader of checkpoints, which neither runs code from the file nor allocates more than its size."""
 
 from __future__ import annotations
 
@@ -10,45 +10,40 @@ from typing import Any
 
 import torch
 
-# All that the program's own checkpoints name. torch's reader knows more, by which a few bytes ask for any memory.
-_NAMES = frozenset(
-    ["collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"]
-    + [f"torch {kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Bool", "Byte", "Char")]
-    + [f"torch {kind}Storage" for kind in ("Short", "Int", "Long", "ComplexFloat", "ComplexDouble")]
-)
+from lightning_dynprune.app.compat import PICKLE_FILE, TENSOR_NAMES
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds, on the CPU; nothing in it is called.
+    """Return the content of a checkpoint, with tensors on the CPU; no code from the file runs.
 
-    torch's own reader is restricted to tensors and plain values. Before it is asked, the file has to be an archive that
-    holds its entries as they are, no larger than the file, so that none unfolds into more, and may name nothing but
-    what tensors are rebuilt by.
+    torch's reader is restricted to tensors and plain values, but accepts names by which a few bytes can allocate any
+    amount of memory. So the archive is checked first: its entries must be stored uncompressed and together be no larger
+    than the file, and its pickle may name only the functions that rebuild tensors.
 
     Args:
         path: the file.
 
     Raises:
-        ValueError: the file is damaged, is no archive of torch's, or asks for more than tensors and plain values.
-        OSError: it cannot be read.
+        ValueError: the file is damaged, is no archive of torch, or holds other values than tensors and plain ones.
+        OSError: the file cannot be read.
     """
     size = path.stat().st_size
     try:
-        _refuse_unfolding(path, size)
+        _validate_archive(path, size)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(_first_line(error)) from None
-    # The reader takes what it finds on its stack for what it expects, and fails in as many ways.
+    # On a damaged pickle torch's reader raises almost any exception.
     except Exception as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {_first_line(error)})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, not the parts of a checkpoint")
+        raise ValueError(f"it holds a {type(content).__name__}, not a mapping of the parts of a checkpoint")
     return content
 
 
-def _refuse_unfolding(path: Path, size: int) -> None:
+def _validate_archive(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         for entry in entries:
@@ -57,9 +52,9 @@ def _refuse_unfolding(path: Path, size: int) -> None:
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("its entries are larger together than the file")
         for entry in entries:
-            if entry.filename.endswith("data.pkl"):
+            if entry.filename.endswith(PICKLE_FILE):
                 named = (arg for code, arg, _ in pickletools.genops(archive.read(entry)) if code.name == "GLOBAL")
-                if foreign := [name for name in named if name not in _NAMES]:
+                if foreign := [name for name in named if name not in TENSOR_NAMES]:
                     raise ValueError(f"it names {str(foreign[0])[:100]!r}, which is neither a tensor nor a plain value")
 
 

@@ -1,4 +1,4 @@
-"""The JSON files that a run leaves behind, read back and believed only where they are what the program writes."""
+"""The readers of the JSON files that a run writes, which check every value that is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from lightning_dynprune.base import is_number, is_whole
 
-LARGEST = 2**26  # bytes; a million points of a curve take half of it
+LARGEST = 2**26  # bytes; a curve of a million points takes half of them
 _SHARES = ("sparsity", "target_sparsity", "accuracy")
 _SHARES_OR_NONE = ("val_accuracy", "dense_accuracy", "dense_val_accuracy")
 
@@ -17,13 +17,13 @@ def read_record(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: the file is damaged, too large or holds something else; the message names it.
-        OSError: it cannot be read.
+        ValueError: the file is damaged, too large or holds no object; the message names it.
+        OSError: the file cannot be read.
     """
     if (size := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{path.name} has {size} bytes; those of this program have at most {LARGEST}")
+        raise ValueError(f"{path.name} has {size} bytes; at most {LARGEST} are read")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is damaged: {str(error)[:200]}") from error
     if not isinstance(content, dict):
@@ -32,23 +32,23 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return the content of a job's ``results.json``, with every figure checked that a sweep's report uses.
+    """Return the content of a job's ``results.json`` after checking every figure that the report of a sweep uses.
 
     Raises:
         ValueError: the file is damaged; the message names it and the figure.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     results = read_record(path)
     _check_overrides(path, results)
     for figure in (*_SHARES, *_SHARES_OR_NONE):
-        nothing = figure in _SHARES_OR_NONE and figure in results and results[figure] is None
-        if not (nothing or is_share(results.get(figure))):
-            _refuse(path, figure, "a number from 0 to 1")
+        is_none = figure in _SHARES_OR_NONE and figure in results and results[figure] is None
+        if not (is_none or is_share(results.get(figure))):
+            _raise_damaged(path, figure, "a number from 0 to 1")
     for figure in ("nonzero", "parameters", "seed"):
         if not _is_count(results.get(figure)):
-            _refuse(path, figure, "a whole number")
+            _raise_damaged(path, figure, "a whole number")
     if not is_number(results.get("compression")) or results["compression"] < 0:
-        _refuse(path, "compression", "a number of at least 0")
+        _raise_damaged(path, "compression", "a number of at least 0")
     return results
 
 
@@ -57,35 +57,35 @@ def read_failure(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the file is damaged; the message names it.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     failure = read_record(path)
     _check_overrides(path, failure)
     if not isinstance(failure.get("error"), str):
-        _refuse(path, "error", "a text")
+        _raise_damaged(path, "error", "a text")
     return failure
 
 
-def read_control(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the figures of a dense control; None where they are another's.
+def read_dense_record(path: Path, key: str) -> dict[str, Any] | None:
+    """Return the figures of a dense baseline; None if they belong to other settings.
 
     Raises:
         ValueError: the file is damaged; the message names it and the figure.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
-    control = read_record(path)
-    if control.get("key") != key:
+    record = read_record(path)
+    if record.get("key") != key:
         return None
-    if not is_share(control.get("accuracy")):
-        _refuse(path, "accuracy", "a number from 0 to 1")
-    if not is_share(control.get("val_accuracy")) and control.get("val_accuracy", 0) is not None:
-        _refuse(path, "val_accuracy", "a number from 0 to 1")
+    if not is_share(record.get("accuracy")):
+        _raise_damaged(path, "accuracy", "a number from 0 to 1")
+    if not is_share(record.get("val_accuracy")) and record.get("val_accuracy", 0) is not None:
+        _raise_damaged(path, "val_accuracy", "a number from 0 to 1")
     for figure in ("seconds", "bytes"):
-        if not is_number(control.get(figure)) or control[figure] < 0:
-            _refuse(path, figure, "a number of at least 0")
-    if not is_curve(control.get("val_curve")):
-        _refuse(path, "val_curve", "a list of steps and shares")
-    return control
+        if not is_number(record.get(figure)) or record[figure] < 0:
+            _raise_damaged(path, figure, "a number of at least 0")
+    if not is_curve(record.get("val_curve")):
+        _raise_damaged(path, "val_curve", "a list of steps and shares")
+    return record
 
 
 def is_share(value: Any) -> bool:
@@ -104,16 +104,16 @@ def is_curve(value: Any) -> bool:
 def _check_overrides(path: Path, content: dict[str, Any]) -> None:
     overrides = content.get("overrides")
     if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
-        _refuse(path, "overrides", "a list of texts")
+        _raise_damaged(path, "overrides", "a list of texts")
 
 
 def _is_count(value: Any) -> bool:
     return is_whole(value) and 0 <= value < 2**63
 
 
-def _refuse(path: Path, figure: str, expected: str) -> NoReturn:
+def _raise_damaged(path: Path, figure: str, expected: str) -> NoReturn:
     raise ValueError(f"{path.name} is damaged: {figure} is missing or is not {expected}")
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")

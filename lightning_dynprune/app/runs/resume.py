@@ -1,8 +1,8 @@
-"""``dynprune resume=PATH``: the command line of a stopped run, made again from its checkpoint.
+"""``dynprune resume=PATH``: rebuild the command line of a stopped run from its checkpoint.
 
-A configuration found beside a checkpoint is never loaded: Hydra calls whatever a ``_target_`` names. The checkpoint
-holds the run's overrides as plain text; they are composed again with the installed configuration, and those that
-could name code are refused.
+A configuration file beside a checkpoint is never loaded, since Hydra calls any ``_target_`` in it. The checkpoint holds
+the run's overrides as plain text; they are composed again with the installed configuration, and overrides that could
+name code are rejected.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from lightning_dynprune.base import DamagedError, validate_checkpoint_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
-FOLDERS = ("data_dir", "data.data_dir")
-# Where other tasks write to.
-WRITTEN = ("output",)
-# Differences in these say where things lie or how they are shown, not what is computed.
-NOT_COMPARED = ("resume", *FOLDERS, "progress", "objective")
+INPUT_FOLDERS = ("data_dir", "data.data_dir")
+# Settings by which other tasks name the file they write.
+OUTPUT_FILES = ("output",)
+# Settings that do not change what is computed.
+NOT_COMPARED = ("resume", *INPUT_FOLDERS, "progress", "objective")
 
 
-class ResumeRefused(ValueError):
-    """The run cannot be continued, or not exactly."""
+class ResumeError(ValueError):
+    """The run cannot be resumed, or not exactly."""
 
 
 def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """Replace ``resume=PATH`` among the arguments by the stopped run's own overrides and folder.
+    """Replace ``resume=PATH`` in the arguments by the overrides and the folder of the stopped run.
 
     Args:
         arguments: the command line without the program's name.
 
     Returns:
-        The arguments to give to Hydra; the same ones where ``resume`` is not among them.
+        The arguments for Hydra; unchanged without ``resume``.
 
     Raises:
-        ResumeRefused: there is no checkpoint, it is not one of this program's, or it holds overrides that are unsafe.
+        ResumeError: there is no checkpoint, another program wrote it, or it holds unsafe overrides.
     """
     paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")]
     paths = [path for path in paths if path not in ("", "null")]
     if not paths:
         return list(arguments)
     if {"-m", "--multirun"} & set(arguments) or len(paths) > 1:
-        raise ResumeRefused("resume continues one run at a time; leave out -m and give one resume=PATH")
+        raise ResumeError("resume continues one run at a time; leave out -m and give one resume=PATH")
     checkpoint = find_checkpoint(Path(paths[0]))
     stored = read_run(checkpoint)
     given = [argument for argument in arguments if not argument.startswith("resume=")]
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in given):
         command = resume_command(checkpoint.parent, stored["config_dirs"])
-        raise ResumeRefused(
+        raise ResumeError(
             f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
             f"checkpoint names; if you trust that folder, give it again: {command}"
         )
@@ -66,7 +66,7 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
-    """Return the shell command that continues the run in ``folder``.
+    """Return the shell command that resumes the run in ``folder``.
 
     Example:
         >>> resume_command(Path("/runs/a b"))
@@ -77,10 +77,10 @@ def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a run folder's path, or the checkpoint's own, stands for.
+    """Return the checkpoint at a path: the path itself if it is a file, or the checkpoint in a run's folder.
 
     Raises:
-        ResumeRefused: there is none.
+        ResumeError: there is no checkpoint.
     """
     if path.is_file():
         return path
@@ -88,49 +88,49 @@ def find_checkpoint(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     if path.is_dir():
-        raise ResumeRefused(
+        raise ResumeError(
             f"resume={path}: the folder holds neither {' nor '.join(CHECKPOINTS)}, so nothing had been trained; "
             "start the run again by its own command"
         )
-    raise ResumeRefused(f"resume={path}: there is no such folder or file; give a run's folder or its last.ckpt")
+    raise ResumeError(f"resume={path}: there is no such folder or file; give a run's folder or its last.ckpt")
 
 
 def read_run(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint says about its run: ``overrides``, ``config_dirs`` and ``config`` (JSON text).
+    """Return the ``overrides``, ``config_dirs`` and ``config`` (JSON text) of the run from its checkpoint.
 
     Raises:
-        ResumeRefused: the file is damaged, or is no checkpoint of this program.
+        ResumeError: the file is damaged, or another program wrote it.
     """
     try:
         validate_checkpoint_file(checkpoint, "resume")
         content = read_checkpoint(checkpoint)
     except DamagedError as error:
-        raise ResumeRefused(str(error)) from None
+        raise ResumeError(str(error)) from None
     except ValueError as error:
-        raise ResumeRefused(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
+        raise ResumeError(f"resume={checkpoint}: not a checkpoint that is safe to load: {error}") from None
     callbacks = content.get("callbacks")
     run = callbacks.get("LastCheckpoint") if isinstance(callbacks, dict) else None
     if not isinstance(run, dict) or not {"overrides", "config_dirs", "config"} <= run.keys():
-        raise ResumeRefused(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
+        raise ResumeError(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
     for key in ("overrides", "config_dirs"):
         if not isinstance(run[key], list) or not all(isinstance(text, str) for text in run[key]):
-            raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
+            raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
     if not isinstance(run["config"], str):
-        raise ResumeRefused(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
+        raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
     return run
 
 
 def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[str]:
-    """Return a checkpoint's overrides without those that place the run; refuse those that could name code.
+    """Return a checkpoint's overrides without those that choose folders; reject overrides that could name code.
 
     Args:
-        overrides: as stored in the checkpoint, so from a source that may not be trusted.
-        given: arguments that the user typed now; an override that is among them is trusted.
+        overrides: the overrides stored in the checkpoint, which may come from an untrusted source.
+        given: arguments typed by the user; overrides among them are trusted.
 
     Raises:
-        ResumeRefused: an override is no ``key=value``, names a ``_target_``, has an interpolation or an escape, which
-            could build one, or leads out of the folders of settings (``model=../../x`` has Hydra read that file) or of
-            the run (``logger.version=/x`` has it written there).
+        ResumeError: an override is no ``key=value``, names a ``_target_``, contains an interpolation or an escape
+            (which could build one), or leaves the folder of settings (with ``model=../../x`` Hydra would read that
+            file) or the folder of the run (``logger.version=/x`` would be written to).
 
     Example:
         >>> safe_overrides(["sparsity=0.8", "hydra.run.dir=x", "resume=y"])
@@ -139,10 +139,10 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
     safe = []
     for text in overrides:
         key = re.split(r"[=.@/:]", text.lstrip("+~"))[0]
-        if key in ("hydra", "resume") or text.partition("=")[0] in WRITTEN:
+        if key in ("hydra", "resume") or text.partition("=")[0] in OUTPUT_FILES:
             continue
         if text not in given and not _is_harmless(text):
-            raise ResumeRefused(
+            raise ResumeError(
                 f"the checkpoint holds the override {text!r}, which may run code or write elsewhere; if you wrote it "
                 f"and trust it, type it again: dynprune resume=PATH {shlex.quote(text)}"
             )
@@ -151,23 +151,23 @@ def safe_overrides(overrides: Sequence[str], given: Sequence[str] = ()) -> list[
 
 
 def _is_harmless(text: str) -> bool:
-    """Return whether an override names no code, and no place but where data are read."""
+    """Return whether an override names no code and no path except the folder of the data."""
     if not re.match(r"[+~]{0,2}[A-Za-z_][\w./@:\-]*(=|$)", text):
         return False
     if re.match(r"\+{0,2}task=(?!train$)", text):
         return False
-    # Behind a backslash Hydra's parser sees no brace, and the setting that comes of it is an interpolation.
+    # Hydra's parser overlooks a brace after a backslash, but the resulting setting is an interpolation.
     if "_target_" in text or "${" in text or "\\" in text:
         return False
     try:
         value = OverridesParser.create().parse_override(text).value()
     except (HydraException, RecursionError):
         return False
-    return text.partition("=")[0] in FOLDERS or (".." not in text and not any(map(_is_absolute, _texts(value))))
+    return text.partition("=")[0] in INPUT_FOLDERS or (".." not in text and not any(map(_is_absolute, _texts(value))))
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Return every text in an override's value."""
+    """Yield every text in the value of an override."""
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
     if isinstance(value, (list, tuple)):
@@ -181,27 +181,27 @@ def _is_absolute(text: str) -> bool:
     return text.startswith("~") or PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
-def refuse_changes(stored: str, current: str) -> None:
-    """Refuse to continue a run under another configuration.
+def check_unchanged(stored: str, current: str) -> None:
+    """Raise if a run would be resumed with other settings.
 
     Args:
-        stored: the configuration of the checkpoint, JSON text.
-        current: the configuration composed now, JSON text.
+        stored: configuration of the checkpoint, as JSON text.
+        current: configuration composed now, as JSON text.
 
     Raises:
-        ResumeRefused: they differ; the message names each key with both values.
+        ResumeError: they differ; the message gives each changed key with both values.
     """
     try:
         before, now = flatten(json.loads(stored)), flatten(json.loads(current))
     except (ValueError, RecursionError) as error:
-        raise ResumeRefused(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
+        raise ResumeError(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
     changed = [
         f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
         for key in sorted(before.keys() | now.keys())
         if key not in NOT_COMPARED and before.get(key, "absent") != now.get(key, "absent")
     ]
     if changed:
-        raise ResumeRefused(
+        raise ResumeError(
             "the run to resume had other settings, so it could not continue exactly; "
             f"leave them as they were, or start a new run. Changed: {'; '.join(changed)}"
         )

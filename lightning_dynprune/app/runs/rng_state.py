@@ -1,4 +1,4 @@
-"""The global random state of Python, numpy and torch, as plain values and tensors."""
+"""The global random state of Python, NumPy and torch, saved and restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every global generator, in a form that loads with ``weights_only=True``.
+    """Return the state of every global generator as plain values and tensors, loadable with ``weights_only=True``.
 
     Example:
         >>> state = random_state()
@@ -29,7 +29,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set every global generator to a state that ``random_state`` returned.
+    """Set every global generator to a state returned by ``random_state``.
 
     Raises:
         ValueError: the state is damaged.

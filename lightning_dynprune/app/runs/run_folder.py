@@ -1,4 +1,4 @@
-"""The folder of one run: its files by name, and what the run was asked to do."""
+"""The folder of one run: the paths of its files, and the settings of the run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PHASES = ("pruned", "dense")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes, and the command line it came from.
+    """The folder and the settings of a run.
 
     Args:
         path: the folder.
-        overrides: the run's overrides, as typed or as the sweep made them.
+        overrides: the run's overrides, typed by the user or made by the sweep.
         config: the resolved configuration.
         config_dirs: folders given by ``--config-dir``.
-        sweep: the sweep's folder, where the run belongs to one.
-        resuming: the run continues from its checkpoints.
+        sweep: the sweep's folder; None for a single run.
+        resuming: whether the run continues from its checkpoints.
     """
 
     path: Path
@@ -55,26 +55,26 @@ class RunFolder:
         return json.dumps(self.config, sort_keys=True)
 
     def checkpoint(self, phase: str) -> Path:
-        """Return the checkpoint of a phase, ``dense`` or ``pruned``."""
+        """Return the path of the checkpoint of a phase, ``dense`` or ``pruned``."""
         return self.path / ("dense.ckpt" if phase == "dense" else "last.ckpt")
 
     @property
     def results(self) -> Path:
-        """The figures of the finished run."""
+        """Path of the figures of the finished run."""
         return self.path / "results.json"
 
     @property
     def error(self) -> Path:
-        """Why the run failed."""
+        """Path of the error of a failed run."""
         return self.path / "error.json"
 
     @property
     def dense_record(self) -> Path:
-        """The figures of the dense control."""
+        """Path of the figures of the dense baseline."""
         return self.path / "dense.json"
 
-    def refuse_occupied(self) -> None:
-        """Refuse to start a new run over the checkpoints of another.
+    def check_unoccupied(self) -> None:
+        """Raise if a new run would overwrite the checkpoints of another.
 
         Raises:
             FileExistsError: the folder holds a run.

@@ -1,22 +1,19 @@
-"""One run a folder: whoever comes second is refused while the first is alive."""
+"""The lock of a run's folder, which keeps a second run from writing to it."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lightning_dynprune.base import remove_temporary_files
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 NAME = ".lock"
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # how launchers number the processes of one run
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # the variables by which launchers number the processes of one run
 
 
 class FolderInUse(RuntimeError):
@@ -24,35 +21,46 @@ class FolderInUse(RuntimeError):
 
 
 @contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; what killed runs left half-written in it is removed.
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Lock a run's folder, and remove the temporary files of killed runs from it.
 
-    The operating system lets go of it when the process ends, however it ends. Of several processes of one run the first
-    holds it. Where there are no such locks (Windows, some network drives) nobody is refused.
+    The operating system releases the lock when the process ends, also if it is killed. Of several processes of one run,
+    the first holds the lock. On a file system without locks a warning is given and nothing is locked.
 
     Args:
         folder: the run's folder; it must exist.
 
     Raises:
-        FolderInUse: another run holds it.
+        FolderInUse: another run holds the lock.
     """
-    if fcntl is None or any(os.environ.get(name, "0") != "0" for name in _RANKS):
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
-    with (folder / NAME).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise FolderInUse(
-                f"{folder}: another run writes to this folder at this moment (process {file.read().strip() or '?'}); "
-                "wait until it has ended, or give another folder by hydra.run.dir"
-            ) from None
-        except OSError as error:
-            warnings.warn(f"{folder} cannot be locked ({error.strerror}); let no two runs write to it", stacklevel=3)
-        else:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            remove_temporary_files(folder)
+    file = folder / NAME
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUse(
+            f"{folder}: another run writes to this folder at this moment (process {_holder(file)}); "
+            "wait until it has ended, or give another folder by hydra.run.dir"
+        ) from None
+    except OSError as error:
+        warnings.warn(f"{folder} cannot be locked ({error.strerror}); let no two runs write to it", stacklevel=3)
         yield
+        return
+    try:
+        # Windows denies other handles the locked file, so that the message there lacks the process.
+        with suppress(OSError):
+            file.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        remove_temporary_files(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,4 +1,4 @@
-"""What a finished or stopped run left behind: its settings as text, its weights, its dense control's weights."""
+"""The weights of a finished or stopped run and of its dense baseline, found and loaded for ``task=deploy``."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.app.runs.records import read_record
-from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeRefused, read_run, safe_overrides
+from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeError, read_run, safe_overrides
 
 TASK = "task=deploy"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
 def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
-    """Put the run's own overrides in front of the arguments of ``task=deploy checkpoint=PATH``.
+    """Put the overrides of the run before the arguments of ``task=deploy checkpoint=PATH``.
 
-    As for ``resume``, a configuration found beside a checkpoint is never loaded. The overrides that the checkpoint
-    holds as plain text are composed again with the installed configuration; those that could name code are refused;
-    what is given now takes their place.
+    As with ``resume``, a configuration file beside a checkpoint is never loaded. The overrides that the checkpoint
+    holds as plain text are composed again with the installed configuration; overrides that could name code are
+    rejected, and arguments given now replace those of the run.
 
     Args:
         arguments: the command line without the program's name.
 
     Returns:
-        The arguments to give to Hydra; the same ones for another task, and where only weights are given.
+        The arguments for Hydra; unchanged for another task, and for a file that holds only weights.
 
     Raises:
-        ResumeRefused: a sweep was asked for, or the checkpoint is damaged, or holds overrides that are unsafe.
+        ResumeError: ``-m`` is given, or the checkpoint is damaged or holds unsafe overrides.
     """
     tasks = [argument for argument in arguments if argument.startswith("task=") and argument != "task=train"]
     if tasks and {"-m", "--multirun"} & set(arguments):
-        raise ResumeRefused(f"{tasks[0]} runs once at a time; leave out -m")
+        raise ResumeError(f"{tasks[0]} runs once at a time; leave out -m")
     paths = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("checkpoint=")]
     if TASK not in arguments or not paths or paths[-1] in ("", "null"):
         return list(arguments)
@@ -48,27 +48,27 @@ def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
     try:
         stored = read_run(checkpoint)
         overrides = safe_overrides(stored["overrides"], arguments)
-    except ResumeRefused as refusal:
-        words = str(refusal).replace("dynprune resume=PATH", f"dynprune {TASK} checkpoint=PATH")
-        raise ResumeRefused(words.replace("resume=", "checkpoint=")) from None
+    except ResumeError as error:
+        message = str(error).replace("dynprune resume=PATH", f"dynprune {TASK} checkpoint=PATH")
+        raise ResumeError(message.replace("resume=", "checkpoint=")) from None
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in arguments):
         flags = [part for config_dir in stored["config_dirs"] for part in ("--config-dir", config_dir)]
-        raise ResumeRefused(
+        raise ResumeError(
             f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
             "checkpoint names; if you trust that folder, give it again: "
             f"{shlex.join(['dynprune', *flags, TASK, f'checkpoint={path}'])}"
         )
     given = {_key(argument) for argument in arguments}
-    # checkpoint.every_n_steps says how often a training is saved; here the same word names what was saved.
+    # In a training, `checkpoint` is a group of settings; in this task, it is the path of the file.
     own = [text for text in overrides if _key(text) not in given and _key(text).split(".")[0] != "checkpoint"]
     return [*own, *arguments]
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file of weights that a run's folder, or a file itself, stands for.
+    """Return the file of weights at a path: the path itself if it is a file, or the file in a run's folder.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     if path.is_file():
         return path
@@ -80,7 +80,7 @@ def weights_file(path: Path) -> Path:
 
 
 def dense_file(folder: Path) -> Path | None:
-    """Return the weights of a run's dense control, in its folder or its sweep's; None where they are not there."""
+    """Return the file of the dense baseline's weights, in the folder of the run or of its sweep; None without one."""
     if (own := folder / "dense.safetensors").is_file():
         return own
     try:
@@ -94,14 +94,14 @@ def dense_file(folder: Path) -> Path | None:
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
-    """Put the weights of a file into a network; where they are a slim network's, the network becomes slim.
+    """Load the weights of a file into a network; weights of a slim network make the network slim.
 
     Args:
-        network: as the settings describe it.
-        file: a checkpoint of the program, or safetensors: a state dict, compact, or of a slim model.
+        network: the network that the settings describe.
+        file: a checkpoint of the program, or a safetensors file with a state dict, a compact or a slim model.
 
     Raises:
-        ValueError: the file is damaged, or does not fit.
+        ValueError: the file is damaged or does not fit the network.
     """
     from lightning_dynprune.deploy.slimming import FORMAT, load
     from lightning_dynprune.engine import fit_to
@@ -135,7 +135,7 @@ def _format(file: Path) -> str | None:
 
 
 def _of_safetensors(file: Path, most: int) -> dict[str, Tensor]:
-    """Return the weights of a file, refused before they take more than ``most`` bytes."""
+    """Return the weights of a file; raise before they take more than ``most`` bytes."""
     from safetensors.torch import load_file
 
     from lightning_dynprune.deploy.compact import FORMAT, load_compact
@@ -144,7 +144,7 @@ def _of_safetensors(file: Path, most: int) -> dict[str, Tensor]:
 
 
 def _of_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Return the network's weights.
+    """Return the network's weights from a checkpoint.
 
     Raises:
         ValueError: the file is no checkpoint of the program, or damaged.

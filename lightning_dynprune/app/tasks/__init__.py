@@ -1,10 +1,10 @@
-"""The tasks of the program: train, deploy, preflight.
+"""The tasks of the program: ``train``, ``deploy`` and ``preflight``.
 
-May import every room.
+May import the other rooms of app/ and every room below app/.
 """
 
 from lightning_dynprune.app.tasks.deploy import run_deploy
 from lightning_dynprune.app.tasks.preflight import run_preflight
-from lightning_dynprune.app.tasks.train import run_job
+from lightning_dynprune.app.tasks.train import run_training
 
-__all__ = ["run_deploy", "run_job", "run_preflight"]
+__all__ = ["run_deploy", "run_preflight", "run_training"]

@@ -1,4 +1,4 @@
-"""The dense control: the same network, data, seed and code without pruning, trained once and reused."""
+"""The dense baseline: the same network trained without pruning, by the same code, data and seed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from omegaconf import DictConfig
 
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, read_control
+from lightning_dynprune.app.runs import RunFolder, read_dense_record
 from lightning_dynprune.app.tasks.training_phase import train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import write_dense
 
-# All that a dense training depends on; where the data lie is not among it.
+# The settings that a dense training depends on; the folder of the data is none of them.
 DEPENDS_ON = ("model", "data", "optimizer", "lr_schedule", "lr_hold", "trainer", "seed", "threads")
 
 
-def dense_control(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    """Return the figures of the dense control, trained now unless this run or its sweep has them already.
+def get_dense_baseline(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    """Return the figures of the dense baseline; train it unless this run or its sweep already has.
 
     Args:
         cfg: the run's settings.
         data: the image set.
-        folder: the run's folder; the sweep's, where there is one, keeps one control for all jobs that share it.
-        stop: whether the user wants to stop.
+        folder: the run's folder; in a sweep, all jobs with equal dense settings share one baseline.
+        stop: set by Ctrl-C.
 
     Returns:
         ``accuracy``, ``val_accuracy``, ``seconds``, ``val_curve`` and ``bytes`` of its weights on disk.
     """
-    key = control_key(folder.config)
+    key = baseline_key(folder.config)
     shared = None if folder.sweep is None else folder.sweep / "dense" / f"{key}.json"
     for record in (folder.dense_record, shared):
         if record is not None and record.exists() and (found := _read(record, key)) is not None:
@@ -56,8 +56,8 @@ def dense_control(cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop
     return figures
 
 
-def control_key(config: dict[str, Any]) -> str:
-    """Return a short name that two runs share exactly if their dense controls would be equal."""
+def baseline_key(config: dict[str, Any]) -> str:
+    """Return a short hash that is equal for two runs exactly if their dense baselines are equal."""
     relevant = {name: config[name] for name in DEPENDS_ON}
     relevant["data"] = {name: value for name, value in config["data"].items() if name != "data_dir"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
@@ -67,6 +67,6 @@ def _read(record: Path, key: str) -> dict[str, Any] | None:
     if not record.exists():
         return None
     try:
-        return read_control(record, key)
+        return read_dense_record(record, key)
     except ValueError as error:
-        raise ValueError(f"{record.parent}: {error}; move it away to have the dense control trained again") from error
+        raise ValueError(f"{record.parent}: {error}; move it away to have the dense baseline trained again") from error

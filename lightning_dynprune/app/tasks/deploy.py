@@ -1,4 +1,4 @@
-"""``dynprune task=deploy``: what a trained run costs in every form it can be run in."""
+"""``dynprune task=deploy``: measure the time, memory and size of a trained run in all its deployment variants."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lightning_dynprune.base import check_count, write_json
 from lightning_dynprune.deploy.measurement import measure
 from lightning_dynprune.report import deploy_table
 
-# Their loggers tell of each step, and of each optional package that is missing.
+# These loggers report each step, and each missing optional package.
 EXPORTERS = ("onnxscript", "onnx_ir", "torch.onnx", "torchao")
 
 
 def run_deploy(cfg: DictConfig) -> float:
-    """Measure a trained run, print the table and write it as JSON beside the checkpoint.
+    """Measure a trained run, print the tables and write them as JSON beside the checkpoint.
 
     Args:
-        cfg: the settings, those of ``conf/task/deploy.yaml`` among them.
+        cfg: the settings, with those of ``conf/task/deploy.yaml``.
 
     Returns:
         The test accuracy of the pruned network.
@@ -40,7 +40,7 @@ def run_deploy(cfg: DictConfig) -> float:
     Raises:
         ValueError: a setting cannot work, or the weights do not fit.
         FileNotFoundError: there is no checkpoint.
-        FileExistsError: the report is there already.
+        FileExistsError: the report exists already.
     """
     if cfg.checkpoint is None:
         raise ValueError(
@@ -70,7 +70,7 @@ def run_deploy(cfg: DictConfig) -> float:
         batches=batches,
         formats=list(cfg.formats),
         rivals=cfg.rivals,
-        evaluate=accuracy_of(data, max(batches, default=1)),
+        evaluate=accuracy_function(data, max(batches, default=1)),
         calibration=[images for images, _ in islice(data.train_dataloader(), cfg.calibration)],
         seconds=cfg.seconds,
         tolerance=cfg.tolerance,
@@ -84,9 +84,9 @@ def run_deploy(cfg: DictConfig) -> float:
     }
     write_json(output, content)
     Console().print(deploy_table(content, output))
-    reached = report["pruned"].accuracy
-    assert reached is not None
-    return reached
+    accuracy = report["pruned"].accuracy
+    assert accuracy is not None
+    return accuracy
 
 
 def new_network(cfg: DictConfig) -> nn.Module:
@@ -96,22 +96,23 @@ def new_network(cfg: DictConfig) -> nn.Module:
     return network.eval()
 
 
-def accuracy_of(data: InMemoryImages, batch: int) -> Callable[[Callable[..., Any]], float]:
-    """Return what measures the test accuracy of a model or function.
+def accuracy_function(data: InMemoryImages, batch: int) -> Callable[[Callable[..., Any]], float]:
+    """Return a function that measures the test accuracy of a model.
 
     Args:
         data: the image set.
-        batch: images of each call; the last call is filled up, for some files take one size alone.
+        batch: images per call; the last call is filled up with repeated images, since some exports accept one batch
+            size only.
     """
     images, labels = data.test.images, data.test.labels
 
     @torch.no_grad()
     def evaluate(run: Callable[..., Any]) -> float:
-        right = 0
+        correct = 0
         for start in range(0, len(labels), batch):
-            some, wanted = images[start : start + batch], labels[start : start + batch]
-            scores: Tensor = run(some[torch.arange(batch) % len(some)])
-            right += int((scores[: len(wanted)].argmax(1) == wanted).sum())
-        return right / len(labels)
+            inputs, expected = images[start : start + batch], labels[start : start + batch]
+            scores: Tensor = run(inputs[torch.arange(batch) % len(inputs)])
+            correct += int((scores[: len(expected)].argmax(1) == expected).sum())
+        return correct / len(labels)
 
     return evaluate

@@ -1,4 +1,4 @@
-"""``dynprune task=preflight``: what each pattern would give, before anything is trained."""
+"""``dynprune task=preflight``: measure the speed-up that each pattern would give, before any training."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lightning_dynprune.report import preflight_table
 
 
 def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
-    """Measure what patterns would give for a network, print the table and write it as JSON.
+    """Measure the speed-up of patterns on an untrained network, print the table and write it as JSON.
 
     Args:
-        cfg: the settings, those of ``conf/task/preflight.yaml`` among them.
-        folder: where ``preflight.json`` goes.
+        cfg: the settings, with those of ``conf/task/preflight.yaml``.
+        folder: the folder that ``preflight.json`` is written to.
 
     Raises:
         ValueError: a setting cannot work.
@@ -36,7 +36,7 @@ def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
     outlook = preflight(
         network,
         data.train_dataloader().images[: max(cfg.batches, default=1)],
-        patterns=patterns_of(instantiate(cfg.pattern)),
+        patterns=forecast_patterns(instantiate(cfg.pattern)),
         batches=list(cfg.batches),
         sparsities=list(cfg.sparsities),
         targets=targets["include"],
@@ -49,15 +49,15 @@ def run_preflight(cfg: DictConfig, folder: RunFolder) -> None:
     Console().print(preflight_table(content, path))
 
 
-def patterns_of(chosen: Pattern) -> list[Pattern]:
-    """Return the patterns to look at: the usual ones, and the one that is set, in the place of its kind.
+def forecast_patterns(chosen: Pattern) -> list[Pattern]:
+    """Return the default patterns, with the chosen one in place of the default of its class.
 
     Example:
         >>> from lightning_dynprune.patterns import Block
-        >>> [pattern.label for pattern in patterns_of(Block(rows=16))]
+        >>> [pattern.label for pattern in forecast_patterns(Block(rows=16))]
         ['channel', 'block 16x1', 'element', 'n_m 2:4']
     """
-    usual = [PATTERNS.build(pattern) for pattern in DEFAULTS]
-    if not any(type(pattern) is type(chosen) for pattern in usual):
-        return [*usual, chosen]
-    return [chosen if type(pattern) is type(chosen) else pattern for pattern in usual]
+    defaults = [PATTERNS.build(pattern) for pattern in DEFAULTS]
+    if not any(type(pattern) is type(chosen) for pattern in defaults):
+        return [*defaults, chosen]
+    return [chosen if type(pattern) is type(chosen) else pattern for pattern in defaults]

@@ -1,4 +1,4 @@
-"""From the configuration to the pruning callback, checked before anything is trained."""
+"""The pruning callback made from the configuration, and its check before any training."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def new_pruning(cfg: DictConfig) -> DynamicPruning:
 
     Raises:
         ValueError: a setting cannot work; the message names it.
-        TypeError: a setting is of a wrong kind.
+        TypeError: a setting has the wrong type.
     """
     return DynamicPruning(**_settings(cfg))
 
 
-def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
-    """Set the pruning up on a network of its own, so that it is refused before the dense control is trained.
+def check_pruning(cfg: DictConfig, data: InMemoryImages) -> None:
+    """Raise before the dense baseline is trained if the settings cannot work, by attaching a pruner to a fresh network.
 
     Raises:
         ValueError: a glob matches nothing, the schedule ends after the training, ...
@@ -35,7 +35,7 @@ def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
     epochs = cfg.trainer.max_epochs
     settings = _settings(cfg)
     del settings["guard"], settings["slim"]
-    trial = Pruner(
+    pruner = Pruner(
         module,
         module.optimizer(module.network.parameters()),
         **settings,
@@ -44,7 +44,7 @@ def refuse_unworkable(cfg: DictConfig, data: InMemoryImages) -> None:
         steps_per_epoch=steps,
         epochs=epochs,
     )
-    trial.close()
+    pruner.close()
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     return {
         "sparsity": cfg.sparsity,
         "strategy": instantiate(cfg.strategy),
-        "threshold": _own_or(cfg.threshold),
+        "threshold": _part(cfg.threshold),
         "schedule": _schedule(cfg),
         "pattern": instantiate(cfg.pattern),
         "targets": targets["include"],
@@ -69,16 +69,16 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _own_or(part: DictConfig) -> Any:
-    """Return the part that was chosen, or what to change of the strategy's own."""
+def _part(part: DictConfig) -> Any:
+    """Return the chosen part, or settings that change the default part of the strategy."""
     if "_target_" in part:
         return instantiate(part)
     return OmegaConf.to_container(part, resolve=True)
 
 
 def _schedule(cfg: DictConfig) -> Any:
-    """Return the schedule; without a sparsity, what is needed to make it once the targets' own are known."""
+    """Return the schedule; if ``sparsity`` is null, its settings, completed later by the sparsities of the targets."""
     if cfg.schedule.final is not None:
-        return _own_or(cfg.schedule)
+        return _part(cfg.schedule)
     settings = {str(key): value for key, value in cfg.schedule.items() if key not in ("_target_", "final")}
     return {"name": get_class(cfg.schedule._target_), **settings} if "_target_" in cfg.schedule else settings

@@ -1,4 +1,4 @@
-"""One run of the program: data, dense control, pruned training, files and table."""
+"""``dynprune task=train``: load the data, train the dense baseline and the pruned network, write files and a table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.console import Console
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, find_checkpoint, read_run, refuse_changes, sole_run
-from lightning_dynprune.app.tasks.dense_baseline import dense_control
-from lightning_dynprune.app.tasks.pruning_settings import new_pruning, refuse_unworkable
+from lightning_dynprune.app.runs import RunFolder, check_unchanged, find_checkpoint, lock_run_folder, read_run
+from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
+from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pruning
 from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
@@ -27,37 +27,37 @@ from lightning_dynprune.report import draw_run, run_line, run_table
 
 PACKAGES = ("lightning-dynprune", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
 OBJECTIVES = ("accuracy", "val_accuracy")
-NETWORK = "network."
+PREFIX = "network."
 
 
-def run_job(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
-    """Run what the settings describe and return the figure that a sweeper optimises.
+def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+    """Run one job and return the figure that a sweeper optimizes.
 
     Args:
         cfg: the settings.
         folder: the run's folder.
-        stop: whether the user wants to stop.
+        stop: set by Ctrl-C.
 
     Raises:
-        ValueError: a setting cannot work; nothing has been trained then.
+        ValueError: a setting cannot work; it is raised before any training.
         FolderInUse: another run writes to the folder.
     """
     if cfg.objective not in OBJECTIVES:
         raise ValueError(f"objective={cfg.objective!r} is unknown; known: {', '.join(OBJECTIVES)}")
     if cfg.trainer.get("max_steps", -1) != -1:
         raise ValueError(
-            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, for such a run could not be resumed "
+            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, since such a run could not be resumed "
             "exactly; give trainer.max_epochs"
         )
-    with sole_run(folder.path):
-        return _run_alone(cfg, folder, stop)
+    with lock_run_folder(folder.path):
+        return _run_locked(cfg, folder, stop)
 
 
-def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
-    """Run the job in a folder that no other run writes to."""
-    folder.refuse_occupied()
+def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
+    """Run the job in a folder that is locked for it."""
+    folder.check_unoccupied()
     if folder.resuming:
-        refuse_changes(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
+        check_unchanged(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
     torch.set_num_threads(cfg.threads)
     pruning = new_pruning(cfg)
 
@@ -65,11 +65,11 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     data: InMemoryImages = instantiate(cfg.data)
     data.setup()
     seconds = {"data": time.perf_counter() - began}
-    refuse_unworkable(cfg, data)
+    check_pruning(cfg, data)
 
-    dense = dense_control(cfg, data, folder, stop) if cfg.dense else None
+    dense = get_dense_baseline(cfg, data, folder, stop) if cfg.dense else None
     if dense is not None:
-        compare_with_dense(pruning, dense)
+        set_guard_reference(pruning, dense)
     pruned = train_phase("pruned", cfg, data, folder, stop, pruning)
     if dense is not None:
         seconds["dense"] = dense["seconds"]
@@ -77,7 +77,7 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     seconds["test"] = pruned.test_seconds
 
     results = {
-        **figures_of(pruned, pruning),
+        **pruning_figures(pruned, pruning),
         "dense_accuracy": None if dense is None else dense["accuracy"],
         "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
         "seconds": seconds,
@@ -92,7 +92,7 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     if pruning.pruner is not None and pruning.pruner.journal is not None:
         pruning.pruner.journal.plot(folder.path / "journal.png")
     write_json(folder.results, results)
-    # Its place is taken by last.ckpt and dense.json; what an earlier attempt failed of is over.
+    # last.ckpt and dense.json replace the dense checkpoint; the error is of an earlier attempt.
     folder.checkpoint("dense").unlink(missing_ok=True)
     folder.error.unlink(missing_ok=True)
     in_sweep = folder.sweep is not None
@@ -101,15 +101,15 @@ def _run_alone(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     return objective
 
 
-def compare_with_dense(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
-    """Let the guard compare with the dense control, where it has no reference of its own."""
+def set_guard_reference(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
+    """Make the dense accuracy the guard's reference if none is set."""
     guard = pruning.guard
     if guard is not None and guard.reference is None and guard.monitor == "val_acc":
         pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
 
 
-def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
-    """Return the figures of a pruned training; the counts are taken from its weights."""
+def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
+    """Return the figures of a pruned training; non-zero parameters are counted in its weights."""
     nonzero = sum(int(torch.count_nonzero(tensor)) for tensor in phase.parameters.values())
     return {
         "accuracy": phase.accuracy,
@@ -119,15 +119,15 @@ def figures_of(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
         "nonzero": nonzero,
         "parameters": phase.size,
         "compression": phase.size / nonzero,
-        "layers": {name.removeprefix(NETWORK): share for name, share in pruning.layer_sparsity.items()},
-        "connections": {name.removeprefix(NETWORK): count for name, count in pruning.connections.items()},
+        "layers": {name.removeprefix(PREFIX): share for name, share in pruning.layer_sparsity.items()},
+        "connections": {name.removeprefix(PREFIX): count for name, count in pruning.connections.items()},
         "steps": phase.steps,
-        "journal": journal_of(pruning),
+        "journal": journal_figures(pruning),
     }
 
 
-def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
-    """Return what the journal has to say of a training in short; None where there is none."""
+def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
+    """Return the totals and notes of the journal; None without a journal."""
     journal = None if pruning.pruner is None else pruning.pruner.journal
     if journal is None:
         return None
@@ -139,7 +139,7 @@ def journal_of(pruning: DynamicPruning) -> dict[str, Any] | None:
 
 
 def write_weights(phase: Phase, folder: RunFolder) -> dict[str, int]:
-    """Write the pruned weights as a plain state dict and packed; return the bytes of each on disk."""
+    """Write the pruned weights as a plain and as a compact file; return the bytes of each file."""
     return {
         "dense": write_dense(phase.weights, folder.path / "model.safetensors"),
         "compact": save_compact(phase.weights, folder.path / "compact.safetensors"),

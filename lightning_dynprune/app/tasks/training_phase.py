@@ -1,4 +1,4 @@
-"""One training from the first step to the test accuracy; the dense control and the pruned run are the same code."""
+"""One training with its final test, the same code for the dense baseline and for the pruned network."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Curve = list[tuple[int, float]]
 
 @dataclass
 class Phase:
-    """What a training came to.
+    """Result of one training.
 
     Args:
         accuracy: on the test set.
-        val_accuracy: on the held-out samples, at the last validation; ``None`` where there was none.
-        seconds: of training, validation included.
-        test_seconds: of the final test.
+        val_accuracy: on the held-out samples, at the last validation; None without a validation.
+        seconds: time of the training, validation included.
+        test_seconds: time of the final test.
         steps: optimizer steps.
         curves: ``sparsity`` and ``val_accuracy`` as points ``(step, value)``.
-        size: parameters of the network before anything was slimmed away.
+        size: number of parameters of the network before slimming.
         weights: the network's state dict.
-        parameters: those of the weights that are parameters, no buffers.
+        parameters: the network's parameters by name, without buffers.
     """
 
     accuracy: float
@@ -53,7 +53,7 @@ class Phase:
 
 
 def new_classifier(cfg: DictConfig) -> Classifier:
-    """Return the untrained network in its LightningModule; the same one for the same seed."""
+    """Return the untrained network in its LightningModule, with the same weights for the same seed."""
     L.seed_everything(cfg.seed, verbose=False)
     return Classifier(
         network=instantiate(cfg.model),
@@ -73,15 +73,15 @@ def train_phase(
     stop: StopRequest,
     pruning: DynamicPruning | None = None,
 ) -> Phase:
-    """Train and test a network, from its checkpoint if the run is resumed and there is one.
+    """Train and test a network, continuing from its checkpoint if the run is resumed and has one.
 
     Args:
         name: ``dense`` or ``pruned``.
         cfg: the run's settings.
         data: the image set.
-        folder: where checkpoints and logs go.
-        stop: whether the user wants to stop.
-        pruning: prunes during the training; ``None`` trains densely.
+        folder: folder for checkpoints and logs.
+        stop: set by Ctrl-C.
+        pruning: the pruning callback; None trains without pruning.
     """
     module = new_classifier(cfg)
     size = sum(parameter.numel() for parameter in module.network.parameters())
@@ -110,7 +110,7 @@ def train_phase(
 
 
 def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L.Callback]) -> L.Trainer:
-    """Return the Trainer of a phase, with its logger and, on a terminal, a progress bar."""
+    """Return the Trainer of a training, with its logger and, on a terminal, a progress bar."""
     shows_progress = bool(cfg.progress) and Console().is_terminal
     if shows_progress:
         callbacks = [*callbacks, RichProgressBar()]

@@ -1,4 +1,4 @@
-"""Measure a pruned model against its dense control: latency, size, memory, multiply-adds.
+"""Measure a pruned model against its dense baseline: latency, size, memory, multiply-adds.
 
 May import all of deploy but deploy.forecast.
 """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_dynprune.app.runs import ResumeRefused, expand_resume
+from lightning_dynprune.app.runs import ResumeError, expand_resume
 from lightning_dynprune.app.runs.resume import safe_overrides
 from tests.app.program import SHORT, dynprune, results, stopped, words
 
@@ -117,7 +117,7 @@ def test_what_is_no_checkpoint_is_refused_in_words(tmp_path):
         ("empty", "holds neither last.ckpt nor dense.ckpt"),
         ("foreign.ckpt", "a checkpoint, but not one that dynprune wrote"),
     ]:
-        with pytest.raises(ResumeRefused, match=message):
+        with pytest.raises(ResumeError, match=message):
             expand_resume([f"resume={tmp_path / path}"])
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_checkpoint_is_refused_in_words(tmp_path):
 )
 def test_an_override_that_could_name_code_is_refused_unless_typed_again(override):
     with pytest.raises(
-        ResumeRefused, match="which may run code or write elsewhere; if you wrote it and trust it, type it again"
+        ResumeError, match="which may run code or write elsewhere; if you wrote it and trust it, type it again"
     ):
         safe_overrides([override])
     assert safe_overrides([override], given=[override]) == [override]
@@ -142,13 +142,13 @@ def test_an_override_that_could_name_code_is_refused_unless_typed_again(override
 def test_a_folder_of_settings_is_not_taken_from_a_checkpoint(tmp_path):
     run = {"overrides": [], "config_dirs": ["/mine"], "config": "{}"}
     torch.save({"callbacks": {"LastCheckpoint": run}}, tmp_path / "last.ckpt")
-    with pytest.raises(ResumeRefused, match=r"used settings from /mine.* give it again: dynprune --config-dir /mine"):
+    with pytest.raises(ResumeError, match=r"used settings from /mine.* give it again: dynprune --config-dir /mine"):
         expand_resume([f"resume={tmp_path}"])
 
 
 def test_a_command_line_without_resume_is_left_alone():
     assert expand_resume(["sparsity=0.5", "-m"]) == ["sparsity=0.5", "-m"]
-    with pytest.raises(ResumeRefused, match="one run at a time"):
+    with pytest.raises(ResumeError, match="one run at a time"):
         expand_resume(["-m", "resume=x"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_dynprune.app.runs import ResumeRefused, expand_resume, refuse_changes
+from lightning_dynprune.app.runs import ResumeError, check_unchanged, expand_resume
 from lightning_dynprune.app.runs.resume import safe_overrides
 from tests.app.program import dynprune, words
 
@@ -15,7 +15,7 @@ from tests.app.program import dynprune, words
     ["model=../../../tmp/evil", "+x@model=../evil", "model='../evil'", "model=${a}${a}/evil", "+data_dir@model=../x"],
 )
 def test_an_override_that_leaves_the_folders_of_settings_is_refused(override):
-    with pytest.raises(ResumeRefused, match="which may run code"):
+    with pytest.raises(ResumeError, match="which may run code"):
         safe_overrides([override])
 
 
@@ -42,7 +42,7 @@ def test_a_pickle_that_calls_something_is_not_unpickled(tmp_path):
             return print, ("called",)
 
     torch.save({"callbacks": Call()}, tmp_path / "last.ckpt")
-    with pytest.raises(ResumeRefused, match="not a checkpoint that is safe to load"):
+    with pytest.raises(ResumeError, match="not a checkpoint that is safe to load"):
         expand_resume([f"resume={tmp_path}"])
 
 
@@ -62,6 +62,6 @@ def test_the_arguments_are_the_runs_own_then_those_typed_then_its_folder(tmp_pat
 
 
 def test_changes_are_named_with_both_values_and_places_do_not_count():
-    refuse_changes('{"data_dir": "/a", "seed": 1, "resume": null}', '{"data_dir": "/b", "seed": 1, "resume": "x"}')
-    with pytest.raises(ResumeRefused, match=r"Changed: optimizer.lr: 0.1 -> 0.2; seed: 1 -> \"absent\""):
-        refuse_changes('{"optimizer": {"lr": 0.1}, "seed": 1}', '{"optimizer": {"lr": 0.2}}')
+    check_unchanged('{"data_dir": "/a", "seed": 1, "resume": null}', '{"data_dir": "/b", "seed": 1, "resume": "x"}')
+    with pytest.raises(ResumeError, match=r"Changed: optimizer.lr: 0.1 -> 0.2; seed: 1 -> \"absent\""):
+        check_unchanged('{"optimizer": {"lr": 0.1}, "seed": 1}', '{"optimizer": {"lr": 0.2}}')

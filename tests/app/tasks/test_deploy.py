@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_dynprune.app.models import LeNet300100
-from lightning_dynprune.app.runs import ResumeRefused, dense_file, expand_checkpoint, load_weights, weights_file
+from lightning_dynprune.app.runs import ResumeError, dense_file, expand_checkpoint, load_weights, weights_file
 from lightning_dynprune.deploy.compact import save_compact
 from lightning_dynprune.deploy.slimming import save, slim
 from tests.app.program import SHORT, dynprune, dynprune_afresh, words
@@ -120,7 +120,7 @@ def test_the_runs_own_overrides_come_first_and_what_is_given_takes_their_place(t
 def test_overrides_that_could_name_code_are_refused_unless_they_are_typed_again(unsafe, tmp_path):
     stored(tmp_path / "last.ckpt", [unsafe])
     given = ["task=deploy", f"checkpoint={tmp_path}"]
-    with pytest.raises(ResumeRefused, match=r"dynprune task=deploy checkpoint=PATH"):
+    with pytest.raises(ResumeError, match=r"dynprune task=deploy checkpoint=PATH"):
         expand_checkpoint(given)
     assert expand_checkpoint([*given, unsafe]) == [*given, unsafe]
 
@@ -139,7 +139,7 @@ def test_a_configuration_beside_a_checkpoint_is_never_read(tmp_path):
 def test_a_folder_of_settings_that_a_checkpoint_names_is_asked_for(tmp_path):
     stored(tmp_path / "last.ckpt", ["model=mine"], config_dirs=("/somewhere/conf",))
     given = ["task=deploy", f"checkpoint={tmp_path}"]
-    with pytest.raises(ResumeRefused, match=r"dynprune --config-dir /somewhere/conf task=deploy checkpoint="):
+    with pytest.raises(ResumeError, match=r"dynprune --config-dir /somewhere/conf task=deploy checkpoint="):
         expand_checkpoint(given)
     assert expand_checkpoint(["--config-dir", "conf", *given]) == ["model=mine", "--config-dir", "conf", *given]
 
@@ -148,7 +148,7 @@ def test_other_tasks_and_bare_weights_leave_the_command_line_as_it_is(tmp_path):
     stored(tmp_path / "last.ckpt", ["model=convnet"])
     for given in (["sparsity=0.5"], [f"checkpoint={tmp_path}"], ["task=deploy", "checkpoint=x.safetensors"], ["-m"]):
         assert expand_checkpoint(given) == given
-    with pytest.raises(ResumeRefused, match="task=preflight runs once at a time"):
+    with pytest.raises(ResumeError, match="task=preflight runs once at a time"):
         expand_checkpoint(["-m", "task=preflight"])
 
 

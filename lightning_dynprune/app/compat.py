@@ -1,0 +1,48 @@
+"""Every use of internals of Lightning and torch by the program; tests/app/test_compat.py checks each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+
+# The names in the pickle of a checkpoint by which torch rebuilds tensors. If torch renames one, `resume` refuses every
+# checkpoint, since it accepts no other names.
+TENSOR_NAMES = frozenset(
+    ["collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"]
+    + [f"torch {kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Bool", "Byte", "Char")]
+    + [f"torch {kind}Storage" for kind in ("Short", "Int", "Long", "ComplexFloat", "ComplexDouble")]
+)
+
+# The file inside a checkpoint's archive that holds that pickle. If torch renames it, its names are no longer checked
+# before torch's own restricted reader loads it.
+PICKLE_FILE = "data.pkl"
+
+# Lightning calls `set_epoch` on the attribute of a loader that has this name, and takes the loader for a shuffled one
+# if it is no `SequentialSampler`. If that goes, every epoch has the order of the first.
+SAMPLER_ATTRIBUTE = "sampler"
+
+
+def resumes_exactly_after(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Return whether a checkpoint written after this batch resumes exactly.
+
+    It does where the batch completes an optimizer step and neither a validation nor the end of the epoch follows. The
+    answer depends on three undocumented attributes of Lightning: `Trainer.num_training_batches`, the period
+    `Trainer.val_check_batch` and the counter `fit_loop.total_batch_idx`, by which Lightning schedules validation if
+    `check_val_every_n_epoch` is None. If their meaning changes, a resumed run repeats or skips a validation.
+
+    Args:
+        trainer: the Trainer, in `on_train_batch_end`.
+        batch_idx: number of the batch in its epoch.
+    """
+    done = batch_idx + 1
+    if done >= trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+        return False
+    period = trainer.val_check_batch
+    if period is None:
+        # Validation is scheduled by wall time, so it may follow any batch.
+        return False
+    if trainer.check_val_every_n_epoch is None:
+        done = trainer.fit_loop.total_batch_idx + 1
+    return bool(done % period)
