@@ -43,7 +43,7 @@ def is_set_aside(trainer: Any, callback: Any) -> bool:
     """
     # The finders put other callbacks in place of those of the Trainer while they run. If they left them in place, their
     # trial steps would count as steps of the training, and the masks would be updated by them.
-    return all(other is not callback for other in trainer.callbacks)
+    return callback not in trainer.callbacks
 
 
 def averaged_model(callback: Any) -> nn.Module | None:

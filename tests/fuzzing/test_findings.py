@@ -118,12 +118,12 @@ def replaced(state: dict, path: str, value: object) -> dict:
         (
             "state/0.weight/latent",
             torch.zeros(6, 8).to_sparse(),
-            "entries that are not all there",
+            "does not store all its entries",
         ),
         (
             "state/0.weight/latent",
             torch.zeros(6, 8, device="meta"),
-            "entries that are not all there",
+            "does not store all its entries",
         ),
         ("state/0.weight/latent", torch.zeros(6, 8, dtype=torch.int64), r"latent \(6, 8\) whole"),
         ("state/0.weight/latent", torch.full((6, 8), 0.5), "latent values of 0.weight lie where its connections live"),
@@ -148,10 +148,10 @@ def replaced(state: dict, path: str, value: object) -> dict:
         (
             "journal/recorded",
             torch.zeros(2, 4, dtype=torch.int64, device="meta"),
-            "the pruning state is damaged: .* entries that are not all there",
+            "the pruning state is damaged: .* does not store all its entries",
         ),
-        ("journal/positions", torch.zeros(1).expand(2**40), "entries that are not all there"),
-        ("journal/notes", {torch.zeros(2): 1, torch.ones(2): 2}, "a Tensor for a key"),
+        ("journal/positions", torch.zeros(1).expand(2**40), "does not store all its entries"),
+        ("journal/notes", {torch.zeros(2): 1, torch.ones(2): 2}, "a key of the state is a Tensor"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

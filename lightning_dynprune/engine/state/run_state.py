@@ -24,6 +24,8 @@ def save_run(run: PruningRun, beside: Mapping[str, Any]) -> dict[str, Any]:
         run: what is pruned.
         beside: further entries.
     """
+    # An interruption may have come between an optimizer's step and the masks, or before latent values were hidden.
+    run.apply()
     state: dict[str, Any] = {"version": VERSION}
     for component in _components(run):
         state |= component.entries()
