@@ -145,7 +145,7 @@ def train(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
 
     from lightning_dynprune import DynamicPruning
     from lightning_dynprune.app.data.batches import TensorBatches
-    from lightning_dynprune.deploy.measurement.macs import count_macs
+    from lightning_dynprune.deploy.measurement import count_macs
     from lightning_dynprune.deploy.slimming import recalibrate
 
     torch.set_num_threads(1)
@@ -263,7 +263,7 @@ def deployed(
     import torch
 
     from lightning_dynprune.deploy.compact import save_compact, write_dense
-    from lightning_dynprune.deploy.measurement.macs import count_macs
+    from lightning_dynprune.deploy.measurement import count_macs
     from lightning_dynprune.deploy.slimming import save, slim
 
     network.eval()

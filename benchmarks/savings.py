@@ -30,9 +30,8 @@ from torch import Tensor, nn
 
 from lightning_dynprune.app.models import ConvNet
 from lightning_dynprune.coupling import Narrowing, coupled_groups
-from lightning_dynprune.deploy.forecast.random_masks import randomly_pruned
-from lightning_dynprune.deploy.measurement import measure
-from lightning_dynprune.deploy.measurement.report import DeployReport
+from lightning_dynprune.deploy.forecast import randomly_pruned
+from lightning_dynprune.deploy.measurement import DeployReport, measure
 from lightning_dynprune.patterns import Block, Element, Pattern
 from lightning_dynprune.targets import Targets, find_targets
 
@@ -146,7 +145,7 @@ def best(report: DeployReport, batch: int) -> str:
 
     Example:
         >>> from lightning_dynprune.deploy.timing import Ratio
-        >>> from lightning_dynprune.deploy.measurement.report import Row
+        >>> from lightning_dynprune.deploy.measurement import Row
         >>> rows = [Row(name, ratio={1: Ratio(fast, fast, fast, 9)}) for name, fast in (("pruned", 1.0), ("slim", 2.0))]
         >>> best(DeployReport(rows, (1,), "cpu", 1, "cpu"), 1)
         'slim'

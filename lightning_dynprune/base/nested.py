@@ -31,7 +31,7 @@ def nested_tensors(value: Any) -> list[Tensor]:
     return [tensor for entry in entries for tensor in nested_tensors(entry)]
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Return ``value`` with ``function`` applied to each tensor inside its tuples, lists and mappings.
 
     Example:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, is_dataclass
 from typing import Any, Generic, TypeVar, cast
 
 Part = TypeVar("Part")
@@ -62,7 +61,7 @@ class Registry(Generic[Part]):
 
         Args:
             spec: the setting as the user gave it; in a mapping, ``name`` may also be a class.
-            **defaults: settings to use where ``spec`` is not an instance and does not give them.
+            **defaults: settings to use where ``spec`` is not an instance and does not give them and its class has them.
 
         Raises:
             ValueError: a name or setting is unknown, or a required setting is missing.
@@ -80,14 +79,16 @@ class Registry(Generic[Part]):
         settings: dict[str, Any] = {**defaults, **cast("Mapping[str, Any]", spec)}
         name = settings.pop("name")
         cls = cast("type[Part]", name) if isinstance(name, type) and issubclass(name, self.base) else self[name]
-        fields = {f.name: f for f in dataclasses.fields(cast("Any", cls)) if f.init} if is_dataclass(cls) else {}
-        known = set(fields)
+        # The constructor and not the dataclass fields: a subclass may have an ``__init__`` of its own.
+        accepted = inspect.signature(cls).parameters
+        known = {p.name for p in accepted.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        settings = {key: value for key, value in settings.items() if key in spec or key in known}
         if unknown := sorted(set(settings) - known, key=str):
             raise ValueError(
                 f"{self.kind} {spec['name']!r} has no setting {', '.join(map(repr, unknown))}; "
                 f"it has: {', '.join(sorted(known)) or 'none'}"
             )
-        needed = [name for name, f in fields.items() if f.default is MISSING and f.default_factory is MISSING]
+        needed = [name for name in accepted if name in known and accepted[name].default is inspect.Parameter.empty]
         if missing := [name for name in needed if name not in settings]:
             raise ValueError(f"{self.kind} {spec['name']!r} needs the setting {', '.join(map(repr, missing))}; give it")
         return cls(**settings)

@@ -32,7 +32,7 @@ class ResumeState:
 
     @property
     def waiting_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps while there is no pruner; empty if there is nothing to resume from."""
+        """The state that a checkpoint keeps while there is no pruner; empty if there is nothing to resume from."""
         return self.loaded or ({} if self.worker_result is None else self.worker_result.state)
 
     def begin(

@@ -1,4 +1,4 @@
-"""How layers treat channels: which compute each output from all inputs, which work channel by channel."""
+"""The treatment of channels by layers: some mix all input channels, others work channel by channel."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Calibrator:
 
         Args:
             batches: each is an argument of ``forward``.
-            forward: runs one batch; None: the model itself.
+            forward: runs one batch; None: the model itself, which gets a mapping as keyword arguments.
 
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
@@ -64,7 +64,12 @@ class Calibrator:
         self.start_capture()
         try:
             for batch in batches:
-                (forward or self.model)(batch)
+                if forward is not None:
+                    forward(batch)
+                elif isinstance(batch, Mapping):
+                    self.model(**batch)
+                else:
+                    self.model(batch)
         finally:
             self.stop_capture()
             for module, mode in modes.items():

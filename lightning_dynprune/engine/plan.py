@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune.calibration import InputCapture
+from lightning_dynprune.engine.exchange_count import warn_if_few_exchanges
 from lightning_dynprune.engine.gradients import check_gradients
 from lightning_dynprune.engine.ownership import check_not_owned
 from lightning_dynprune.engine.settings import Settings
@@ -24,7 +25,7 @@ from lightning_dynprune.thresholds import Threshold
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pruner will do to one model, with every setting checked against that model.
+    """The parts and targets of a pruner for one model, with every setting checked against that model.
 
     Attributes:
         model: the network, unwrapped.
@@ -86,6 +87,7 @@ class Plan:
             [[i for i, target in enumerate(targets) if optimizer_holds(o, {target.parameter})] for o in optimizers],
         )
         plan._check()
+        warn_if_few_exchanges(plan.strategy, plan.schedule, horizon, stacklevel=3)
         return plan
 
     @property

@@ -1,4 +1,4 @@
-"""How far a training is, and which updates are due."""
+"""The progress of a training, and the updates that are due."""
 
 from __future__ import annotations
 

@@ -326,8 +326,9 @@ class Pruner:
         The model runs in evaluation mode and returns to its own mode; nothing is trained.
 
         Args:
-            batches: each is an argument of ``forward``.
-            forward: runs one batch; by default the model itself.
+            batches: each is one argument of ``forward``.
+            forward: runs one batch; by default the model itself, which gets a mapping as keyword arguments, as it does
+                an ``example_input``.
 
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.

@@ -1,4 +1,4 @@
-"""What a pruner builds for one model, shared by its updates, its gradients and its saved state."""
+"""The objects that a pruner builds for one model, shared by updates, gradients and saved state."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _JOURNAL_SETTINGS = ("remember_values", "cap", "longest")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is pruned, how, and when: the settings of a pruner that need no model, checked.
+    """The settings of a pruner, as far as they can be checked without a model.
 
     Attributes:
         sparsity: share of connections to end at, in [0, 1); None where the schedule, pattern or targets give it.

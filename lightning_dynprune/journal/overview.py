@@ -10,7 +10,7 @@ from lightning_dynprune.journal.update import Update
 
 @dataclass(frozen=True)
 class Overview:
-    """What a journal holds, as plain values.
+    """The content of a journal as plain values.
 
     Args:
         updates: the recorded updates, oldest first.

@@ -15,10 +15,10 @@ LATENT = "latent"
 
 
 class _Place(Enum):
-    """Where the values of a target are: each behind the mask or not, all in the parameter, or some in both places.
+    """The place of a target's values: split by the mask, all in the parameter, or between the two.
 
-    Every move can be interrupted. It leaves each value in at least one of the two places, with zero bits in the other,
-    so that ``or`` brings all of them together again.
+    A move can be interrupted anywhere. Each value then is in at least one of the two places, and the other one holds
+    the same value or zero bits, so that ``or`` recovers all of them.
     """
 
     SPLIT = "split"
@@ -81,18 +81,17 @@ class LatentWeights:
         """Move the values behind the mask out of the parameter, which then holds ``w * m``; no-op if it does."""
         if self._place[position] is _Place.SPLIT:
             return
-        self.join(position)  # after an interruption
+        if self._place[position] is _Place.EITHER:  # after an interruption
+            self.join(position)
         hidden, visible = self._bits(position)
         if self._keeps_all(position):
             hidden.zero_()
         else:
             hidden.copy_(visible)
             self._place[position] = _Place.EITHER
-            mask = self._masks.tensors[position]
-            for values, kept in integer_pieces(visible, mask):
-                values.mul_(kept)
-            for values, kept in integer_pieces(hidden, mask):
-                values.mul_(kept.bitwise_xor(1))
+            for values, mask in integer_pieces(visible, self._masks.tensors[position]):
+                values.mul_(mask)
+            hidden.bitwise_xor_(visible)
         self._place[position] = _Place.SPLIT
 
     def mark_split(self) -> None:

@@ -15,7 +15,7 @@ def printable(text: str) -> str:
         >>> printable("a\x1b[31mb\u202e")
         'a\\x1b[31mb\\u202e'
     """
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def plain_text(text: str, style: str = "") -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,19 +23,34 @@ def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: fl
     """
     sparsity = None if sparsity is None else check_share("sparsity", sparsity)
     given = schedule.get("final") if isinstance(schedule, Mapping) else getattr(schedule, "final", None)
-    if given is None:
-        if sparsity is None:
-            raise ValueError(
-                "sparsity=None: no final sparsity is given; give sparsity in [0, 1), or a schedule with final"
-            )
-        built = SCHEDULES.build(schedule, final=sparsity)
-        check_share("schedule: initial", built.initial)
-        return built
-    given = check_share("schedule: final", given)
-    if sparsity is not None and sparsity != given:
+    if given is None and sparsity is None and not _has_own_final(schedule):
+        raise ValueError("sparsity=None: no final sparsity is given; give sparsity in [0, 1), or a schedule with final")
+    if isinstance(schedule, Mapping) and given is None:
+        schedule = {key: value for key, value in schedule.items() if key != "final"}
+    defaults = {"final": sparsity} if given is None and sparsity is not None else {}
+    built = SCHEDULES.build(schedule, **defaults)
+    if getattr(built, "final", None) is None:
         raise ValueError(
-            f"sparsity={sparsity!r} contradicts the schedule's final={given!r}; give one of them, or the same in both"
+            f"schedule {type(built).__name__} has no final, the sparsity to end at; set it in the class, or let its "
+            "constructor take final, which sparsity then gives"
         )
-    built = SCHEDULES.build(schedule)
+    final = check_share("schedule: final", built.final)
+    if sparsity is not None and sparsity != final:
+        raise ValueError(
+            f"sparsity={sparsity!r} contradicts the schedule's final={final!r}; give one of them, or the same in both"
+        )
     check_share("schedule: initial", built.initial)
     return built
+
+
+def _has_own_final(schedule: str | Mapping[str, Any] | Schedule) -> bool:
+    """Return whether the class of a schedule knows its final sparsity, so that no setting has to give it."""
+    if isinstance(schedule, Schedule):
+        return False
+    name = schedule.get("name") if isinstance(schedule, Mapping) else schedule
+    if not isinstance(name, type):
+        if name not in SCHEDULES.names():
+            return True  # building it raises, and names the ones there are
+        name = SCHEDULES[name]
+    final = inspect.signature(name).parameters.get("final")
+    return final is None or final.default is not inspect.Parameter.empty

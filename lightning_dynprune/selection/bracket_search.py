@@ -22,7 +22,7 @@ _COLLECT_ALL_BELOW = 2**16  # units; up to so many, all scores are collected
 
 @dataclass(frozen=True)
 class ScanCounts:
-    """What one pass over one target counted against a bracket.
+    """The counts of one pass over one target, relative to a bracket.
 
     Attributes:
         above: number of candidates above the bracket, over all processes once :func:`sum_counts` was called.

@@ -29,7 +29,7 @@ class BracketPiece:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where one target is cut: units that score above ``value`` are kept, and the first ``ties`` that score exactly it.
+    """The cut of one target: units that score above ``value`` are kept, and the first ``ties`` that score exactly it.
 
     Attributes:
         value: the score at the cut; -inf keeps every candidate, inf none.

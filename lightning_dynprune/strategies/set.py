@@ -24,7 +24,8 @@ class SET(Strategy):
     """Scores kept connections by ``|w|`` and pruned connections, for returning, at random.
 
     Use it to train sparse from scratch without gradients of pruned connections. Each update prunes a share
-    ``exchange`` of the kept connections and returns as many; returned connections start at zero. By default the first
+    ``exchange`` of the kept connections of each target and returns as many there (of all targets together with the
+    threshold's scope ``global``); returned connections start at zero. By default the first
     mask is drawn before the first step, with the densities of ``erk``, and updated every 100 steps until 75 % of
     training.
 

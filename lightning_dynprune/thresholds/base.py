@@ -65,6 +65,21 @@ class Threshold(ABC):
         """
         return cut(keep, scores)
 
+    def cut_for_exchange(self, keep: int, exchange: float, scores: Sequence[Scores]) -> list[Cut]:
+        """Return the cuts that prune a share of the units to keep, so that as many others can return.
+
+        By default the share is taken of all units together, and the lowest-scored are pruned wherever they lie.
+
+        Args:
+            keep: number of units that are kept once others have returned.
+            exchange: share of them to prune now.
+            scores: the scores of the units, one entry per target.
+
+        Raises:
+            NonFiniteError: a score is NaN or infinite.
+        """
+        return self.cut_to_count(keep - round(exchange * keep), scores)
+
     def select_grown(self, count: int, growth_scores: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return the cuts that select ``count`` pruned units to return; by default the highest-scored ones.
 

@@ -27,7 +27,8 @@ class TopK(Threshold):
     Raises:
         ValueError: the scope is unknown.
 
-    Source: erk: Evci et al., "Rigging the Lottery" (2020), section 3.
+    Source: erk: Evci et al., "Rigging the Lottery" (2020), section 3, and algorithm 1 for the
+    exchange.
 
     Example:
         >>> import torch
@@ -57,10 +58,17 @@ class TopK(Threshold):
 
     def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep exactly ``keep`` units, distributed over targets by ``scope``."""
+        return cut(keep, scores) if self.scope == "global" else cut_each(self._counts(keep, scores), scores)
+
+    def cut_for_exchange(self, keep: int, exchange: float, scores: Sequence[Scores]) -> list[Cut]:
+        """Return the cuts that prune a share of the units to keep, so that as many others can return.
+
+        With the scope ``global`` the share is taken of all units together; with the others of each target's own, as in
+        RigL: ``exchange * (1 - s_l) * N_l`` of a target with N_l units and the sparsity s_l.
+        """
         if self.scope == "global":
-            return cut(keep, scores)
-        lowest, highest = [s.effective_min_kept for s in scores], [s.max_kept for s in scores]
-        return cut_each(allocate(keep, self._proportions(scores, keep), lowest, highest), scores)
+            return super().cut_for_exchange(keep, exchange, scores)
+        return cut_each([kept - round(exchange * kept) for kept in self._counts(keep, scores)], scores)
 
     def select_grown(self, count: int, growth_scores: Sequence[Scores], kept: Sequence[int]) -> list[Cut]:
         """Return the cuts that select ``count`` pruned units to return.
@@ -96,6 +104,11 @@ class TopK(Threshold):
                 "leave sparsity out with scope='layer'"
             )
         return mean
+
+    def _counts(self, keep: int, scores: Sequence[Scores]) -> list[int]:
+        """Return how many units each target keeps of ``keep`` in all, by a scope other than ``global``."""
+        lowest, highest = [s.effective_min_kept for s in scores], [s.max_kept for s in scores]
+        return allocate(keep, self._proportions(scores, keep), lowest, highest)
 
     def _proportions(self, scores: Sequence[Scores], keep: int) -> list[float]:
         """Return numbers proportional to the units that each target keeps of ``keep`` in all."""

@@ -51,7 +51,7 @@ def test_settings_as_arguments_give_the_same_settings():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({}, ValueError, "sparsity=None: how sparse to become is not said"),
+        ({}, ValueError, "sparsity=None: no final sparsity is given"),
         ({"sparsity": 1.0}, ValueError, "sparsity=1.0 is not accepted"),
         ({"sparsity": 0.5, "strategy": "nothing"}, ValueError, "strategy='nothing' is unknown"),
         ({"sparsity": 0.5, "min_kept": 0}, ValueError, "min_kept=0 is not accepted"),

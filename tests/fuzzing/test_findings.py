@@ -180,7 +180,7 @@ def test_a_damaged_state_of_the_guard_is_refused(change):
 
 @pytest.mark.parametrize("shape", [[0, 2**63], [0, 10**30], [1] * 10_000, [2**40, 2**40], [-1], [True]])
 def test_a_shape_that_no_tensor_can_have_is_refused(shape):
-    with pytest.raises(ValueError, match=r"no shape|more entries than a tensor can have"):
+    with pytest.raises(ValueError, match=r"not a shape|more entries than a tensor can have"):
         Entry("float32", shape, {"whole": "plain"}, 0)
 
 
@@ -193,7 +193,7 @@ def test_a_compressed_part_that_is_too_short_for_what_it_says_is_refused_before_
 def test_a_header_that_claims_more_than_the_file_is_refused(tmp_path):
     for claimed in (2**63, 2**40, 2**27, 1):
         (tmp_path / "compact").write_bytes(claimed.to_bytes(8, "little") + b"{}")
-        with bounded(), pytest.raises(ValueError, match="no whole safetensors file"):
+        with bounded(), pytest.raises(ValueError, match="not a complete safetensors file"):
             load_compact(tmp_path / "compact")
 
 
@@ -201,7 +201,7 @@ def test_a_name_given_twice_among_many_is_found_at_once(tmp_path):
     names = ", ".join(f'"{number}": 0' for number in range(50_000))
     (tmp_path / "choice").write_text(f'{{{names}, "7": 1}}')
     began = time.process_time()
-    with pytest.raises(ValueError, match="'7' is given twice"):
+    with pytest.raises(ValueError, match="'7' appears twice"):
         apply_choice(nn.Linear(1, 1), tmp_path / "choice")
     assert time.process_time() - began < 5
 

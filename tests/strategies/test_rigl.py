@@ -84,7 +84,9 @@ def test_every_update_of_a_run_exchanges_what_the_cosine_says(scope):
                 layer.weight.grad = torch.rand_like(layer.weight) * ~pruner.masks.tensors[position]
         sgd.step()
         if update := pruner.tick():
-            expected = round(alpha / 2 * (1 + math.cos(math.pi * step / end)) * living)
+            share = alpha / 2 * (1 + math.cos(math.pi * step / end))
+            # Per layer where the scope is, each of its own kept connections.
+            expected = round(share * living) if scope == "global" else sum(round(share * k) for k in pruner.masks.kept)
             assert sum(update.dropped.values()) == sum(update.grown.values()) == expected
             assert sum(pruner.masks.kept) == living
             seen.append(expected)
@@ -134,3 +136,30 @@ def test_a_training_run_exchanges_as_an_independent_reference_does():
         assert torch.equal(now[after & mask], w[after & mask])
     assert updates == 15
     assert grown_in_all > 100
+
+
+@pytest.mark.parametrize("scope", ["erk", "uniform"])
+def test_each_layer_exchanges_its_own_share_as_in_the_paper(scope):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(64, 64, bias=False), nn.Linear(32, 40, bias=False))
+    schedule = {"name": "constant", "begin": 0, "end": 5, "every": 5}
+    strategy = {"name": "rigl", "exchange": 0.3}
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    pruner = Pruner(net, optimizer, sparsity=0.9, strategy=strategy, threshold={"scope": scope}, schedule=schedule)
+    weights = [layer.weight for layer in net]
+    # The smallest weights of all lie in one layer, and gradients are largest where nothing has been kept so far.
+    with torch.no_grad():
+        weights[1].mul_(1e-3)
+    for step in range(5):
+        before = [mask.clone() for mask in pruner.masks.tensors]
+        for weight, mask in zip(weights, before, strict=True):
+            weight.grad = torch.where(mask, 0.0, torch.rand(weight.shape) + 1) if step else torch.rand(weight.shape)
+        optimizer.step()
+        update = pruner.tick()
+    assert update is not None
+    for mask, earlier in zip(pruner.masks.tensors, before, strict=True):
+        kept = int(earlier.sum())
+        assert int(mask.sum()) == kept
+        # f (1 - s_l) N_l leave, as far as the layer has so many others that can return.
+        expected = min(round(0.3 * kept), mask.numel() - kept)
+        assert int((earlier & ~mask).sum()) == int((mask & ~earlier).sum()) == expected

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lightning_dynprune.engine import Pruner
 from lightning_dynprune.selection.scores import NonFiniteError
 from lightning_dynprune.strategies import Wanda
 from lightning_dynprune.targets import Target
@@ -103,3 +104,31 @@ def test_inputs_that_are_not_finite_are_refused_though_ranks_would_be_finite():
 def test_a_setting_that_is_no_truth_value_is_refused():
     with pytest.raises(TypeError, match="per_row='no' is not accepted; give true or false"):
         Wanda(per_row="no")
+
+
+class TwoInputs(nn.Module):
+    """Takes its inputs by name, as many models of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4, bias=False)
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> torch.Tensor:
+        return self.linear(x * scale)
+
+
+def test_batches_that_are_mappings_are_passed_by_name():
+    x, scale = torch.randn(8, 6), torch.rand(6)
+    named, plain = TwoInputs(), TwoInputs()
+    plain.load_state_dict(named.state_dict())
+    masks = []
+    for net, batches, forward in (
+        (named, [{"x": x, "scale": scale}], None),
+        (plain, [(x, scale)], lambda batch: plain(batch[0], scale=batch[1])),
+    ):
+        pruner = Pruner(net, sparsity=0.5, strategy="wanda", schedule={"name": "one_shot", "begin": 1})
+        pruner.calibrate(batches, forward)
+        pruner.tick()
+        masks.append(pruner.masks.tensors[0])
+    assert torch.equal(*masks)
+    assert int((~masks[0]).sum()) == 12

@@ -78,7 +78,7 @@ def _part(part: DictConfig) -> Any:
 
 def _schedule(cfg: DictConfig) -> Any:
     """Return the schedule; if ``sparsity`` is null, its settings, completed later by the sparsities of the targets."""
-    if cfg.schedule.final is not None:
+    if cfg.schedule.get("final") is not None:
         return _part(cfg.schedule)
     settings = {str(key): value for key, value in cfg.schedule.items() if key not in ("_target_", "final")}
     return {"name": get_class(cfg.schedule._target_), **settings} if "_target_" in cfg.schedule else settings

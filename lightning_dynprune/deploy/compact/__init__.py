@@ -1,6 +1,6 @@
-"""One file of a sparse state dict: bit masks and the values that are not zero.
+"""Read and write sparse state dicts as one file of bit masks and nonzero values.
 
-May import what deploy may.
+May import masks and base.
 """
 
 from lightning_dynprune.deploy.compact.compact_file import load_compact, save_compact, write_dense

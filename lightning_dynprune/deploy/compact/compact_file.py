@@ -1,8 +1,8 @@
-"""Weights as one bit a connection and the values that are left, in a file that needs no model to be read.
+"""Write and read compact files: one bit a connection plus the values of the kept ones; reading needs no model.
 
-A compact file is a safetensors file. Its metadata say of each tensor its dtype, its shape and how it is stored: whole,
-or as the bits of what is kept and the values kept. What is left out is +0.0 and nothing else, so -0.0 and every NaN
-come back as they were. With ``zstd`` the bits and the byte planes of the values are compressed apart.
+A compact file is a safetensors file. Its metadata state for each tensor its dtype, its shape and how it is stored:
+whole, or as a bit mask and the kept values. Only entries equal to +0.0 are left out, so -0.0 and every NaN are restored
+bit for bit. With ``zstd`` the bit mask and the byte planes of the values are compressed separately.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from lightning_dynprune.deploy.compact.contents import (
 from lightning_dynprune.deploy.compact.tensor_file import write_tensors
 from lightning_dynprune.masks import pack_bits, unpack_bits
 
-_PART_COST = 80  # bytes that a part takes in the header of the file
+_PART_COST = 80  # bytes of a part's entry in the file's header
 
 
 def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: str | Path, *, zstd: bool = False) -> int:
-    """Write weights so that pruned connections take a bit each, exactly; return the bytes on disk.
+    """Write weights losslessly, with one bit for each pruned connection, and return the file's size in bytes.
 
-    A tensor is packed only where that makes it smaller. One memory under several names is written once.
+    A tensor is stored sparsely only where that is smaller. Memory that appears under several names is written once.
 
     Args:
-        model_or_state_dict: a model, of which the state dict is written, or a state dict.
-        path: the file; it is replaced in one move.
-        zstd: compress as well; needs the package zstandard, here and where the file is read.
+        model_or_state_dict: a model, whose state dict is written, or a state dict.
+        path: the file; an existing one is replaced atomically.
+        zstd: also compress; needs the package zstandard for writing and for reading.
 
     Raises:
-        TypeError: an entry is no dense tensor or has a dtype that is not accepted; the message names it.
-        ImportError: ``zstd`` without the package.
+        TypeError: an entry is not a dense tensor or has an unsupported dtype; the message names it.
+        ImportError: ``zstd`` is set and the package zstandard is not installed.
 
     Example:
         >>> import tempfile
@@ -72,7 +72,7 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
             contents[name] = owner
             continue
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
-        parts, count = _smallest(integer_view(flat), zstd)
+        parts, count = _choose_storage(integer_view(flat), zstd)
         contents[name] = Entry(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),
@@ -82,28 +82,30 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
         )
         stored |= {f"{part}:{name}": data for part, (data, _) in parts.items()}
     path = Path(path)
-    write_atomically(path, lambda scratch: write_tensors(_apart(stored), scratch, to_metadata(contents)))
+    write_atomically(
+        path, lambda scratch: write_tensors(_without_shared_memory(stored), scratch, to_metadata(contents))
+    )
     return path.stat().st_size
 
 
 def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Tensor]:
-    """Return the state dict that :func:`save_compact` was given, on the CPU.
+    """Return the state dict that :func:`save_compact` wrote, on the CPU.
 
-    What the file says of itself is compared with what is there before a tensor is allocated, so a damaged file is
-    refused, and none takes more memory than it says and its bytes can hold. Whole layers of zeros take next to none:
-    give a ``limit`` for a file that you do not trust to say little.
+    The metadata are compared with the file's contents before any tensor is allocated, so damaged files are rejected and
+    a file takes no more memory than its metadata announce. A layer of zeros is tiny on disk whatever its size in
+    memory: set ``limit`` for files from an untrusted source.
 
     Args:
         path: the file.
-        limit: bytes that the tensors may take together; None accepts what the file says.
+        limit: maximum number of bytes of all tensors together; None sets no maximum.
 
     Returns:
-        Name -> tensor, in the order in which they were written; tied ones are one tensor again.
+        Name -> tensor, in the order in which they were written; tied names share one tensor again.
 
     Raises:
-        ValueError: the file is damaged, of another kind or version, or takes more than ``limit``; the message names the
-            tensor where one is to blame.
-        ImportError: the file is compressed and the package zstandard is missing.
+        ValueError: the file is damaged, of another kind or version, or exceeds ``limit``; the message names the tensor
+            where one is at fault.
+        ImportError: the file is compressed and the package zstandard is not installed.
     """
     path = Path(path)
     weights: dict[str, Tensor] = {}
@@ -112,56 +114,58 @@ def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Ten
             contents = from_metadata(file.metadata() or {})
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             if odd := [key for key, part in slices.items() if part.get_dtype() != "U8" or len(part.get_shape()) != 1]:
-                raise ValueError(f"{odd[0]!r} is no flat run of bytes")
+                raise ValueError(f"{odd[0]!r} is not a flat sequence of bytes")
             validate_lengths(contents, {key: part.get_shape()[0] for key, part in slices.items()})
             check_limit(limit, contents)
             for name, entry in contents.items():
                 if isinstance(entry, str):
                     weights[name] = weights[entry]
                 else:
-                    weights[name] = _unpacked(name, entry, [file.get_tensor(f"{part}:{name}") for part in entry.parts])
+                    weights[name] = _decode(name, entry, [file.get_tensor(f"{part}:{name}") for part in entry.parts])
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file{_cut_off(path)}: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file{_truncation_note(path)}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return weights
 
 
 def write_dense(weights: Mapping[str, Tensor], path: Path) -> int:
-    """Write a state dict as it is, tied tensors under each of their names; return the bytes on disk."""
+    """Write a state dict as a safetensors file, tied tensors under each of their names; return its size in bytes."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda scratch: save_file(_apart(whole), scratch))
+    write_atomically(path, lambda scratch: save_file(_without_shared_memory(whole), scratch))
     return path.stat().st_size
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of which no two share memory, which safetensors refuses; copied only where they do."""
-    apart: dict[str, Tensor] = {}
+def _without_shared_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with copies in place of those that share memory, because safetensors rejects shared memory."""
+    separate: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
         memory = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if memory in seen else tensor
+        separate[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
-    return apart
+    return separate
 
 
 def _check_writable(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: a {type(tensor).__name__} cannot be written; a compact file holds tensors alone")
+        raise TypeError(f"{name}: a {type(tensor).__name__} cannot be written; a compact file holds only tensors")
     if tensor.layout != torch.strided or tensor.is_meta:
-        raise TypeError(f"{name}: a tensor of {tensor.layout} on {tensor.device} cannot be written; give it dense")
+        raise TypeError(
+            f"{name}: a tensor of {tensor.layout} on {tensor.device} cannot be written; give a dense tensor"
+        )
     if tensor.dtype not in DTYPES.values():
         raise TypeError(f"{name}: dtype {tensor.dtype} cannot be written; accepted: {', '.join(DTYPES)}")
 
 
-def _smallest(entries: Tensor, zstd: bool) -> tuple[dict[str, tuple[Tensor, str]], int | None]:
-    """Return how to store a tensor: part -> bytes and codec, and how many entries are kept (None: stored whole)."""
-    whole = {WHOLE: _coded(entries, zstd)}
+def _choose_storage(entries: Tensor, zstd: bool) -> tuple[dict[str, tuple[Tensor, str]], int | None]:
+    """Return the smaller storage of a tensor: part -> (bytes, codec), and the number of kept entries (None: whole)."""
+    whole = {WHOLE: _encode(entries, zstd)}
     kept = entries != 0
     count = int(kept.sum())
     if count == entries.numel():
         return whole, None
-    packed = {KEPT: _coded(pack_bits(kept), zstd), VALUES: _coded(entries[kept], zstd)}
+    packed = {KEPT: _encode(pack_bits(kept), zstd), VALUES: _encode(entries[kept], zstd)}
     return (packed, count) if _cost(packed) < _cost(whole) else (whole, None)
 
 
@@ -169,15 +173,16 @@ def _cost(parts: Mapping[str, tuple[Tensor, str]]) -> int:
     return sum(data.numel() + _PART_COST for data, _ in parts.values())
 
 
-def _coded(entries: Tensor, zstd: bool) -> tuple[Tensor, str]:
-    """Return a part's bytes, compressed where that is asked for and makes them fewer, and the codec."""
+def _encode(entries: Tensor, zstd: bool) -> tuple[Tensor, str]:
+    """Return a part's bytes and its codec; compressed only if ``zstd`` is set and that makes it smaller."""
     data = entries.contiguous().view(torch.uint8)
     if zstd and (frame := compress(data, entries.element_size())).numel() < data.numel():
         return frame, ZSTD
     return data, PLAIN
 
 
-def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
+def _decode(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
+    """Return the tensor that an entry describes, from the stored bytes of its parts."""
     parts = list(parts)
     if checksum(parts) != entry.crc32:
         raise ValueError(f"tensor {name!r} does not match its checksum; the file is damaged")
@@ -203,8 +208,8 @@ def _unpacked(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
     return flat.view(dtype).reshape(entry.shape)
 
 
-def _cut_off(path: Path) -> str:
-    """Return, as part of a message, which tensor of a truncated file is the first that is not whole."""
+def _truncation_note(path: Path) -> str:
+    """Return a message part that names the first incomplete tensor of a truncated file; empty if none is found."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")

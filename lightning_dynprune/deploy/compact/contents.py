@@ -1,4 +1,4 @@
-"""What a compact file says of itself, believed only where it agrees with itself and with what is there."""
+"""Describe and validate the contents of a compact file."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ DTYPES = {
 }
 WHOLE, KEPT, VALUES = "whole", "kept", "values"
 PLAIN, ZSTD = "plain", "zstd"
-_MOST_DIMS, _MOST_ENTRIES = 64, 2**62
-# A frame cannot say more with fewer bytes: a block of 128 KiB of one value takes four.
-_MOST_EXPANSION = 2**15
+_MAX_DIMS, _MAX_ENTRIES = 64, 2**62
+# Largest possible ratio of zstd: a block of 128 KiB of one value takes four bytes.
+_MAX_EXPANSION = 2**15
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How one tensor is stored.
+    """The storage of one tensor.
 
     Args:
-        dtype: its name without "torch.".
-        shape: as it was.
-        parts: part -> codec; ``whole``, or the bits of what is ``kept`` and the ``values`` kept.
-        crc32: of the parts as they lie in the file, in their order.
-        count: entries kept; None where the tensor is stored whole.
+        dtype: its name without the prefix "torch.".
+        shape: the tensor's shape.
+        parts: part -> codec; either ``whole``, or ``kept`` (bit mask) and ``values`` (kept values).
+        crc32: checksum of the parts as stored, in their order.
+        count: number of kept entries; None where the tensor is stored whole.
+
+    Raises:
+        ValueError: a field is invalid.
     """
 
     dtype: str
@@ -52,9 +55,9 @@ class Entry:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is unknown; known: {', '.join(DTYPES)}")
         if not isinstance(self.shape, (list, tuple)) or not all(_is_size(size) for size in self.shape):
-            raise ValueError(f"{str(self.shape)[:200]} is no shape")
-        # Sizes beside a zero make no entries, but no tensor can have them either.
-        if len(self.shape) > _MOST_DIMS or prod(size for size in self.shape if size) > _MOST_ENTRIES:
+            raise ValueError(f"{str(self.shape)[:200]} is not a shape")
+        # torch limits the sizes of a shape even where another size is zero.
+        if len(self.shape) > _MAX_DIMS or prod(size for size in self.shape if size) > _MAX_ENTRIES:
             raise ValueError(f"a shape of {len(self.shape)} dimensions has more entries than a tensor can have")
         names = (WHOLE,) if self.count is None else (KEPT, VALUES)
         if not isinstance(self.parts, dict) or tuple(self.parts) != names:
@@ -64,16 +67,16 @@ class Entry:
         if self.count is not None and not (_is_size(self.count) and self.count <= self.numel):
             raise ValueError(f"{self.count!r} kept entries do not fit the shape {list(self.shape)}")
         if not _is_size(self.crc32):
-            raise ValueError(f"{self.crc32!r} is no checksum")
+            raise ValueError(f"{self.crc32!r} is not a checksum")
 
     @property
     def numel(self) -> int:
-        """Entries of the tensor."""
+        """Number of entries of the tensor."""
         return prod(self.shape)
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an entry."""
+        """Bytes of one entry."""
         return DTYPES[self.dtype].itemsize
 
     @property
@@ -86,14 +89,18 @@ class Entry:
         return 1 if part == KEPT else self.itemsize
 
     def length(self, part: str) -> int:
-        """Return the bytes of a part before any compression."""
+        """Return the bytes of a part before compression."""
         if part == KEPT:
             return (self.numel + 7) // 8
         return self.nbytes if self.count is None else self.count * self.itemsize
 
 
 def to_metadata(contents: Mapping[str, Entry | str]) -> dict[str, str]:
-    """Return the metadata of a compact file: name -> how it is stored, or the name it is tied to."""
+    """Return the metadata of a compact file.
+
+    Args:
+        contents: name -> how the tensor is stored, or the name that it is tied to.
+    """
     text = json.dumps(
         {name: entry if isinstance(entry, str) else asdict(entry) for name, entry in contents.items()},
         separators=(",", ":"),
@@ -102,10 +109,11 @@ def to_metadata(contents: Mapping[str, Entry | str]) -> dict[str, str]:
 
 
 def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
-    """Return what :func:`to_metadata` was given.
+    """Return the contents that :func:`to_metadata` was called with.
 
     Raises:
-        ValueError: the metadata are another file's, or damaged; the message names the tensor where one is to blame.
+        ValueError: the metadata are those of another kind of file, or damaged; the message names the tensor where one
+            is at fault.
     """
     if metadata.get("format") != FORMAT:
         raise ValueError(
@@ -117,19 +125,27 @@ def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
     if metadata.get("crc32") != str(checksum([text])):
         raise ValueError("the list of tensors does not match its checksum; the file is damaged")
     try:
-        device_name = json.loads(text)
+        entries = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the list of tensors is no JSON: {error}") from error
-    if not isinstance(device_name, dict):
-        raise ValueError("the list of tensors is no mapping from names")
+        raise ValueError(f"the list of tensors is not JSON: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError("the list of tensors is not a mapping from names")
     contents: dict[str, Entry | str] = {}
-    for name, fields in device_name.items():
+    for name, fields in entries.items():
         contents[name] = _entry(name, fields, contents)
     return contents
 
 
 def validate_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, int]) -> None:
-    """Raise ValueError where the file does not hold exactly the parts that it says, in the lengths that it says."""
+    """Check that a file holds exactly the parts that its metadata list, in the listed lengths.
+
+    Args:
+        contents: name -> how the tensor is stored.
+        found: part -> its bytes in the file.
+
+    Raises:
+        ValueError: a part is missing, has another length, or is not listed.
+    """
     expected = {}
     for name, entry in _entries(contents):
         for part, codec in entry.parts.items():
@@ -137,21 +153,25 @@ def validate_lengths(contents: Mapping[str, Entry | str], found: Mapping[str, in
             expected[key] = length
             if key not in found:
                 raise ValueError(f"tensor {name!r}: its part {part!r} is missing")
-            if codec == ZSTD and found[key] * _MOST_EXPANSION < length:
+            if codec == ZSTD and found[key] * _MAX_EXPANSION < length:
                 raise ValueError(
                     f"tensor {name!r}: its part {part!r} has {found[key]} bytes, which cannot hold {length} compressed"
                 )
             if found[key] >= length if codec == ZSTD else found[key] != length:
                 raise ValueError(
                     f"tensor {name!r}: its part {part!r} has {found[key]} bytes; "
-                    f"expected {'fewer than ' if codec == ZSTD else ''}{length} for {_what(entry)}"
+                    f"expected {'fewer than ' if codec == ZSTD else ''}{length} for {_description(entry)}"
                 )
     if foreign := sorted(set(found) - set(expected)):
         raise ValueError(f"{foreign[0]!r} belongs to no tensor of the file")
 
 
 def check_limit(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
-    """Raise ValueError, naming the first tensor that goes over it, where the tensors take more than ``limit`` bytes."""
+    """Check that the tensors take at most ``limit`` bytes together.
+
+    Raises:
+        ValueError: they take more; the message names the first tensor that exceeds the limit.
+    """
     if limit is None:
         return
     limit = check_count("limit", limit)
@@ -159,13 +179,13 @@ def check_limit(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
     for name, entry in _entries(contents):
         total += entry.nbytes
         if total > limit:
-            raise ValueError(f"tensor {name!r}: {list(entry.shape)} {entry.dtype} goes over limit={limit} bytes")
+            raise ValueError(f"tensor {name!r}: {list(entry.shape)} {entry.dtype} exceeds limit={limit} bytes")
 
 
 def _entry(name: str, fields: Any, earlier: Mapping[str, Entry | str]) -> Entry | str:
     if isinstance(fields, str):
         if not isinstance(earlier.get(fields), Entry):
-            raise ValueError(f"tensor {name!r} is tied to {fields!r}, which is no tensor before it")
+            raise ValueError(f"tensor {name!r} is tied to {fields!r}, which is not a tensor listed before it")
         return fields
     try:
         entry = Entry(**fields)
@@ -178,10 +198,10 @@ def _entries(contents: Mapping[str, Entry | str]) -> list[tuple[str, Entry]]:
     return [(name, entry) for name, entry in contents.items() if isinstance(entry, Entry)]
 
 
-def _what(entry: Entry) -> str:
+def _description(entry: Entry) -> str:
     kept = "" if entry.count is None else f", {entry.count} kept"
     return f"shape {list(entry.shape)} {entry.dtype}{kept}"
 
 
 def _is_size(value: Any) -> TypeGuard[int]:
-    return is_whole(value, 0, _MOST_ENTRIES)
+    return is_whole(value, 0, _MAX_ENTRIES)

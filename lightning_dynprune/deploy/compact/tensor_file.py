@@ -1,4 +1,4 @@
-"""safetensors files whose bytes follow from their content."""
+"""Write safetensors files whose bytes depend only on their content."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata, so that equal ones make equal files.
+    """Write tensors and metadata so that equal content makes equal files.
 
-    safetensors puts metadata down in an order that it draws anew for each file; here they are in that of their names.
+    safetensors writes metadata in an order that differs from file to file; this function sorts them by name.
 
     Args:
-        tensors: contiguous, none sharing memory with another.
+        tensors: contiguous tensors, none sharing memory with another.
         path: the file.
-        metadata: what is written beside them.
+        metadata: texts stored in the file's header.
     """
     save_file(dict(tensors), path, dict(metadata))
     with path.open("r+b") as file:
@@ -26,7 +26,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         header = json.loads(file.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        # The same characters in another order; spaces fill the header up, as safetensors has it.
+        # The sorted header is as long; safetensors pads headers with spaces.
         if len(text) <= length:
             file.seek(8)
             file.write(text.ljust(length))

@@ -1,4 +1,4 @@
-"""What a format is: a file that is written from a traced program, and a runtime that runs it."""
+"""Define a file format: how to write it from a traced program, and how to run it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,25 @@ Runner = Callable[..., list[Tensor]]
 
 
 class ExportError(ValueError):
-    """A model that a format cannot hold, or a file that does not compute what the model does."""
+    """A model that cannot be exported to a format, or a file whose outputs differ from the model's."""
 
 
 def error_summary(error: Exception) -> str:
-    """Return the kind of an error and the first line of what it says; the rest is in the cause."""
+    """Return the type of an exception and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
 
 
 class Format(ABC):
-    """A format of files, and its runtime on the CPU.
+    """A file format and its runtime on the CPU.
 
-    A subclass is a dataclass whose fields are its settings.
+    A subclass is a dataclass whose fields are the format's settings.
+
+    Attributes:
+        name: name of the format, as messages print it.
+        suffix: suffix of its files.
+        extra: the optional dependency group of this package that installs the runtime.
+        packages: modules that writing and running need.
+        supports_dynamic_batch: whether a file accepts any batch size.
     """
 
     name: ClassVar[str]
@@ -41,34 +48,34 @@ class Format(ABC):
 
     @property
     def largest_batch(self) -> int | None:
-        """Samples that a call may have at most; None where there is no limit."""
+        """Maximum batch size of a file; None where there is no maximum."""
         return None
 
     @abstractmethod
     def write(self, program: ExportedProgram, path: Path) -> None:
-        """Write a traced program into ``path``, and into nothing but files of the same name with other suffixes."""
+        """Write a traced program to ``path``; other files must have the same name with other suffixes."""
 
     @abstractmethod
     def runner(self, path: Path) -> Runner:
-        """Return a function of the file: input tensors in their order -> output tensors in theirs.
+        """Return a function that runs the file: input tensors in order -> output tensors in order.
 
-        It computes with as many threads as torch does when this is called.
+        It uses as many threads as torch does at the time of this call.
         """
 
     def require(self) -> None:
-        """Import what this format needs.
+        """Import the packages that this format needs.
 
         Raises:
-            ImportError: a package is missing; the message says what to install.
+            ImportError: a package is not installed; the message says what to install.
         """
         for package in self.packages:
             self.load(package)
 
     def load(self, module: str) -> Any:
-        """Return a module of this format's packages, imported.
+        """Return one of the format's modules, imported.
 
         Raises:
-            ImportError: it is missing; the message says what to install.
+            ImportError: it is not installed; the message says what to install.
         """
         try:
             return importlib.import_module(module)

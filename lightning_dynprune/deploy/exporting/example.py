@@ -1,4 +1,4 @@
-"""The inputs that a model is traced and checked with."""
+"""Hold example inputs of a model, and draw random inputs like them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_dynprune.base import split_arguments
 
 @dataclass(frozen=True)
 class Example:
-    """Inputs of one call.
+    """Input tensors of one call.
 
     Args:
-        args: those by position.
-        kwargs: those by name.
+        args: positional arguments.
+        kwargs: keyword arguments.
 
     Example:
         >>> example = Example.of(torch.zeros(2, 3))
@@ -31,16 +31,19 @@ class Example:
 
     @classmethod
     def of(cls, example_input: Any) -> Example:
-        """Return the inputs that a tensor, a sequence of arguments or a mapping of keyword arguments stands for.
+        """Return the inputs that an example input stands for.
+
+        Args:
+            example_input: a tensor, a tuple or list of positional arguments, or a mapping of keyword arguments.
 
         Raises:
-            TypeError: an argument is no tensor.
-            ValueError: there is none.
+            TypeError: an argument is not a tensor.
+            ValueError: there are no arguments.
         """
         example = cls(*split_arguments(example_input))
-        for place, tensor in enumerate(example.tensors):
+        for position, tensor in enumerate(example.tensors):
             if not isinstance(tensor, Tensor):
-                raise TypeError(f"example_input: argument {place} is a {type(tensor).__name__}; give tensors alone")
+                raise TypeError(f"example_input: argument {position} is a {type(tensor).__name__}; give only tensors")
         if not example.tensors:
             raise ValueError(
                 "example_input is empty; give a tensor, a tuple of tensors or a mapping from names to tensors"
@@ -49,7 +52,7 @@ class Example:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All inputs, those by position first."""
+        """All input tensors, positional ones first."""
         return (*self.args, *self.kwargs.values())
 
     @property
@@ -59,27 +62,27 @@ class Example:
 
     @property
     def batch(self) -> int | None:
-        """Samples, where the first axis of all inputs has one size; None elsewhere."""
+        """Batch size, if the first dimension of all inputs has the same size; otherwise None."""
         sizes = {tensor.shape[0] if tensor.dim() else None for tensor in self.tensors}
         return sizes.pop() if len(sizes) == 1 else None
 
     def repeated(self, batch: int) -> Example:
-        """Return these samples, over and over, as a batch of another size."""
+        """Return a batch of another size, made by repeating these samples."""
         return self._with([tensor[torch.arange(batch) % tensor.shape[0]] for tensor in self.tensors])
 
     def drawn(self, batch: int | None, seed: int) -> Example:
-        """Return inputs drawn at random: normal with this example's mean and deviation, integers within its range.
+        """Return random inputs: normally distributed with this example's mean and deviation; integers within its range.
 
         Args:
-            batch: samples; None keeps all sizes.
-            seed: the same inputs for the same seed.
+            batch: number of samples; None keeps all sizes.
+            seed: equal seeds give equal inputs.
         """
         generator = torch.Generator().manual_seed(seed)
         return self._with([_drawn(tensor, batch, generator) for tensor in self.tensors])
 
     def _with(self, tensors: Sequence[Tensor]) -> Example:
-        places = len(self.args)
-        return Example(tuple(tensors[:places]), dict(zip(self.kwargs, tensors[places:], strict=True)))
+        num_args = len(self.args)
+        return Example(tuple(tensors[:num_args]), dict(zip(self.kwargs, tensors[num_args:], strict=True)))
 
 
 def _drawn(like: Tensor, batch: int | None, generator: torch.Generator) -> Tensor:
@@ -89,6 +92,6 @@ def _drawn(like: Tensor, batch: int | None, generator: torch.Generator) -> Tenso
     if not like.dtype.is_floating_point:
         low, high = int(like.min()), int(like.max())
         return torch.randint(low, high + 1, shape, generator=generator, dtype=like.dtype)
-    # A constant example has no deviation to tell inputs apart.
+    # A constant example has zero deviation, which would make all random inputs equal.
     deviation = float(like.double().std(correction=0)) or 1.0
     return (torch.randn(shape, generator=generator) * deviation + like.double().mean()).to(like.dtype)

@@ -1,4 +1,4 @@
-"""ExecuTorch, which runs models on phones and boards; on a CPU by XNNPACK."""
+"""Export to ExecuTorch, which runs models on phones and embedded boards, and on CPUs through XNNPACK."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch.export import ExportedProgram
 
 from lightning_dynprune.base import check_count, convert_settings
 from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
+from lightning_dynprune.deploy.exporting.compat import set_thread_count, thread_count
 
-# The runtime has one pool of threads for the process. To replace it under a loaded method crashes the process.
-_loaded: WeakSet[Any] = WeakSet()
+# The runtime has one pool of threads; replacing it while a method is loaded crashes the process.
+_loaded_methods: WeakSet[Any] = WeakSet()
 
 
 @FORMATS.register("executorch")
 @dataclass(frozen=True)
 class ExecuTorch(Format):
-    """``.pte`` with all that XNNPACK runs handed to it.
+    """``.pte`` files with every supported operator delegated to XNNPACK.
 
     Args:
-        max_batch: largest batch of a file that takes any; memory is planned for it.
+        max_batch: maximum batch size of a file with a dynamic batch; memory is planned for it.
     """
 
     max_batch: int = 32
@@ -40,7 +41,7 @@ class ExecuTorch(Format):
 
     @property
     def largest_batch(self) -> int:
-        """Samples that a call may have at most."""
+        """Maximum batch size of a file."""
         return self.max_batch
 
     def write(self, program: ExportedProgram, path: Path) -> None:
@@ -51,15 +52,15 @@ class ExecuTorch(Format):
             lowered.to_executorch().write_to_file(file)
 
     def runner(self, path: Path) -> Runner:
-        """Return the file's method as a function.
+        """Return a function that runs the file's ``forward`` method.
 
         Raises:
-            RuntimeError: a runner that lives has another number of threads.
+            RuntimeError: another runner is in use with a different number of threads.
         """
         _set_threads(self.load("executorch.extension.pybindings.portable_lib"), torch.get_num_threads())
         loaded = self.load("executorch.runtime").Runtime.get().load_program(path)
         method = loaded.load_method("forward")
-        _loaded.add(method)
+        _loaded_methods.add(method)
 
         def run(*inputs: Tensor) -> list[Tensor]:
             return list(method.execute([tensor.contiguous() for tensor in inputs]))
@@ -68,11 +69,11 @@ class ExecuTorch(Format):
 
 
 def _set_threads(library: Any, threads: int) -> None:
-    if library._threadpool_get_thread_count() == threads:
+    if thread_count(library) == threads:
         return
-    if _loaded:
+    if _loaded_methods:
         raise RuntimeError(
-            f"ExecuTorch's one pool has {library._threadpool_get_thread_count()} threads and {len(_loaded)} runners "
-            f"that use it; drop them before one with {threads} threads is made"
+            f"ExecuTorch's one pool has {thread_count(library)} threads and {len(_loaded_methods)} runners "
+            f"that use it; delete them before you make one with {threads} threads"
         )
-    library._unsafe_reset_threadpool(threads)
+    set_thread_count(library, threads)

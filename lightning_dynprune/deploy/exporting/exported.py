@@ -1,4 +1,4 @@
-"""A written file and what is known of it."""
+"""Describe an exported file, run it and time it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from lightning_dynprune.deploy.timing import Latency, latencies
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that computes what a model does.
+    """An exported file whose outputs were compared with the model's.
 
     Args:
-        format: as it was asked for.
+        format: name of the format.
         path: the file.
-        bytes: of all files that belong to it.
-        dynamic_batch: whether it takes any batch, up to the runtime's largest; elsewhere it takes the example's.
-        batches: sizes it was compared with the model at.
-        max_difference: the largest absolute difference of an output from the model's.
+        bytes: size of all files that belong to the export.
+        dynamic_batch: whether the file accepts any batch size, up to the runtime's maximum; otherwise only the
+            example's.
+        batches: batch sizes at which the outputs were compared.
+        max_difference: largest absolute difference between an output and the model's.
         runtime: runs the file.
-        example: the inputs that the model was traced with.
+        example: inputs that the model was traced with.
     """
 
     format: str
@@ -50,17 +51,17 @@ class Exported:
         return "any batch" if largest is None else f"any batch up to {largest}"
 
     def runner(self) -> Runner:
-        """Return a function of the file, in its runtime, with as many threads as torch has now."""
+        """Return a function that runs the file, with as many threads as torch has now."""
         return self.runtime.runner(self.path)
 
     def caller(self, batch: int = 1) -> Callable[[], object]:
-        """Return a call of the file on one batch, to be measured beside others.
+        """Return a call without arguments that runs the file on one batch, for timing.
 
         Args:
-            batch: samples of a call.
+            batch: batch size.
 
         Raises:
-            ValueError: the file does not take such a batch.
+            ValueError: the file does not accept this batch size.
         """
         batch = check_count("batch", batch)
         fits = batch <= (self.runtime.largest_batch or batch) if self.dynamic_batch else batch == self.example.batch
@@ -71,16 +72,16 @@ class Exported:
         return lambda: run(*tensors)
 
     def latency(self, batch: int = 1, *, seconds: float = 1.0) -> Latency:
-        """Return how long a call takes, in its own runtime, with as many threads as torch has now.
+        """Return how long a call takes in the file's runtime, with as many threads as torch has now.
 
-        To compare with others, measure all :meth:`caller` results in one call of
-        :func:`lightning_dynprune.deploy.timing.latency.latencies`.
+        To compare several files, time all their :meth:`caller` results in one call of
+        :func:`lightning_dynprune.deploy.timing.latencies`.
 
         Args:
-            batch: samples of a call.
-            seconds: about how long to measure.
+            batch: batch size.
+            seconds: approximate duration of the measurement.
 
         Raises:
-            ValueError: the file does not take such a batch.
+            ValueError: the file does not accept this batch size.
         """
         return latencies({self.format: self.caller(batch)}, seconds=seconds)[self.format]

@@ -1,4 +1,4 @@
-"""Write a model into a file of a format, and keep the file only if it computes what the model does."""
+"""Export a model to a file, and keep the file only if its outputs match the model's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lightning_dynprune.base import check_flag, check_real, nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, error_summary
 from lightning_dynprune.deploy.exporting.example import Example
 from lightning_dynprune.deploy.exporting.exported import Exported
-from lightning_dynprune.deploy.exporting.output_check import difference
-from lightning_dynprune.deploy.exporting.program import ready, trace
+from lightning_dynprune.deploy.exporting.output_check import max_output_difference
+from lightning_dynprune.deploy.exporting.program import prepared_for_export, trace
 
-_FIXED_CASES = 3  # random inputs to compare at, where the batch is fixed
+_NUM_FIXED_CASES = 3  # random inputs to compare at, if the batch size is fixed
 
 
 def export(
@@ -31,30 +31,31 @@ def export(
     tolerance: float = 1e-4,
     inputs: Sequence[Any] = (),
 ) -> Exported:
-    """Write a model for another runtime, run the file there, and compare it with the model.
+    """Export a model to another runtime, run the file there, and compare its outputs with the model's.
 
-    Compared are the outputs for inputs drawn at random: floats with the mean and deviation of ``example_input``,
-    integers within the range that it spans, at several batch sizes where the file takes them. The model is traced in
-    eval mode and comes back unchanged.
+    The comparison uses random inputs: floats with the mean and deviation of ``example_input``, integers within its
+    range, at several batch sizes where the file accepts them. The model is traced in eval mode and is unchanged
+    afterwards.
 
     Args:
         model: the network, on the CPU.
         example_input: a tensor, a tuple of tensors, or a mapping from names to tensors.
         format: name of the format, a mapping with its settings, or an instance.
-        path: the file; its suffix is the format's. An old one is replaced, unless the new one is refused.
-        dynamic_batch: the first axis of every input is the batch, and the file takes any. Where the runtime cannot, the
-            batch is fixed at the example's, and the result says so.
-        tolerance: largest absolute difference of an output that is accepted.
-        inputs: further inputs to compare at, each like ``example_input``.
+        path: the file, with the format's suffix. An existing file is replaced only if the new one passes the
+            comparison.
+        dynamic_batch: treat the first dimension of every input as the batch and accept any batch size. If the runtime
+            supports only fixed batches, the example's batch size is used and the result says so.
+        tolerance: largest accepted absolute difference of an output.
+        inputs: further inputs to compare at, each of the form of ``example_input``.
 
     Returns:
-        The file's size, its difference from the model, and its runtime.
+        The file's size, its largest difference from the model, and its runtime.
 
     Raises:
-        ExportError: the model cannot be traced or written, the file does not run or differs by more than ``tolerance``;
-            no file is left then.
-        ValueError: a setting is not accepted.
-        ImportError: a package is missing.
+        ExportError: the model cannot be traced or written, or the file does not run or differs by more than
+            ``tolerance``; no file is left then.
+        ValueError: a setting is invalid.
+        ImportError: a package is not installed.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -85,52 +86,54 @@ def export(
             f"give format={runtime!r} with a larger one, or dynamic_batch=False"
         )
     runtime.require()
-    sizes: list[int | None] = [None] * _FIXED_CASES
+    sizes: list[int | None] = [None] * _NUM_FIXED_CASES
     if dynamic:
         sizes = [size for size in dict.fromkeys((1, 3, example.batch or 1, 2)) if size <= (largest or size)]
     cases = [example.drawn(size, seed) for seed, size in enumerate(sizes)]
-    cases += [Example.of(given) for given in inputs]
-    with ready(model), _scratch(path) as scratch:
+    cases += [Example.of(further) for further in inputs]
+    with prepared_for_export(model), _scratch(path) as scratch:
         program = trace(model, example, dynamic_batch=dynamic, largest_batch=largest)
-        worst = _written(runtime, program, scratch, model, cases)
-        if worst > tolerance:
+        largest_difference = _write_and_compare(runtime, program, scratch, model, cases)
+        if largest_difference > tolerance:
             raise ExportError(
-                f"format={runtime.name!r}: its outputs differ from the model's by {worst:.3g}, more than "
+                f"format={runtime.name!r}: its outputs differ from the model's by {largest_difference:.3g}, more than "
                 f"tolerance={tolerance:g}; no file was written"
             )
         files = sorted(scratch.parent.iterdir())
-        taken = sum(file.stat().st_size for file in files)
+        size = sum(file.stat().st_size for file in files)
         for file in files:
             file.replace(path.parent / file.name)
     return Exported(
         format=runtime.name,
         path=path,
-        bytes=taken,
+        bytes=size,
         dynamic_batch=dynamic,
         batches=tuple(dict.fromkeys(case.batch for case in cases if case.batch)),
-        max_difference=worst,
+        max_difference=largest_difference,
         runtime=runtime,
         example=example,
     )
 
 
-def _written(runtime: Format, program: Any, path: Path, model: nn.Module, cases: Sequence[Example]) -> float:
-    """Write a program and return by how much its outputs differ from the model's."""
+def _write_and_compare(runtime: Format, program: Any, path: Path, model: nn.Module, cases: Sequence[Example]) -> float:
+    """Write a program, run the file and return the largest difference of its outputs from the model's."""
     expected: list[list[Tensor]] = [nested_tensors(model(*case.args, **case.kwargs)) for case in cases]
-    doing = "writing"
+    step = "writing"
     try:
         runtime.write(program, path)
-        doing = "running"
+        step = "running"
         run = runtime.runner(path)
-        return max(difference(run(*case.tensors), outputs) for case, outputs in zip(cases, expected, strict=True))
+        return max(
+            max_output_difference(run(*case.tensors), outputs) for case, outputs in zip(cases, expected, strict=True)
+        )
     except ExportError as error:
         raise ExportError(f"format={runtime.name!r}: {error}") from error
     except Exception as error:
-        raise ExportError(f"format={runtime.name!r}: {doing} {path.name} failed: {error_summary(error)}") from error
+        raise ExportError(f"format={runtime.name!r}: {step} {path.name} failed: {error_summary(error)}") from error
 
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a folder of its own beside ``path``, gone afterwards."""
+    """Yield a path of the same name in a temporary folder beside ``path``."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         yield Path(folder) / path.name

@@ -1,4 +1,4 @@
-"""LiteRT, formerly TensorFlow Lite."""
+"""Export to LiteRT, formerly TensorFlow Lite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree
 
 from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
@@ -22,9 +21,9 @@ from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
 @FORMATS.register("litert")
 @dataclass(frozen=True)
 class LiteRT(Format):
-    """``.tflite``, of one batch size: litert-torch converts no program whose shapes are open.
+    """``.tflite`` files of one fixed batch size, because litert-torch converts no program with dynamic shapes.
 
-    64-bit integers become 32-bit ones, as the format's kernels have them.
+    64-bit integers become 32-bit ones, which the format's kernels require.
     """
 
     name = "litert"
@@ -35,33 +34,32 @@ class LiteRT(Format):
 
     def write(self, program: ExportedProgram, path: Path) -> None:
         """Convert a program and write it."""
-        args, kwargs = program.example_inputs
-        inputs = tuple(_pytree.tree_leaves((args, kwargs)))
-        # The converter reports each of its steps.
+        inputs = tuple(nested_tensors(program.example_inputs))
+        # The converter prints each of its steps.
         with redirect_stdout(StringIO()):
             self.load("litert_torch").convert(_Flat(program), inputs).export(str(path))
 
     def runner(self, path: Path) -> Runner:
-        """Return the file's one signature as a function."""
+        """Return a function that runs the file's only signature."""
         library = self.load("ai_edge_litert.interpreter")
         interpreter = library.Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
         interpreter.allocate_tensors()
         ((_, signature),) = interpreter.get_signature_list().items()
         runner = interpreter.get_signature_runner()
-        given = _in_order(signature["inputs"], runner.get_input_details())
-        found = _in_order(signature["outputs"], runner.get_output_details())
+        input_details = _in_order(signature["inputs"], runner.get_input_details())
+        output_details = _in_order(signature["outputs"], runner.get_output_details())
 
         def run(*inputs: Tensor) -> list[Tensor]:
-            for detail, tensor in zip(given, inputs, strict=True):
+            for detail, tensor in zip(input_details, inputs, strict=True):
                 interpreter.set_tensor(detail["index"], tensor.numpy().astype(detail["dtype"], copy=False))
             interpreter.invoke()
-            return [torch.from_numpy(np.asarray(interpreter.get_tensor(detail["index"]))) for detail in found]
+            return [torch.from_numpy(np.asarray(interpreter.get_tensor(detail["index"]))) for detail in output_details]
 
         return run
 
 
 class _Flat(nn.Module):
-    """A program as a module of positional inputs that returns its output tensors."""
+    """A program as a module with positional inputs that returns a flat tuple of output tensors."""
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
@@ -69,10 +67,10 @@ class _Flat(nn.Module):
         self.spec = program.call_spec.in_spec
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        args, kwargs = _pytree.tree_unflatten(list(inputs), self.spec)
+        args, kwargs = self.spec.unflatten(list(inputs))
         return tuple(nested_tensors(self.module(*args, **kwargs)))
 
 
 def _in_order(names: Sequence[str], details: dict[str, Any]) -> list[Any]:
-    """Return the details of args_0, args_1, ... in the order of their numbers."""
+    """Return the details of args_0, args_1, ... sorted by number."""
     return [details[name] for name in sorted(names, key=lambda name: int(name.rpartition("_")[2]))]

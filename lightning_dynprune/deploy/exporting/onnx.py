@@ -1,4 +1,4 @@
-"""ONNX, run by ONNX Runtime."""
+"""Export to ONNX, and run the file with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_dynprune.deploy.exporting.base import FORMATS, Format, Runner
 @FORMATS.register("onnx")
 @dataclass(frozen=True)
 class Onnx(Format):
-    """``.onnx`` in one file, so of at most 2 GiB."""
+    """A single ``.onnx`` file, so of at most 2 GiB."""
 
     name = "onnx"
     suffix = ".onnx"
@@ -23,7 +23,7 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def write(self, program: ExportedProgram, path: Path) -> None:
-        """Write a program, free of the notes on where each node comes from."""
+        """Write a program without the metadata that records where each node comes from."""
         written = torch.onnx.export(program, dynamo=True, verbose=False)
         if written is None:
             raise TypeError("torch.onnx.export returned no program")
@@ -33,13 +33,13 @@ class Onnx(Format):
         written.save(path, external_data=False)
 
     def runner(self, path: Path) -> Runner:
-        """Return a session of ONNX Runtime as a function."""
+        """Return a function that runs the file in an ONNX Runtime session."""
         runtime = self.load("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        names = [given.name for given in session.get_inputs()]
+        names = [entry.name for entry in session.get_inputs()]
 
         def run(*inputs: Tensor) -> list[Tensor]:
             feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}

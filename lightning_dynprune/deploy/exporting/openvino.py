@@ -1,4 +1,4 @@
-"""OpenVINO, which runs models on Intel's processors."""
+"""Export to OpenVINO, which runs models on Intel processors."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class OpenVINO(Format):
         runtime.save_model(converted, path, compress_to_fp16=False)
 
     def runner(self, path: Path) -> Runner:
-        """Return the compiled model as a function that computes in the model's own precision."""
+        """Return a function that runs the compiled model in the model's own precision."""
         runtime = self.load("openvino")
-        # Where the processor has bfloat16, OpenVINO would compute in it.
+        # Without the hint OpenVINO computes in bfloat16 on processors that support it.
         settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         compiled = runtime.Core().compile_model(path, "CPU", settings)
-        request, places = compiled.create_infer_request(), range(len(compiled.outputs))
+        request, positions = compiled.create_infer_request(), range(len(compiled.outputs))
 
         def run(*inputs: Tensor) -> list[Tensor]:
             found = request.infer([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True)
-            return [torch.from_numpy(found[place]) for place in places]
+            return [torch.from_numpy(found[position]) for position in positions]
 
         return run
 
 
 def _inputs(program: ExportedProgram) -> list[Tensor]:
-    """Return what stands for each input in a program, with its sizes."""
+    """Return the placeholder tensor of each input of a program."""
     names = set(program.graph_signature.user_inputs)
     return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]

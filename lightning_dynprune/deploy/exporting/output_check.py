@@ -1,4 +1,4 @@
-"""How far what a file computes is from what the model computes."""
+"""Compare the outputs of an exported file with the model's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from lightning_dynprune.base import max_absolute_difference
 from lightning_dynprune.deploy.exporting.base import ExportError
 
 
-def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Return the largest absolute difference of two lists of outputs; infinite where one alone is NaN or infinite.
+def max_output_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the largest absolute difference of two lists of outputs; infinite where only one value is NaN or infinite.
 
     Raises:
-        ExportError: they differ in number or shape.
+        ExportError: the lists differ in length or in shapes.
 
     Example:
-        >>> difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 2.5])])
+        >>> import torch
+        >>> max_output_difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 2.5])])
         0.5
     """
     shapes = [tuple(tensor.shape) for tensor in found], [tuple(tensor.shape) for tensor in expected]

@@ -1,4 +1,4 @@
-"""A model traced once, the same way for every format."""
+"""Trace a model once with ``torch.export``, in the same way for every format."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
-from torch.utils import _pytree
 
+from lightning_dynprune.base import map_tensors
 from lightning_dynprune.coupling import isolated
 from lightning_dynprune.deploy.exporting.base import ExportError, error_summary
 from lightning_dynprune.deploy.exporting.example import Example
 
 
 @contextmanager
-def ready(model: nn.Module) -> Iterator[None]:
-    """Put a model into the state that it is exported in, and back as it was.
+def prepared_for_export(model: nn.Module) -> Iterator[None]:
+    """Prepare a model for export inside the ``with`` block, and restore it afterwards.
 
-    It is in eval mode and without gradients, and its tensors lie in row-major order, as converters expect them.
+    The model is in eval mode without gradients, and its tensors are contiguous, which converters require.
 
     Raises:
         ValueError: a tensor is not on the CPU.
@@ -45,23 +45,24 @@ def ready(model: nn.Module) -> Iterator[None]:
 
 
 def trace(model: nn.Module, example: Example, *, dynamic_batch: bool, largest_batch: int | None) -> ExportedProgram:
-    """Return a model, made :func:`ready`, as a program of ``torch.export``.
+    """Return a model as a program of ``torch.export``; call it inside :func:`prepared_for_export`.
 
     Args:
         model: the network.
-        example: inputs it runs on.
-        dynamic_batch: the first axis of every input may have any size, the same for all.
-        largest_batch: its largest; the example is traced at it, for some converters plan memory by the example.
+        example: inputs of the traced call.
+        dynamic_batch: let the first dimension of every input have any size, the same for all inputs.
+        largest_batch: maximum batch size; the example is traced at this size, because some converters plan memory by
+            it.
 
     Raises:
-        ExportError: the model cannot be traced, or not for any batch.
+        ExportError: the model cannot be traced, or not for every batch size.
     """
     shapes = None
     if dynamic_batch:
         example = example.repeated(largest_batch or max(2, example.batch or 2))
         axis = Dim("batch", min=1, max=largest_batch)
         named = inspect.signature(model.forward).bind(*example.args, **example.kwargs).arguments
-        shapes = _pytree.tree_map(lambda _: {0: axis}, dict(named))
+        shapes = map_tensors(lambda _: {0: axis}, dict(named))
     try:
         program = torch.export.export(model, example.args, dict(example.kwargs), dynamic_shapes=shapes)
     except Exception as error:
@@ -70,6 +71,6 @@ def trace(model: nn.Module, example: Example, *, dynamic_batch: bool, largest_ba
     for module in program.graph_module.modules():
         if isinstance(module, fx.GraphModule):
             for node in module.graph.nodes:
-                # Paths of the machine that traced it, which converters would write into the file.
+                # Stack traces hold paths of this machine, which converters would write into the file.
                 node.meta.pop("stack_trace", None)
     return program

@@ -1,4 +1,4 @@
-"""torch's own archive of a traced program."""
+"""Export to torch's own archive of a traced program."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.utils import _pytree
 
 from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.deploy.compat import without_example_inputs
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, Runner
 
-# What an archive of plain tensors consists of; pickles, compiled code and whatever else may come are not among it.
+# Parts of an archive that holds only tensors and graphs; pickles, compiled code and unknown parts do not match.
 _HARMLESS = re.compile(
     r"[^/]+/(archive_format|archive_version|byteorder|\.data/\w+|models/\w+\.json|data/weights/weight_\d+"
     r"|data/constants/tensor_\d+|data/(weights|constants)/\w+_config\.json)"
@@ -28,26 +28,22 @@ _SAMPLES = re.compile(r"[^/]+/data/sample_inputs/\w+\.pt")
 @FORMATS.register("pt2")
 @dataclass(frozen=True)
 class Pt2(Format):
-    """``.pt2``, written by ``torch.export.save`` and run by torch itself.
+    """``.pt2`` files, written by ``torch.export.save`` and run by torch itself.
 
-    ``torch.export.load`` unpickles parts of an archive: sample inputs (at last with ``weights_only=False``), tensor
-    subclasses, custom objects; and it loads compiled code. So no such part is written, and an archive that has one is
-    not read. Older releases of torch write pickles alone, and so this format is refused there.
+    ``torch.export.load`` unpickles parts of an archive (sample inputs, with ``weights_only=False`` as a last resort,
+    tensor subclasses and custom objects) and loads compiled code. Therefore no such part is written, and an archive
+    that has one is rejected. Older releases of torch write pickles only, so this format raises an error there.
     """
 
     name = "pt2"
     suffix = ".pt2"
 
     def write(self, program: ExportedProgram, path: Path) -> None:
-        """Write a program without its sample inputs, which would be a pickle."""
-        samples = program._example_inputs
-        program._example_inputs = None
-        # By way of memory: where a disk is full, torch's own writer of files ends the process instead of raising.
+        """Write a program without its sample inputs, which would be pickled."""
+        # torch's own file writer ends the process where a disk is full, so the archive is made in memory.
         archive = io.BytesIO()
-        try:
+        with without_example_inputs(program):
             torch.export.save(program, archive)
-        finally:
-            program._example_inputs = samples
         path.write_bytes(archive.getbuffer())
         validate_no_pickles(path)
 
@@ -58,7 +54,7 @@ class Pt2(Format):
         spec, module = program.call_spec.in_spec, program.module()
 
         def run(*inputs: Tensor) -> list[Tensor]:
-            args, kwargs = _pytree.tree_unflatten(list(inputs), spec)
+            args, kwargs = spec.unflatten(list(inputs))
             with torch.no_grad():
                 return nested_tensors(module(*args, **kwargs))
 
@@ -66,7 +62,11 @@ class Pt2(Format):
 
 
 def validate_no_pickles(path: Path) -> None:
-    """Raise ExportError where an archive has a part that reading it would unpickle or execute."""
+    """Check that reading an archive unpickles and executes nothing.
+
+    Raises:
+        ExportError: the archive has a part that ``torch.export.load`` would unpickle or execute.
+    """
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             if _SAMPLES.fullmatch(part.filename) and part.file_size == 0:

@@ -1,4 +1,4 @@
-"""What patterns would give, cell by cell and in words."""
+"""Hold the result of a forecast, and summarize it in words."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from lightning_dynprune.deploy.measurement import NOT_MEASURED
 from lightning_dynprune.deploy.timing import Clock, Latency, Ratio
 
-PAYS = 1.05  # times as fast as dense; less is not worth pruning for
+PAYS = 1.05  # times as fast as dense; less is not worth pruning
 _FORMAT, _VERSION = "lightning-dynprune preflight", 1
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One pattern at one sparsity and batch.
+    """The result for one pattern at one sparsity and batch size.
 
     Args:
         pattern: its label.
         sparsity: share of the connections, zero at random.
-        batch: samples of a call.
+        batch: batch size.
         ratio: how many times as fast as dense; None where it was not measured, or nothing is faster than dense.
-        stays_dense: it was measured that nothing is faster than dense.
+        stays_dense: whether measurements showed that nothing is faster than dense.
         note: what was chosen, or why it was not measured.
     """
 
@@ -35,12 +35,12 @@ class Cell:
 
     @property
     def is_measured(self) -> bool:
-        """Whether there is an outcome."""
+        """Whether the cell has a result."""
         return self.stays_dense or self.ratio is not None
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster than dense by more than noise."""
+        """Whether the pattern is faster than dense by more than noise."""
         return self.ratio is not None and self.ratio.median >= PAYS and self.ratio.low > 1
 
     def __str__(self) -> str:
@@ -51,15 +51,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What each pattern would give.
+    """The speed-up that each pattern would give.
 
     Args:
-        cells: pattern by pattern.
-        dense: batch -> what the dense model takes; a batch is absent where even that would take too long.
-        device: where it was measured.
-        threads: of torch.
-        clock: what ratios were read from.
-        seconds: that all of it took.
+        cells: results, pattern by pattern.
+        dense: batch -> latency of the dense model; a batch is absent where measuring it would take too long.
+        device: device of the measurements.
+        threads: number of torch's threads.
+        clock: clock of the ratios.
+        seconds: duration of all measurements.
     """
 
     cells: Sequence[Cell]
@@ -70,21 +70,21 @@ class Forecast:
     seconds: float
 
     def of(self, pattern: str) -> list[Cell]:
-        """Return a pattern's cells, by its label."""
+        """Return the cells of a pattern, by its label."""
         return [cell for cell in self.cells if cell.pattern == pattern]
 
     @property
     def patterns(self) -> list[str]:
-        """The patterns' labels."""
+        """Labels of the patterns."""
         return list(dict.fromkeys(cell.pattern for cell in self.cells))
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Pattern -> in words, whether it pays here and from where on."""
+        """Pattern -> a sentence that says whether it is faster here, and from which sparsity on."""
         return {pattern: verdict(self.of(pattern)) for pattern in self.patterns}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the forecast as JSON can hold it."""
+        """Return the forecast as values that JSON can represent."""
         cells = [asdict(cell) | {"measured": cell.is_measured} for cell in self.cells]
         return {
             "format": _FORMAT,
@@ -109,7 +109,7 @@ class Forecast:
 
 
 def verdict(cells: Sequence[Cell]) -> str:
-    """Return in words whether a pattern pays, and from which sparsity on, for each batch.
+    """Return in words whether a pattern is faster, and from which sparsity on, for each batch size.
 
     Example:
         >>> fast = Ratio(2.0, 1.9, 2.1, 9)
@@ -121,11 +121,11 @@ def verdict(cells: Sequence[Cell]) -> str:
     if not any(cell.is_measured for cell in cells):
         reasons = "; ".join(dict.fromkeys(cell.note for cell in cells if cell.note))
         return f"{NOT_MEASURED}: {reasons}"
-    said = []
+    sentences = []
     for batch in dict.fromkeys(cell.batch for cell in cells):
         here = sorted((cell for cell in cells if cell.batch == batch and cell.is_measured), key=lambda c: c.sparsity)
-        said.append(f"batch {batch}: {_at_one_batch(here)}")
-    return "; ".join(said)
+        sentences.append(f"batch {batch}: {_at_one_batch(here)}")
+    return "; ".join(sentences)
 
 
 def _at_one_batch(measured: Sequence[Cell]) -> str:

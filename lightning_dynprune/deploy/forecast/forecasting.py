@@ -1,4 +1,4 @@
-"""What each pattern would give for a model on this machine, before anything is trained."""
+"""Measure on random zeros how much faster each pattern would make a model."""
 
 from __future__ import annotations
 
@@ -45,28 +45,29 @@ def preflight(
     exclude: Selector | Sequence[Selector] = (),
     seconds: float = 20.0,
 ) -> Forecast:
-    """Return how many times as fast as dense a model would be if it were pruned, by pattern, sparsity and batch.
+    """Return how many times as fast as dense a pruned model would be, by pattern, sparsity and batch size.
 
-    The zeros lie at random, as many in each target, for time depends on how many there are and in which units, not on
-    which. Channels are taken out; for the other patterns one Linear of each size is measured on every kernel, and the
-    whole model with the fastest of them. Then the whole model is measured beside dense. Accuracy is not looked at.
+    Zeros are placed at random, the same share in each target, because time depends only on their number and units. For
+    channels, narrow models are measured. For the other patterns, one Linear of each size is timed with every kernel,
+    and the whole model with the fastest of them. Then the whole model is timed against dense. Accuracy is not
+    considered.
 
-    Small batches and high sparsities come first. Where a pattern does not pay at a high sparsity, it is not tried at
-    a lower one. What the time does not reach is "not measured".
+    Small batches and high sparsities are measured first. If a pattern is not faster at one sparsity, lower ones are
+    skipped. Whatever does not fit into the time is reported as "not measured".
 
     Args:
         model: the network, trained or not, on its device; it is not changed.
-        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, samples first.
+        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, batch dimension first.
         patterns: names, mappings or instances.
-        batches: samples of a call.
+        batches: batch sizes.
         sparsities: shares of the connections.
-        targets: which parameters would be pruned; see :func:`~lightning_dynprune.targets.find_targets`.
-        exclude: which would not.
-        seconds: about how long all of it may take.
+        targets: parameters to prune; see :func:`~lightning_dynprune.targets.find_targets`.
+        exclude: parameters not to prune.
+        seconds: approximate duration of all measurements.
 
     Raises:
-        ValueError: a setting is not accepted.
-        TypeError: an input is no tensor.
+        ValueError: a setting is invalid.
+        TypeError: an input is not a tensor.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10))
@@ -87,14 +88,16 @@ def preflight(
     found = find_targets(model, targets, exclude)
     budget = _Budget(began + seconds)
     dense = _dense(model, examples, budget)
-    ways = [_way(pattern, model, found, examples) for pattern in built]
+    estimators = [_estimator_for(pattern, model, found, examples) for pattern in built]
     cells: dict[tuple[str, float, int], Cell] = {}
     for batch, example in sorted(examples.items()):
         for share in shares:
-            for pattern, way in zip(built, ways, strict=True):
-                lost = next((c for c in cells.values() if _settles(c, pattern.label, share, batch)), None)
+            for pattern, estimator in zip(built, estimators, strict=True):
+                not_faster = next((c for c in cells.values() if _rules_out(c, pattern.label, share, batch)), None)
                 cell = Cell(pattern.label, share, batch)
-                cells[pattern.label, share, batch] = _tried(cell, way, example, dense.get(batch), lost, budget)
+                cells[pattern.label, share, batch] = _measure_cell(
+                    cell, estimator, example, dense.get(batch), not_faster, budget
+                )
     device = next(iter(examples.values())).tensors[0].device
     ordered = [cells[p.label, share, batch] for p in built for share in reversed(shares) for batch in examples]
     taken = time.perf_counter() - began
@@ -103,7 +106,7 @@ def preflight(
 
 @dataclass(frozen=True)
 class _Budget:
-    """Time until when there is some left."""
+    """A deadline, on the clock of ``time.perf_counter``."""
 
     until: float
 
@@ -113,20 +116,22 @@ class _Budget:
 
 
 def _dense(model: nn.Module, examples: Mapping[int, Example], budget: _Budget) -> dict[int, Latency]:
-    """Return what a call takes, for the batches for which that can be found out in a tenth of the time."""
-    took: dict[int, Latency] = {}
-    a_sample = 0.0
+    """Return the latency of the dense model, for the batch sizes that a tenth of the time suffices for."""
+    latencies: dict[int, Latency] = {}
+    seconds_per_sample = 0.0
     for batch, example in sorted(examples.items()):
-        if 4 * batch * a_sample > budget.left / 10:
+        if 4 * batch * seconds_per_sample > budget.left / 10:
             break
         call = partial(model, *example.args, **example.kwargs)
         call()
-        took[batch] = time_interleaved({"dense": call}, rounds=1, device=example.tensors[0].device).latency("dense")
-        a_sample = took[batch].median / batch
-    return took
+        latencies[batch] = time_interleaved({"dense": call}, rounds=1, device=example.tensors[0].device).latency(
+            "dense"
+        )
+        seconds_per_sample = latencies[batch].median / batch
+    return latencies
 
 
-def _way(
+def _estimator_for(
     pattern: Pattern, model: nn.Module, targets: list[Target], examples: Mapping[int, Example]
 ) -> SpeedupEstimator | str:
     """Return how a pattern saves time, or why it cannot."""
@@ -134,7 +139,7 @@ def _way(
     if isinstance(pattern, Channel):
         return SlimmingSpeedup(model, targets, examples[min(examples)])
     if isinstance(pattern, CoupledPattern):
-        return "heads are a part of the connections that reaches no such sparsity; measure a pruned model instead"
+        return "heads hold too few connections to reach such sparsities; measure a pruned model instead"
     if isinstance(pattern, NM) and device.type != "cuda":
         return (
             f"{pattern.n}:{pattern.m} is multiplied by the tensor cores of NVIDIA GPUs; the model is on {device.type}"
@@ -143,35 +148,40 @@ def _way(
         schedule = SCHEDULES.build({"name": "cubic", "final": 0.5})
         pattern.check(targets, STRATEGIES.build("magnitude"), THRESHOLDS.build("topk"), schedule)
     except ValueError as error:
-        return f"it would be refused: {error}"
-    assert isinstance(pattern, TargetPattern)  # the coupled ones are seen to above
+        return f"it would be rejected: {error}"
+    assert isinstance(pattern, TargetPattern)  # coupled patterns returned above
     return KernelSpeedup(model, pattern, targets, captured=isinstance(pattern, NM))
 
 
-def _settles(cell: Cell, pattern: str, share: float, batch: int) -> bool:
-    """Return whether a cell says that a lower sparsity of the same pattern and batch will not pay."""
+def _rules_out(cell: Cell, pattern: str, share: float, batch: int) -> bool:
+    """Return whether a cell implies that a lower sparsity of the same pattern and batch is not faster."""
     same = cell.pattern == pattern and cell.batch == batch and cell.sparsity > share
     return same and cell.is_measured and not cell.pays
 
 
-def _tried(
-    cell: Cell, way: SpeedupEstimator | str, example: Example, dense: Latency | None, lost: Cell | None, budget: _Budget
+def _measure_cell(
+    cell: Cell,
+    estimator: SpeedupEstimator | str,
+    example: Example,
+    dense: Latency | None,
+    not_faster: Cell | None,
+    budget: _Budget,
 ) -> Cell:
-    if isinstance(way, str):
-        return _with(cell, note=way)
+    if isinstance(estimator, str):
+        return _unmeasured(cell, note=estimator)
     if dense is None:
-        return _with(cell, note=f"a call with {cell.batch} samples takes too long for the time given")
-    if lost is not None:
-        return _with(cell, note=f"it does not pay at {100 * lost.sparsity:.0f} % either")
-    needed = way.needs(dense.median)
+        return _unmeasured(cell, note=f"a call with {cell.batch} samples takes too long for the given time")
+    if not_faster is not None:
+        return _unmeasured(cell, note=f"it does not pay at {100 * not_faster.sparsity:.0f} % either")
+    needed = estimator.estimated_seconds(dense.median)
     if needed > budget.left:
-        return _with(cell, note=f"it would take about {needed:.0f} s, and {max(budget.left, 0):.0f} s are left")
+        return _unmeasured(cell, note=f"it would take about {needed:.0f} s, and {max(budget.left, 0):.0f} s are left")
     try:
-        ratio, note = way.ratio(cell.sparsity, example, dense.median)
+        ratio, note = estimator.ratio(cell.sparsity, example, dense.median)
     except (ValueError, RuntimeError, ImportError) as error:
-        return _with(cell, note=str(error).partition("\n")[0])
+        return _unmeasured(cell, note=str(error).partition("\n")[0])
     return Cell(cell.pattern, cell.sparsity, cell.batch, ratio, ratio is None, note)
 
 
-def _with(cell: Cell, note: str) -> Cell:
+def _unmeasured(cell: Cell, note: str) -> Cell:
     return Cell(cell.pattern, cell.sparsity, cell.batch, note=note)

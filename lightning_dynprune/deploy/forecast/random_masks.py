@@ -1,4 +1,4 @@
-"""Models pruned at random, for what only widths and positions decide: time."""
+"""Prune models at random, for measurements that depend only on widths and on the positions of zeros."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_dynprune.coupling import Group, Narrowing
 from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
 
-_STEPS = 30  # halvings of the share of channels, to the last digit of what a float32 model can tell
+_NUM_BISECTIONS = 30  # of the share of channels; beyond the precision of float32
 
 
 @torch.no_grad()
@@ -23,10 +23,10 @@ def randomly_pruned(
 
     Args:
         model: the network.
-        pattern: whose units; one that acts on each target alone.
+        pattern: pattern of the units; one that acts on each target separately.
         targets: the model's prunable parameters.
         sparsity: share of the units; ignored where the pattern fixes it.
-        seed: of the draw.
+        seed: seed of the random draw.
 
     Example:
         >>> from lightning_dynprune.patterns import Block
@@ -54,12 +54,12 @@ def randomly_pruned(
 
 
 class RandomlyNarrowed:
-    """Copies of a model with channels, drawn at random, taken out; as many of each group's as reach a sparsity.
+    """Make copies of a model without some random channels, as many of each group as a sparsity needs.
 
     Args:
         model: the network.
-        groups: of channels, see :func:`~lightning_dynprune.coupling.coupled_groups`.
-        targets: the parameters whose connections the sparsity counts; groups that none of them makes stay whole.
+        groups: groups of channels, see :func:`~lightning_dynprune.coupling.coupled_groups`.
+        targets: the parameters whose connections the sparsity counts; groups that none of them produces are kept whole.
     """
 
     def __init__(self, model: nn.Module, groups: Sequence[Group], targets: Sequence[Target]) -> None:
@@ -74,19 +74,19 @@ class RandomlyNarrowed:
 
     @property
     def most(self) -> float:
-        """The largest sparsity: one channel left in every group."""
+        """The largest possible sparsity: one channel left in every group."""
         return self._sparsity([1] * len(self.groups))
 
     def at(self, sparsity: float, seed: int = 0) -> nn.Module:
-        """Return a narrow copy.
+        """Return a narrow copy with a sparsity.
 
         Raises:
-            ValueError: the sparsity is out of reach.
+            ValueError: the sparsity cannot be reached.
         """
         if not self.groups or sparsity > self.most:
             raise ValueError(f"whole channels reach a sparsity of {self.most:.2f} at most in this model")
         low, high = 0.0, 1.0
-        for _ in range(_STEPS):
+        for _ in range(_NUM_BISECTIONS):
             share = (low + high) / 2
             low, high = (share, high) if self._sparsity(self._kept(share)) < sparsity else (low, share)
         generator = torch.Generator().manual_seed(seed)
@@ -99,11 +99,11 @@ class RandomlyNarrowed:
         return narrow
 
     def _kept(self, share: float) -> list[int]:
-        """Return how many units of each group stay when a share of them goes."""
+        """Return how many units of each group remain when a share of them is removed."""
         return [max(1, group.units - round(share * group.units)) for group in self.groups]
 
     def _sparsity(self, kept: Sequence[int]) -> float:
-        """Return the share of the connections that goes where so many units of each group stay."""
+        """Return the share of connections removed when ``kept`` units of each group remain."""
         left = 0
         for target in self.targets:
             sizes = list(target.parameter.shape)

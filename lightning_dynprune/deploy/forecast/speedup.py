@@ -1,4 +1,4 @@
-"""How zeros become time, for models pruned at random: by taking channels out, or by kernels."""
+"""Measure the speed-up of randomly pruned models: by removing channels, or with kernels."""
 
 from __future__ import annotations
 
@@ -31,98 +31,99 @@ from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
 
 _TOLERANCE, _MARGIN = 1e-3, 0.05
-_A_LOOK = 0.1  # seconds for a layer, and for the whole model; as many as their fewest rounds take, where that is more
+_MEASURE_SECONDS = 0.1  # for each layer and for the whole model, if that suffices for the minimum of rounds
 
 
 class SpeedupEstimator(Protocol):
-    """How a pattern saves time."""
+    """Measures the speed-up of one pattern."""
 
-    def needs(self, dense: float) -> float:
-        """Return about how many seconds one answer takes, where a dense call takes ``dense``."""
+    def estimated_seconds(self, dense: float) -> float:
+        """Return the approximate seconds of one measurement, if a dense call takes ``dense`` seconds."""
 
     def ratio(self, sparsity: float, example: Example, dense: float) -> tuple[Ratio | None, str]:
-        """Return how many times as fast as dense the model would be, None where it stays dense; and a remark.
+        """Return the speed-up over dense, None where the model stays dense; and a remark.
 
         Args:
             sparsity: share of the connections.
             example: inputs of one call.
-            dense: seconds that a dense call takes.
+            dense: seconds of a dense call.
 
         Raises:
-            ValueError: the sparsity cannot be had.
+            ValueError: the sparsity cannot be reached.
         """
 
 
 class SlimmingSpeedup:
-    """Channels taken out.
+    """Speed-up by removing channels.
 
     Args:
         model: the network, in eval mode.
         targets: its prunable parameters.
-        example: inputs to follow through it.
+        example: inputs for tracing channels through it.
     """
 
     def __init__(self, model: nn.Module, targets: Sequence[Target], example: Example) -> None:
         self.model, self.targets, self.example = model, targets, example
         self._narrow: RandomlyNarrowed | None = None
 
-    def needs(self, dense: float) -> float:
-        """Return about how many seconds one answer takes."""
+    def estimated_seconds(self, dense: float) -> float:
+        """Return the approximate seconds of one measurement."""
         return 25 * dense + (100 * dense + 1 if self._narrow is None else 0)
 
     def ratio(self, sparsity: float, example: Example, dense: float) -> tuple[Ratio | None, str]:
-        """Return how many times as fast as dense the model would be."""
+        """Return the speed-up over dense."""
         if self._narrow is None:
             groups = coupled_groups(self.model, self.example.as_input).groups
             self._narrow = RandomlyNarrowed(self.model, groups, self.targets)
         narrow = self._narrow.at(sparsity)
         left = sum(p.numel() for p in narrow.parameters()) / sum(p.numel() for p in self.model.parameters())
-        return _beside(self.model, narrow, example), f"{100 * left:.0f} % of the parameters stay"
+        return _ratio_to_dense(self.model, narrow, example), f"{100 * left:.0f} % of the parameters stay"
 
 
 class KernelSpeedup:
-    """Linear layers on the kernels that are fastest for their zeros.
+    """Speed-up of Linear layers with the kernels that are fastest for their zeros.
 
     Args:
         model: the network, in eval mode.
-        pattern: of the zeros.
+        pattern: pattern of the zeros.
         targets: its prunable parameters.
-        captured: measure inside captured CUDA graphs.
+        captured: time inside captured CUDA graphs.
     """
 
     def __init__(
         self, model: nn.Module, pattern: TargetPattern, targets: Sequence[Target], captured: bool = False
     ) -> None:
         self.model, self.pattern, self.targets, self.captured = model, pattern, targets, captured
-        self._calls, self._besides = 60.0, 0.5  # what an answer takes: dense calls and seconds; learned as it goes
+        # A measurement takes so many dense calls and so many seconds; updated by each measurement.
+        self._dense_calls, self._other_seconds = 60.0, 0.5
 
-    def needs(self, dense: float) -> float:
-        """Return about how many seconds one answer takes."""
-        return self._calls * dense + self._besides
+    def estimated_seconds(self, dense: float) -> float:
+        """Return the approximate seconds of one measurement."""
+        return self._dense_calls * dense + self._other_seconds
 
     def ratio(self, sparsity: float, example: Example, dense: float) -> tuple[Ratio | None, str]:
-        """Return how many times as fast as dense the model would be, None where all layers stay dense."""
+        """Return the speed-up over dense, None where all layers stay dense."""
         if isinstance(self.pattern, NM) and abs(sparsity - (1 - self.pattern.n / self.pattern.m)) > 1e-6:
             raise ValueError(f"{self.pattern.label} has a sparsity of {1 - self.pattern.n / self.pattern.m:.2f} alone")
         if not linear_layers(self.model):
-            raise ValueError("kernels stand in for Linear layers, of which the model has none")
-        began = time.perf_counter()
+            raise ValueError("kernels replace Linear layers, and the model has none")
+        started = time.perf_counter()
         pruned = randomly_pruned(self.model, self.pattern, self.targets, sparsity)
         criteria = SelectionCriteria(_TOLERANCE, _MARGIN, example.tensors[0].device, self.captured)
-        fast, chosen, tried = _on_kernels(pruned, example, criteria)
-        ratio = _beside(pruned, fast, example, criteria) if chosen else None
-        taken, self._besides = time.perf_counter() - began, 0.5 + 2 * _A_LOOK * (tried + 1)
-        self._calls = max(self._calls, (taken - self._besides) / dense)
+        fast, chosen, num_timed = _on_kernels(pruned, example, criteria)
+        ratio = _ratio_to_dense(pruned, fast, example, criteria) if chosen else None
+        taken, self._other_seconds = time.perf_counter() - started, 0.5 + 2 * _MEASURE_SECONDS * (num_timed + 1)
+        self._dense_calls = max(self._dense_calls, (taken - self._other_seconds) / dense)
         if ratio is None:
             return None, "no kernel is faster for any layer"
-        kinds = ", ".join(f"{chosen.count(label)} on {label}" for label in dict.fromkeys(chosen))
-        return ratio, f"of {len(linear_layers(self.model))} Linear layers {kinds}"
+        kernel_counts = ", ".join(f"{chosen.count(label)} on {label}" for label in dict.fromkeys(chosen))
+        return ratio, f"of {len(linear_layers(self.model))} Linear layers {kernel_counts}"
 
 
 def _on_kernels(pruned: nn.Module, example: Example, criteria: SelectionCriteria) -> tuple[nn.Module, list[str], int]:
-    """Return a copy with a kernel for each layer that has a faster one, which, and how many layers were measured.
+    """Return a copy with kernels where they are faster, their labels, and the number of layers that were timed.
 
-    Of layers that are alike in their sizes one is measured.
+    Of layers with equal sizes only one is timed.
     """
     fast, stay = copy.deepcopy(pruned), reasons_to_stay_dense(pruned)
     called = {name: layer for name, layer in linear_layers(pruned).items() if name not in stay}
@@ -132,10 +133,10 @@ def _on_kernels(pruned: nn.Module, example: Example, criteria: SelectionCriteria
     for name, layer in called.items():
         if reason_not_measurable(layer, inputs[name]):
             continue
-        alike = (layer.weight.shape, layer.bias is None, tuple(_shape(captured) for captured in inputs[name]))
-        if alike not in choices:
-            choices[alike] = benchmark_layer(name, layer, inputs[name], criteria, _A_LOOK).choice
-        choice = choices[alike]
+        signature = (layer.weight.shape, layer.bias is None, tuple(_shape(captured) for captured in inputs[name]))
+        if signature not in choices:
+            choices[signature] = benchmark_layer(name, layer, inputs[name], criteria, _MEASURE_SECONDS).choice
+        choice = choices[signature]
         if choice.kernel == DENSE:
             continue
         try:
@@ -147,12 +148,14 @@ def _on_kernels(pruned: nn.Module, example: Example, criteria: SelectionCriteria
     return fast, chosen, len(choices)
 
 
-def _beside(dense: nn.Module, other: nn.Module, example: Example, criteria: SelectionCriteria | None = None) -> Ratio:
-    """Return how many times as fast as one model another is, in the same rounds."""
+def _ratio_to_dense(
+    dense: nn.Module, other: nn.Module, example: Example, criteria: SelectionCriteria | None = None
+) -> Ratio:
+    """Return the speed-up of one model over another, timed in the same rounds."""
     criteria = criteria or SelectionCriteria(_TOLERANCE, _MARGIN, example.tensors[0].device)
     models = {DENSE: dense, "other": other}
-    calls = {name: criteria.ready(partial(model, *example.args, **example.kwargs)) for name, model in models.items()}
-    return criteria.measure(calls, _A_LOOK).ratio("other", DENSE)
+    calls = {name: criteria.prepare(partial(model, *example.args, **example.kwargs)) for name, model in models.items()}
+    return criteria.measure(calls, _MEASURE_SECONDS).ratio("other", DENSE)
 
 
 def _shape(captured: Tensor) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a kernel is: a Linear layer computed in another way, from which the layer can be had back."""
+"""Define a kernel: another computation of a Linear layer, from which the layer can be restored."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lightning_dynprune.masks import pack_bits, unpack_bits
 
 
 class UnsuitableLayerError(ValueError):
-    """A kernel cannot compute a layer, or cannot pay for it; the message says why."""
+    """A kernel cannot compute a layer or cannot be faster for it; the message states the reason."""
 
 
 class Kernel(nn.Module, ABC):
-    """Computes ``x @ weight.T + bias`` for the weight of one ``nn.Linear``, without its zeros.
+    """Compute ``x @ weight.T + bias`` for the weight of one ``nn.Linear``, skipping its zeros.
 
-    For inference: gradients are not promised, nor are the keys of ``state_dict()``. Zeros are left out of the sum, so
-    an input that is not finite may give another output than the layer did. Whatever is stored suffices to give the
-    layer back, bit for bit, so the dense weight is not kept.
+    Kernels are for inference: gradients and the keys of ``state_dict()`` are not guaranteed. Zeros are left out of the
+    sum, so an input that is not finite may give another output than the layer did. The stored tensors suffice to
+    restore the layer bit for bit, so the dense weight is not kept.
 
-    A new kernel is a subclass in a file of its own, registered in ``KERNELS``, with an ``__init__`` that takes the
-    layer and its settings and raises :class:`UnsuitableLayerError` where the weight does not suit.
+    A new kernel is a subclass in its own file, registered in ``KERNELS``. Its ``__init__`` takes the layer and the
+    kernel's settings, and raises :class:`UnsuitableLayerError` where the weight does not suit.
 
     Attributes:
-        captured_only: pays only inside a captured graph, where launching it costs nothing.
-        setting_names: what ``__init__`` takes beside the layer.
+        captured_only: faster only inside a captured CUDA graph, where launching costs nothing.
+        setting_names: arguments of ``__init__`` besides the layer.
 
     Args:
-        layer: what to compute; it is read, not kept.
+        layer: the layer to replace; no reference to it is kept.
     """
 
     negative_zeros: Tensor | None
@@ -49,10 +49,10 @@ class Kernel(nn.Module, ABC):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the settings worth measuring for a layer.
+        """Return the settings worth timing for a layer.
 
         Raises:
-            UnsuitableLayerError: none is, and why.
+            UnsuitableLayerError: there are none; the message states the reason.
         """
         return [{}]
 
@@ -63,11 +63,11 @@ class Kernel(nn.Module, ABC):
 
     @abstractmethod
     def compute(self, rows: Tensor) -> Tensor:
-        """Return a contiguous ``(n, out_features)``, bias added, for ``rows`` of ``(n, in_features)``."""
+        """Return the outputs, contiguous ``(n, out_features)`` with bias, of ``rows`` of shape ``(n, in_features)``."""
 
     @abstractmethod
     def stored_weight(self) -> Tensor:
-        """Return a new ``(out_features, in_features)``: the weight, with ``+0.0`` where nothing is stored."""
+        """Return a new ``(out_features, in_features)`` tensor: the weight, with ``+0.0`` where nothing is stored."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``(..., out_features)`` for ``input`` of ``(..., in_features)``."""
@@ -77,7 +77,7 @@ class Kernel(nn.Module, ABC):
         return self.compute(rows).view(*input.shape[:-1], self.out_features)
 
     def dense_weight(self) -> Tensor:
-        """Return the weight that the layer had; ``w * mask`` leaves zeros of both signs, and both come back."""
+        """Return the layer's weight bit for bit, zeros of both signs included (``w * mask`` leaves both)."""
         weight = self.stored_weight()
         if self.negative_zeros is not None:
             negative = unpack_bits(self.negative_zeros, weight.numel(), "negative_zeros")
@@ -85,7 +85,7 @@ class Kernel(nn.Module, ABC):
         return weight
 
     def dense(self) -> nn.Linear:
-        """Return a layer equal to the one that this kernel was made from."""
+        """Return a Linear equal to the one that this kernel was made from."""
         weight = nn.Parameter(self.dense_weight(), requires_grad=self._weight_needs_grad)
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight = weight
@@ -94,7 +94,7 @@ class Kernel(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, made anew at each reading, for code that reads it instead of calling the layer."""
+        """The dense weight, rebuilt on each access, for code that reads it instead of calling the layer."""
         return self.dense_weight()
 
     def with_bias(self, outputs: Tensor) -> Tensor:
@@ -104,12 +104,12 @@ class Kernel(nn.Module, ABC):
         return outputs if self.bias is None else outputs.add_(self.bias)
 
     def extra_repr(self) -> str:
-        """Return the kernel and the layer's sizes."""
+        """Return the kernel's label and the layer's sizes."""
         return f"{self.label}, in_features={self.in_features}, out_features={self.out_features}"
 
 
-def share(count: Any, total: int) -> str:
-    """Return a share of ``total`` in whole percent, as reasons print it."""
+def format_share(count: Any, total: int) -> str:
+    """Return a share of ``total`` in whole percent, as messages print it."""
     return f"{100 * int(count) / max(total, 1):.0f} %"
 
 

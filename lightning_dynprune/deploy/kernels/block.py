@@ -1,4 +1,4 @@
-"""Blocks summed up by one ``embedding_bag`` call."""
+"""Sum kept blocks with one ``embedding_bag`` call."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 from lightning_dynprune.deploy.kernels.base import KERNELS
 from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
-_MOST_VALUES = 2**20  # inputs gathered at a time, so that a large batch takes no more memory than the layer's weight
+_MAX_GATHERED = 2**20  # input values gathered at a time; bounds the memory of large batches
 
 
 @KERNELS.register("block")
 class Block(BlockKernel):
-    """One bag for each block row: the sum of its blocks, each times its input.
+    """One bag for each block row: the sum of its blocks, each multiplied by its input.
 
-    ``y[block row] = sum of x[column] * block``, where the sum is what ``embedding_bag`` computes with the blocks as its
-    table and the gathered inputs as ``per_sample_weights``. Pays for one or few rows of inputs.
+    ``y[block row] = sum of x[column] * block``. ``embedding_bag`` computes this sum with the blocks as its table and
+    the gathered inputs as ``per_sample_weights``. It is fast for one or few rows of inputs.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
         UnsuitableLayerError: nearly all blocks are kept.
-        ValueError: another height.
+        ValueError: ``height`` is another number.
 
     Example:
         >>> layer = nn.Linear(4, 16)
@@ -54,17 +54,17 @@ class Block(BlockKernel):
         """Return the outputs of all rows."""
         if not len(self.table):
             return self.with_bias(rows.new_zeros(len(rows), self.out_features))
-        at_a_time = max(1, _MOST_VALUES // len(self.table))
-        if len(rows) <= at_a_time:
+        rows_at_a_time = max(1, _MAX_GATHERED // len(self.table))
+        if len(rows) <= rows_at_a_time:
             return self.with_bias(self._bags(rows))
-        return self.with_bias(torch.cat([self._bags(piece) for piece in torch.split(rows, at_a_time)]))
+        return self.with_bias(torch.cat([self._bags(piece) for piece in torch.split(rows, rows_at_a_time)]))
 
     def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
         return Blocks(self.table, self.columns, self.counts).weight(self.out_features, self.in_features)
 
     def _bags(self, rows: Tensor) -> Tensor:
-        """Return a bag for each row and block row; written out, for F.embedding_bag checks what is known here."""
+        """Return a bag for each row and block row, with the operator that skips the checks of ``F.embedding_bag``."""
         count, numbers, starts = len(rows), self.numbers, self.starts
         outputs = len(starts) * self.height
         if count != 1:

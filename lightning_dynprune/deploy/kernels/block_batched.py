@@ -1,4 +1,4 @@
-"""Blocks multiplied in one examples_by_batch product, all block rows filled up to the longest."""
+"""Multiply kept blocks in one batched product, with all block rows padded to the longest."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 from lightning_dynprune.deploy.kernels.base import KERNELS
 from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
-_MOST_VALUES = 2**22  # inputs gathered at a time
+_MAX_GATHERED = 2**22  # input values gathered at a time
 
 
 @KERNELS.register("block_batched")
 class BlockBatched(BlockKernel):
-    """One ``bmm`` over the block rows: the inputs that each needs, gathered, times its blocks.
+    """One ``bmm`` over the block rows: the gathered inputs of each, times its blocks.
 
-    Pays for several rows of inputs where the block rows keep about as many blocks each.
+    It is fast for several rows of inputs where the block rows keep similar numbers of blocks.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
         UnsuitableLayerError: nearly all blocks are kept.
-        ValueError: another height.
+        ValueError: ``height`` is another number.
 
     Example:
         >>> layer = nn.Linear(4, 16)
@@ -52,10 +52,10 @@ class BlockBatched(BlockKernel):
 
     def compute(self, rows: Tensor) -> Tensor:
         """Return the outputs of all rows."""
-        at_a_time = max(1, _MOST_VALUES // max(1, len(self.columns)))
-        if len(rows) <= at_a_time:
+        rows_at_a_time = max(1, _MAX_GATHERED // max(1, len(self.columns)))
+        if len(rows) <= rows_at_a_time:
             return self.with_bias(self._products(rows))
-        return self.with_bias(torch.cat([self._products(piece) for piece in torch.split(rows, at_a_time)]))
+        return self.with_bias(torch.cat([self._products(piece) for piece in torch.split(rows, rows_at_a_time)]))
 
     def stored_weight(self) -> Tensor:
         """Return the layer's weight."""
@@ -64,7 +64,7 @@ class BlockBatched(BlockKernel):
         return blocks.weight(self.out_features, self.in_features)
 
     def _products(self, rows: Tensor) -> Tensor:
-        """Gather from the transpose, so that what is copied lies together."""
+        """Return the products; inputs are gathered from the transpose, so that each copied piece is contiguous."""
         high, longest, height = self.table.shape
         gathered = rows.t().contiguous().index_select(0, self.columns).view(high, longest, len(rows))
         products = torch.bmm(gathered.transpose(1, 2), self.table)
@@ -72,5 +72,5 @@ class BlockBatched(BlockKernel):
 
 
 def _used(counts: Tensor, longest: int) -> Tensor:
-    """Return which places of the filled-up block rows hold a block."""
+    """Return which positions of the padded block rows hold a block."""
     return torch.arange(longest, device=counts.device) < counts[:, None]

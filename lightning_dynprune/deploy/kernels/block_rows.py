@@ -1,4 +1,4 @@
-"""Blocks multiplied block row by block row."""
+"""Multiply kept blocks, block row by block row."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lightning_dynprune.deploy.kernels.blocks import BlockKernel, Blocks
 
 @KERNELS.register("block_rows")
 class BlockRows(BlockKernel):
-    """One matrix product for each block row: the inputs that it needs, gathered, times its blocks.
+    """One matrix product for each block row: its gathered inputs times its blocks.
 
-    Pays for many rows of inputs, and where the block rows keep very different numbers of blocks.
+    It is fast for many rows of inputs, and where the block rows keep very different numbers of blocks.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
         height: outputs in a block, one of 8, 16, 32, 64.
 
     Raises:
         UnsuitableLayerError: nearly all blocks are kept.
-        ValueError: another height.
+        ValueError: ``height`` is another number.
 
     Example:
         >>> layer = nn.Linear(4, 16)

@@ -1,4 +1,4 @@
-"""The blocks of a weight: some consecutive outputs of one input, stored where not all of them are zero."""
+"""Extract the nonzero blocks of a weight: consecutive outputs of one input."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import Kernel, UnsuitableLayerError, share
+from lightning_dynprune.deploy.kernels.base import Kernel, UnsuitableLayerError, format_share
 
 HEIGHTS = (8, 16, 32, 64)
-_MOST_KEPT = 0.9  # where more of the blocks are kept, skipping the rest saves less than the detour costs
+_MAX_KEPT = 0.9  # above this share of kept blocks, gathering costs more than skipping saves
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of a weight that are kept, ordered by block row, then by input.
+    """The kept blocks of a weight, ordered by block row, then by input.
 
     Args:
         table: the values, ``(blocks, height)``.
         columns: the input of each block, int32 ``(blocks,)``.
-        counts: the number of blocks in each block row, int64 ``(block rows,)``; the last block row is filled up with
-            zeros where the height does not divide the outputs.
+        counts: the number of blocks in each block row, int64 ``(block rows,)``; the last block row is padded with zeros
+            where the height does not divide the number of outputs.
     """
 
     table: Tensor
@@ -34,7 +34,7 @@ class Blocks:
         """Return the kept blocks of a weight of ``(outputs, inputs)``.
 
         Raises:
-            UnsuitableLayerError: so many are kept that no time can be saved.
+            UnsuitableLayerError: so many blocks are kept that no time can be saved.
 
         Example:
             >>> weight = torch.zeros(16, 3)
@@ -44,15 +44,15 @@ class Blocks:
             (torch.Size([1, 8]), [2], [0, 1])
         """
         kept = kept_blocks(weight, height)
-        if kept.sum() > _MOST_KEPT * kept.numel():
-            raise UnsuitableLayerError(f"{share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
+        if kept.sum() > _MAX_KEPT * kept.numel():
+            raise UnsuitableLayerError(f"{format_share(kept.sum(), kept.numel())} of the {height} x 1 blocks are kept")
         filled = nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[0] % height))
         rows, columns = kept.nonzero(as_tuple=True)
         table = filled.reshape(-1, height, weight.shape[1]).transpose(1, 2)[rows, columns].contiguous()
         return cls(table, columns.int(), kept.sum(1))
 
     def weight(self, outputs: int, inputs: int) -> Tensor:
-        """Return the weight that these are the blocks of."""
+        """Return the weight that consists of these blocks."""
         height, rows = self.table.shape[1], len(self.counts)
         weight = self.table.new_zeros(rows, inputs, height)
         block_rows = torch.arange(rows, device=self.counts.device).repeat_interleave(self.counts)
@@ -61,17 +61,17 @@ class Blocks:
 
 
 class BlockKernel(Kernel):
-    """A kernel that computes the blocks of a weight that are kept.
+    """A kernel that computes the kept blocks of a weight.
 
     Attributes:
-        name: what the kernel is registered as.
+        name: its registered name.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
         height: outputs in a block, one of ``HEIGHTS``.
 
     Raises:
-        ValueError: another height.
+        ValueError: ``height`` is another number.
     """
 
     name: ClassVar[str]
@@ -83,7 +83,7 @@ class BlockKernel(Kernel):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the heights worth measuring."""
+        """Return the heights worth timing."""
         return worthwhile_heights(layer.weight)
 
     @property
@@ -93,18 +93,18 @@ class BlockKernel(Kernel):
 
 
 def kept_blocks(weight: Tensor, height: int) -> Tensor:
-    """Return which blocks have an entry that is not zero: bool ``(block rows, inputs)``."""
+    """Return which blocks have a nonzero entry: bool ``(block rows, inputs)``."""
     entries = nn.functional.pad(weight.detach() != 0, (0, 0, 0, -weight.shape[0] % height))
     return entries.reshape(-1, height, weight.shape[1]).any(1)
 
 
 def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
-    """Return the heights worth measuring, the tallest first.
+    """Return the heights worth timing, the tallest first.
 
-    The taller the blocks, the faster; so a height is left out where a taller one skips as much.
+    Taller blocks are faster, so a height is left out where a taller one skips as many entries.
 
     Raises:
-        UnsuitableLayerError: at every height nearly all blocks are kept.
+        UnsuitableLayerError: nearly all blocks are kept at every height.
 
     Example:
         >>> weight = torch.ones(64, 10)
@@ -113,7 +113,7 @@ def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
         [{'height': 64}, {'height': 32}]
     """
     heights: list[dict[str, int]] = []
-    lowest = _MOST_KEPT
+    lowest = _MAX_KEPT
     shares = {height: float(kept_blocks(weight, height).float().mean()) for height in HEIGHTS}
     for height in reversed(HEIGHTS):
         if shares[height] < 0.95 * lowest or (not heights and shares[height] <= lowest):
@@ -125,10 +125,10 @@ def worthwhile_heights(weight: Tensor) -> list[dict[str, int]]:
 
 
 def check_height(height: int) -> int:
-    """Return ``height`` if blocks may be so tall.
+    """Return ``height`` if it is a supported block height.
 
     Raises:
-        ValueError: it is none of ``HEIGHTS``.
+        ValueError: it is not in ``HEIGHTS``.
     """
     if type(height) is not int or height not in HEIGHTS:
         raise ValueError(f"height={height!r} is not accepted; give one of {', '.join(map(str, HEIGHTS))}")

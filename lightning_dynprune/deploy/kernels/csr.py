@@ -1,4 +1,4 @@
-"""Single connections, by torch's compressed rows."""
+"""Compute single kept connections with torch's compressed sparse rows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError, share
+from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLayerError, format_share
 
-_MOST_KEPT = 2 / 3  # break-even was measured at 0.3 to 0.5
+_MAX_KEPT = 2 / 3  # share of connections; the measured break-even lies at 0.3 to 0.5
 
 
 @KERNELS.register("csr")
 class CSR(Kernel):
     """``csr @ vector`` for one row of inputs, ``csr @ inputs.T`` for more.
 
-    Indices are int32, which halves what is read beside the values. ``F.linear(x, csr)`` computes the same, several
-    times slower.
+    Indices are int32, which halves the memory traffic besides the values. ``F.linear(x, csr)`` computes the same,
+    several times slower.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
 
     Raises:
         UnsuitableLayerError: more than two thirds of the connections are kept.
@@ -45,11 +45,11 @@ class CSR(Kernel):
         )
         self.register_buffer("columns", kept.nonzero()[:, 1].int())
         self.register_buffer("values", layer.weight.detach()[kept])
-        self._made: tuple[Tensor, Tensor] | None = None
+        self._cached_csr: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one variant that there is.
+        """Return one empty set of settings.
 
         Raises:
             UnsuitableLayerError: more than two thirds of the connections are kept.
@@ -59,7 +59,7 @@ class CSR(Kernel):
 
     @property
     def label(self) -> str:
-        """Name."""
+        """Name of the kernel."""
         return "csr"
 
     def compute(self, rows: Tensor) -> Tensor:
@@ -77,24 +77,24 @@ class CSR(Kernel):
         return weight
 
     def _csr(self) -> Tensor:
-        """Return the matrix, made anew where the module was moved, copied or converted."""
-        if self._made is None or self._made[0] is not self.values:
+        """Return the sparse matrix, rebuilt after the module was moved, copied or converted."""
+        if self._cached_csr is None or self._cached_csr[0] is not self.values:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's CSR calls itself beta
+                warnings.simplefilter("ignore")  # torch warns that CSR is in beta
                 size = (self.out_features, self.in_features)
                 csr = torch.sparse_csr_tensor(
                     self.row_starts, self.columns, self.values, size=size, check_invariants=True
                 )
-            self._made = self.values, csr
-        return self._made[1]
+            self._cached_csr = self.values, csr
+        return self._cached_csr[1]
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the matrix out: torch cannot copy it."""
-        return {**self.__dict__, "_made": None}
+        """Leave the sparse matrix out, because torch cannot copy it."""
+        return {**self.__dict__, "_cached_csr": None}
 
 
 def _kept(layer: nn.Linear) -> Tensor:
     kept = layer.weight.detach() != 0
-    if kept.sum() > _MOST_KEPT * kept.numel():
-        raise UnsuitableLayerError(f"{share(kept.sum(), kept.numel())} of the connections are kept")
+    if kept.sum() > _MAX_KEPT * kept.numel():
+        raise UnsuitableLayerError(f"{format_share(kept.sum(), kept.numel())} of the connections are kept")
     return kept

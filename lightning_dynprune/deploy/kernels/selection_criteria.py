@@ -1,4 +1,4 @@
-"""What a kernel has to reach to be chosen, and how that is measured."""
+"""Define the conditions for choosing a kernel, and how they are measured."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lightning_dynprune.deploy.timing import Ratio, Rounds, time_interleaved
 
 @dataclass(frozen=True)
 class SelectionCriteria:
-    """The settings of a choice.
+    """Conditions that a kernel must meet to replace a layer.
 
     Args:
-        tolerance: the largest difference from dense, as a share of the largest value of the output.
-        margin: how much faster than dense a layer has to be: 0.05 means 1.05 times as fast.
-        device: where the model runs.
-        captured: calls run inside captured CUDA graphs.
+        tolerance: largest difference from dense, relative to the largest value of the output.
+        margin: how much faster than dense a layer must be: 0.05 means 1.05 times as fast.
+        device: device of the model.
+        captured: time inside captured CUDA graphs.
 
     Raises:
-        ValueError: a setting out of range, or ``captured`` off CUDA.
+        ValueError: a setting is out of range, or ``captured`` is set for a device other than CUDA.
     """
 
     tolerance: float
@@ -38,40 +38,40 @@ class SelectionCriteria:
             raise ValueError(f"captured=True needs example_input on a CUDA device; it is on {self.device}")
 
     def is_faster(self, ratio: Ratio) -> bool:
-        """Return whether a layer is faster by the margin, and in three rounds of four at all."""
+        """Return whether a layer is faster by the margin in the median, and faster at all in three of four rounds."""
         return ratio.median >= 1 + self.margin and ratio.low > 1
 
     def is_no_slower(self, ratio: Ratio) -> bool:
-        """Return whether a whole model is as fast, and in three rounds of four nearly so."""
+        """Return whether a whole model is as fast in the median, and within the margin in three of four rounds."""
         return ratio.median >= 1 and ratio.low >= 1 - self.margin
 
-    def ready(self, call: Callable[[], object]) -> Callable[[], object]:
-        """Return the call to measure: the same, or the replay of the graph that captured it.
+    def prepare(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Return the call to time: unchanged, or the replay of a CUDA graph that captured it.
 
         Raises:
-            RuntimeError: it cannot be captured.
+            RuntimeError: the call cannot be captured.
         """
         return _replay_of(call, self.device) if self.captured else call
 
     def measure(
         self, contenders: Mapping[str, Callable[[], object]], seconds: float = 1.0, rounds: int | None = None
     ) -> Rounds:
-        """Let contenders that are ready take turns."""
+        """Time calls that :meth:`prepare` returned, in interleaved rounds."""
         return time_interleaved(contenders, seconds=seconds, rounds=rounds, device=self.device)
 
 
-def spread(ratio: Ratio) -> str:
-    """Return a ratio as reasons print it.
+def format_ratio(ratio: Ratio) -> str:
+    """Return a ratio with its quartiles, as messages print it.
 
     Example:
-        >>> spread(Ratio(2.0, 1.9, 2.25, 7))
+        >>> format_ratio(Ratio(2.0, 1.9, 2.25, 7))
         '2.00x dense (1.90-2.25)'
     """
     return f"{ratio.median:.2f}x dense ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def _replay_of(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """Warm up on a side stream, as capturing asks for, and capture."""
+    """Warm up on a side stream, which CUDA graph capture requires, then capture."""
     with torch.cuda.device(device):
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())

@@ -1,4 +1,4 @@
-"""Two of four, by the sparse tensor cores of CUDA devices."""
+"""Compute 2:4 sparsity with the sparse tensor cores of CUDA devices."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLa
 class SemiStructured(Kernel):
     """``F.linear`` with a weight that ``torch.sparse.to_sparse_semi_structured`` compressed.
 
-    Called eagerly it takes about a millisecond whatever the size [measured on an H100], so it is tried only where the
-    model will run inside a captured graph. The layer's weight is kept beside the compressed one.
+    An eager call takes about a millisecond whatever the size [measured on an H100], so this kernel is timed only where
+    the model will run inside a captured graph. The layer's weight is kept beside the compressed one.
 
     Args:
-        layer: what to compute, on a CUDA device.
+        layer: the layer to replace, on a CUDA device.
 
     Raises:
-        UnsuitableLayerError: another device, more than two of four kept, or a size or type that torch refuses.
+        UnsuitableLayerError: the device is not CUDA, more than two of four connections are kept, or torch does not
+            support the size or dtype.
     """
 
     captured_only = True
@@ -36,17 +37,17 @@ class SemiStructured(Kernel):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one variant that there is.
+        """Return one empty set of settings.
 
         Raises:
-            UnsuitableLayerError: another device, or more than two of four kept.
+            UnsuitableLayerError: the device is not CUDA, or more than two of four connections are kept.
         """
         _check(layer)
         return [{}]
 
     @property
     def label(self) -> str:
-        """Name."""
+        """Name of the kernel."""
         return "semi_structured"
 
     def compute(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whole inputs and outputs left out."""
+"""Leave out inputs and outputs whose weights are all zero."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel, UnsuitableLa
 
 @KERNELS.register("slim")
 class Slim(Kernel):
-    """A smaller Linear between the inputs that some output reads and the outputs that read some input.
+    """A smaller Linear over the inputs and outputs that have nonzero weights.
 
-    Inputs are gathered; an output that reads none is its bias. The layer's widths, and so its neighbours, stay as they
-    are; where the neighbours may change too, slimming the model saves more.
+    Inputs are gathered; an output without nonzero weights equals its bias. The layer's outer sizes stay the same. Where
+    adjacent layers may change too, slimming the model saves more.
 
     Args:
-        layer: what to compute.
+        layer: the layer to replace.
 
     Raises:
-        UnsuitableLayerError: no input and no output is wholly zero.
+        UnsuitableLayerError: no input and no output is entirely zero.
 
     Example:
         >>> import torch
@@ -50,17 +50,17 @@ class Slim(Kernel):
 
     @classmethod
     def settings(cls, layer: nn.Linear) -> list[dict[str, int]]:
-        """Return the one variant that there is.
+        """Return one empty set of settings.
 
         Raises:
-            UnsuitableLayerError: no input and no output is wholly zero.
+            UnsuitableLayerError: no input and no output is entirely zero.
         """
         _used(layer)
         return [{}]
 
     @property
     def label(self) -> str:
-        """Name."""
+        """Name of the kernel."""
         return "slim"
 
     def compute(self, rows: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Slim(Kernel):
 
 
 def _used(layer: nn.Linear) -> tuple[Tensor | None, Tensor | None]:
-    """Return the inputs and the outputs with a connection; None where that is all of them."""
+    """Return the inputs and the outputs with a nonzero weight; None where that is all of them."""
     kept = layer.weight.detach() != 0
     inputs, outputs = kept.any(0), kept.any(1)
     if inputs.all() and outputs.all():

@@ -1,27 +1,27 @@
-"""A choice as a plain table."""
+"""Format a choice of kernels as a text table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lightning_dynprune.deploy.kernels.layer_choice import DENSE, LayerChoice
-from lightning_dynprune.deploy.kernels.selection_criteria import spread
+from lightning_dynprune.deploy.kernels.selection_criteria import format_ratio
 from lightning_dynprune.deploy.timing import Clock, Ratio
 
 _CLOCKS = {"cpu": "CPU time, one thread", "wall": "wall time"}
 
 
 def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference: float, clock: Clock) -> str:
-    """Return a table with a row for each layer: its kernel, the microseconds of each candidate, and why.
+    """Return a table with a row for each layer: its kernel, the microseconds of each candidate, and the reason.
 
-    A column for each kernel shows its fastest settings, in brackets where there are several; a star marks what was
-    chosen, a dash what was not measured. Why not stands under the table.
+    Each kernel has a column with its fastest settings, in brackets where there are several. A star marks the chosen
+    kernel and a dash one that was not timed; the reasons are listed under the table.
 
     Args:
         layers: the choices.
-        ratio: whole model against dense.
-        difference: of the whole model's output, as a share of its largest value.
-        clock: what the microseconds were read from.
+        ratio: speed-up of the whole model over dense.
+        difference: of the whole model's output, relative to its largest value.
+        clock: clock of the times.
 
     Example:
         >>> from lightning_dynprune.deploy.timing import Latency
@@ -44,10 +44,10 @@ def choice_table(layers: Sequence[LayerChoice], ratio: Ratio | None, difference:
         rows.append([_name(layer), f"{inputs} -> {outputs}", layer.label, *times, layer.why])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += ["", f"microseconds a forward, {_CLOCKS[clock]}", *_refused(layers)]
+    lines += ["", f"microseconds a forward, {_CLOCKS[clock]}", *_rejection_lines(layers)]
     if ratio is None:
         return "\n".join([*lines, "whole model: all layers stay dense, nothing to compare"])
-    whole = f"whole model: {spread(ratio)}, {ratio.rounds} rounds, differs by {difference:.0e}"
+    whole = f"whole model: {format_ratio(ratio)}, {ratio.rounds} rounds, differs by {difference:.0e}"
     return "\n".join([*lines, whole])
 
 
@@ -56,7 +56,7 @@ def _name(layer: LayerChoice) -> str:
 
 
 def _time(layer: LayerChoice, kernel: str) -> str:
-    """Return the fastest of a kernel's candidates."""
+    """Return the time of a kernel's fastest candidate."""
     took = {label: latency.median for label, latency in layer.latencies.items() if label.split()[0] == kernel}
     if not took:
         return "-"
@@ -65,8 +65,8 @@ def _time(layer: LayerChoice, kernel: str) -> str:
     return f"{took[label] * 1e6:.1f}" + settings + ("*" if label == layer.label != DENSE else "")
 
 
-def _refused(layers: Sequence[LayerChoice]) -> list[str]:
-    """Return a line for each kernel and reason, with the layers that it holds for."""
+def _rejection_lines(layers: Sequence[LayerChoice]) -> list[str]:
+    """Return a line for each kernel and reason, with the layers that it applies to."""
     held: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
         for label, why in layer.rejections.items():

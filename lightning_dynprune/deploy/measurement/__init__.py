@@ -1,9 +1,21 @@
 """Measure a pruned model against its dense baseline: latency, size, memory, multiply-adds.
 
-May import all of deploy but deploy.forecast.
+May import every sub-room of deploy but deploy.forecast.
 """
 
+from lightning_dynprune.deploy.measurement.macs import count_macs
 from lightning_dynprune.deploy.measurement.measuring import device_name, examples_by_batch, measure
-from lightning_dynprune.deploy.measurement.report import NOT_MEASURED, reason_lines
+from lightning_dynprune.deploy.measurement.memory import peak_memory
+from lightning_dynprune.deploy.measurement.report import NOT_MEASURED, DeployReport, Row, reason_lines
 
-__all__ = ["NOT_MEASURED", "device_name", "examples_by_batch", "measure", "reason_lines"]
+__all__ = [
+    "NOT_MEASURED",
+    "DeployReport",
+    "Row",
+    "count_macs",
+    "device_name",
+    "examples_by_batch",
+    "measure",
+    "peak_memory",
+    "reason_lines",
+]

@@ -1,4 +1,4 @@
-"""How many multiply-adds a forward pass executes, seen operator by operator."""
+"""Count the multiply-adds that a forward pass executes, operator by operator."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_dynprune.coupling import isolated, run_example
+from lightning_dynprune.deploy.compat import (
+    ATTENTION_OPERATORS,
+    EMBEDDING_BAG_OPERATORS,
+    TRILINEAR_OPERATOR,
+    wants_tensors,
+)
 
-_aten = torch.ops.aten
 _SPARSE = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc, torch.sparse_coo)
 
 
 def count_macs(model: nn.Module, example_input: Any) -> int:
-    """Return the multiply-adds of matrix products, convolutions and attention in one forward pass, in eval mode.
+    """Return the multiply-adds of matrix products, convolutions and attention in one forward pass in eval mode.
 
-    Counted is what torch executes, whatever module asked for it: subclasses, functional calls and attention as well as
-    layers. A dense operator counts its zeros, for it multiplies by them; a sparse one counts the entries that it
-    stores. Not counted are elementwise operations, norms and pooling. A causal mask counts as if nothing were masked,
-    2:4 as if it were dense.
+    The count covers every operator that torch executes, whether a layer, a subclass, a functional call or attention
+    called it. A dense operator counts its zeros, because it multiplies by them; a sparse one counts its stored entries.
+    Elementwise operations, norms and pooling are not counted. A causal mask counts as if nothing were masked, 2:4
+    sparsity as if it were dense.
 
-    The model is run once, without hooks left and without the fused paths that hide what they execute; parameters,
-    buffers and modes are as before.
+    The model runs once, without the fused paths that hide their operators. Parameters, buffers and modes are unchanged,
+    and no hooks remain.
 
     Args:
-        model: the network, or one on the kernels of :func:`~lightning_dynprune.deploy.kernels.acceleration.accelerate`.
+        model: the network, or one with the kernels of :func:`~lightning_dynprune.deploy.kernels.accelerate`.
         example_input: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
 
     Raises:
@@ -44,18 +49,18 @@ def count_macs(model: nn.Module, example_input: Any) -> int:
     counter = FlopCounterMode(display=False, custom_mapping=_OPERATORS)
     with torch.inference_mode(False), torch.no_grad(), isolated(model), _unfused(), counter:
         run_example(model, example_input)
-    # torch counts a multiply-add as two.
+    # torch counts a multiply-add as two operations.
     return counter.get_total_flops() // 2
 
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Let recurrent layers and attention be computed by operators whose work is known."""
+    """Run recurrent layers and attention as operators whose work is known."""
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         with warnings.catch_warnings():
-            # Among the flags that are put back is one of TF32, which warns where there is no Intel GPU.
+            # Restoring the flags sets one of TF32, which warns where there is no Intel GPU.
             warnings.filterwarnings("ignore", ".*TF32 acceleration on top of oneDNN.*")
             with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
                 yield
@@ -74,27 +79,21 @@ def _product(left: Tensor, right: Tensor) -> int:
 
 
 def _stored(matrix: Tensor) -> int:
-    """Return the entries that a sparse matrix stores; zeros inside its blocks are entries."""
+    """Return the number of entries that a sparse matrix stores, zeros inside its blocks included."""
     return matrix.values().numel() if matrix.layout is not torch.sparse_coo else matrix.coalesce().values().numel()
 
 
-def _raw(flops: Callable[..., int]) -> Callable[..., int]:
-    """Mark a function that wants tensors, where torch would give it shapes."""
-    flops._get_raw = True  # type: ignore[attr-defined]
-    return flops
-
-
-@_raw
+@wants_tensors
 def _mm(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     return _product(left, right)
 
 
-@_raw
+@wants_tensors
 def _addmm(_added: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
     return _product(left, right)
 
 
-@_raw
+@wants_tensors
 def _embedding_bag(
     table: Tensor,
     indices: Tensor,
@@ -107,33 +106,31 @@ def _embedding_bag(
     per_sample_weights: Tensor | None = None,
     **__: Any,
 ) -> int:
-    """Return the FLOPs of summing weighted rows; without weights nothing is multiplied."""
+    """Return the FLOPs of a weighted sum of rows; without weights nothing is multiplied."""
     weights = weights if weights is not None else per_sample_weights
     return 0 if weights is None else 2 * indices.numel() * table.shape[1]
 
 
-@_raw
+@wants_tensors
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """Return the FLOPs of scaled dot products of ``(..., length, size)`` and of the sums that they weight."""
+    """Return the FLOPs of scaled dot-product attention over ``(..., length, size)``."""
     scores = math.prod(query.shape[:-1]) * key.shape[-2]
     return 2 * scores * (query.shape[-1] + value.shape[-1])
 
 
-@_raw
+@wants_tensors
 def _trilinear(left: Tensor, weight: Tensor, right: Tensor, *_: Any, out_val: Tensor, **__: Any) -> int:
     """Return the FLOPs of ``nn.Bilinear``: for each output, left times weight, times right."""
     return 2 * out_val.numel() * (left.shape[-1] * right.shape[-1] + right.shape[-1])
 
 
 _OPERATORS: dict[Any, Callable[..., int]] = {
-    _aten.mm: _mm,
-    _aten.mv: _mm,
-    _aten.dot: _mm,
-    _aten.addmm: _addmm,
-    _aten.addmv: _addmm,
-    _aten._embedding_bag: _embedding_bag,
-    _aten._embedding_bag_forward_only: _embedding_bag,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_fused_attention_overrideable: _attention,
-    _aten._trilinear: _trilinear,
+    torch.ops.aten.mm: _mm,
+    torch.ops.aten.mv: _mm,
+    torch.ops.aten.dot: _mm,
+    torch.ops.aten.addmm: _addmm,
+    torch.ops.aten.addmv: _addmm,
+    **dict.fromkeys(EMBEDDING_BAG_OPERATORS, _embedding_bag),
+    **dict.fromkeys(ATTENTION_OPERATORS, _attention),
+    TRILINEAR_OPERATOR: _trilinear,
 }

@@ -1,4 +1,4 @@
-"""One table for one model: every variant it can be run in, measured in the same rounds beside its rivals."""
+"""Measure every variant of a model, and its baselines, in the same rounds."""
 
 from __future__ import annotations
 
@@ -51,36 +51,37 @@ def measure(
     tolerance: float = 1e-4,
     exports: str | Path | None = None,
 ) -> DeployReport:
-    """Return what a pruned model costs as it is, recalibrated, slim, accelerated and exported, beside dense and rivals.
+    """Measure a pruned model, its recalibrated, slim, accelerated and exported variants, and its baselines.
 
     All variants are timed in the same interleaved rounds, one batch size after the other; ratios are to dense, round by
     round. A variant that cannot be made, and a figure that cannot be measured, stay in the report with the reason.
 
-    Forms: ``dense``; ``pruned``, as it is; ``pruned, recalibrated``, where there are batch norms; ``slim``; each of
-    ``pruned`` and ``slim`` with ``, accelerated``; ``dense`` and the smallest of the pruned ones in each format; and
-    the rivals, which are dense: ``dense, onnx`` (ONNX Runtime), ``dense, onnx int8`` and ``dense, torch int8``.
+    The variants are ``dense``; ``pruned``, unchanged; ``pruned, recalibrated``, where there are batch norms; ``slim``;
+    ``pruned`` and ``slim`` each with ``, accelerated``; ``dense`` and the smallest pruned variant in each format; and
+    as baselines ``dense, onnx`` (ONNX Runtime), ``dense, onnx int8`` and ``dense, torch int8``.
 
     Args:
         model: the pruned network, on its device; it is not changed.
-        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, samples first; its samples are
-            repeated to make up a batch.
-        dense: the network before pruning; None stands for the model with values in place of its zeros.
-        dense_is_trained: the accuracy of ``dense`` means something.
-        batches: samples of the calls that are measured.
+        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, batch dimension first; its
+            samples are repeated to fill a batch.
+        dense: the network before pruning; None uses the model with random values in place of its zeros.
+        dense_is_trained: whether the accuracy of ``dense`` is meaningful.
+        batches: batch sizes of the timed calls.
         formats: names of formats to export to, see :data:`~lightning_dynprune.deploy.exporting.FORMATS`.
-        rivals: measure the rivals too.
-        evaluate: given a model or a function of its inputs, returns the accuracy; None leaves it out.
-        calibration: batches of inputs to estimate batch norms from, see
-            :func:`~lightning_dynprune.deploy.slimming.norm_statistics.recalibrate`.
-        seconds: about how long the turns of one batch size take, and how long choosing its kernels may take. Models
-            that need longer for a few rounds take longer.
-        tolerance: largest difference of an output, over the largest output, that slimming, kernels and exports may
-            make.
-        exports: folder in which exported files stay; None keeps none.
+        rivals: also measure the baselines of other libraries.
+        evaluate: a function that takes a model, or a function of its inputs, and returns its accuracy; None skips
+            accuracy.
+        calibration: batches of inputs for estimating batch norms, see
+            :func:`~lightning_dynprune.deploy.slimming.recalibrate`.
+        seconds: approximate duration of the rounds of one batch size, and of choosing its kernels. Models that need
+            longer for a few rounds take longer.
+        tolerance: largest difference of an output that slimming, kernels and exports may cause, relative to the largest
+            output.
+        exports: folder in which exported files are kept; None keeps none.
 
     Raises:
-        ValueError: a settings is not accepted.
-        TypeError: an input is no tensor.
+        ValueError: a setting is invalid.
+        TypeError: an input is not a tensor.
         CouplingError: a model does not run on the example; the message names the module.
 
     Example:
@@ -92,7 +93,7 @@ def measure(
         >>> report["slim"].macs, report["dense"].macs
         (4736, 18944)
         >>> report["dense"].not_measured["accuracy"]
-        'no evaluate was given'
+        'evaluate was not given'
     """
     seconds = check_real("seconds", seconds, low=1e-3)
     tolerance = check_real("tolerance", tolerance, low=0.0)
@@ -103,7 +104,7 @@ def measure(
         FORMATS[name]
     sizes, device = tuple(examples), next(iter(examples.values())).tensors[0].device
     had_dense, dense_is_trained = dense is not None, dense_is_trained and dense is not None
-    dense = copy.deepcopy(dense).eval() if dense is not None else _filled(model)
+    dense = copy.deepcopy(dense).eval() if dense is not None else _with_random_values(model)
     pruned = copy.deepcopy(model).eval()
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad(), gc_frozen():
         for network in (dense, pruned):
@@ -114,7 +115,7 @@ def measure(
         settings = VariantSettings(examples, Path(scratch), kept, tolerance, seconds)
         variants = _make_variants(dense, pruned, settings, formats, rivals and device.type == "cpu", calibration)
         if not dense_is_trained:
-            variants = [_untrained(variant, dense, had_dense) for variant in variants]
+            variants = [_mark_untrained(variant, dense, had_dense) for variant in variants]
         rounds = {size: _rounds(variants, size, seconds, device) for size in sizes}
         rows = [_row(variant, settings, rounds, evaluate) for variant in variants]
     if rivals and device.type != "cpu":
@@ -164,14 +165,14 @@ def _make_variants(
             )
         else:
             made = Variant(
-                "dense, onnx int8", not_measured={"everything": "there is no ONNX file of dense to quantise"}
+                "dense, onnx int8", not_measured={"everything": "there is no ONNX file of dense to quantize"}
             )
         variants += [made, variant_or_reason("dense, torch int8", lambda: torch_int8_variant(dense, settings))]
     return [variant for variant in variants if variant is not None]
 
 
 def _rounds(variants: Sequence[Variant], batch: int, seconds: float, device: torch.device) -> Rounds:
-    """Measure all variants that take a batch; one whose call raises is left out, with the reason."""
+    """Time all variants that accept a batch size; one whose call raises is skipped, and the reason is recorded."""
     calls = {}
     for variant in variants:
         if batch not in variant.calls:
@@ -204,7 +205,7 @@ def _row(variant: Variant, settings: VariantSettings, rounds: dict[int, Rounds],
     if "everything" in row.not_measured:
         return row
     if evaluate is None:
-        row.not_measured["accuracy"] = "no evaluate was given"
+        row.not_measured["accuracy"] = "evaluate was not given"
     elif "accuracy" not in row.not_measured and variant.evaluated is not None:
         try:
             row.accuracy = float(evaluate(variant.evaluated))
@@ -215,16 +216,16 @@ def _row(variant: Variant, settings: VariantSettings, rounds: dict[int, Rounds],
     return row
 
 
-def _untrained(variant: Variant, dense: nn.Module, had_dense: bool) -> Variant:
-    """Say of a variant of dense that its accuracy would mean nothing."""
+def _mark_untrained(variant: Variant, dense: nn.Module, had_dense: bool) -> Variant:
+    """Record for a variant of dense that its accuracy is not meaningful."""
     if variant.source is dense:
-        variant.not_measured["accuracy"] = "dense is not trained" if had_dense else "no dense network was given"
+        variant.not_measured["accuracy"] = "dense is not trained" if had_dense else "dense was not given"
     return variant
 
 
 @torch.no_grad()
-def _filled(model: nn.Module) -> nn.Module:
-    """Return a copy in which random values of each parameter's own scale stand in the place of zeros."""
+def _with_random_values(model: nn.Module) -> nn.Module:
+    """Return a copy with random values, scaled like the rest of each parameter, in place of zeros."""
     dense = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in dense.parameters():
@@ -237,15 +238,15 @@ def _filled(model: nn.Module) -> nn.Module:
 
 
 def examples_by_batch(example_input: Any, batches: Sequence[int]) -> dict[int, Example]:
-    """Return inputs of each number of samples: an example's own, over and over.
+    """Return inputs of each batch size, made by repeating an example's samples.
 
     Args:
-        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, samples first.
-        batches: numbers of samples.
+        example_input: a tensor, a tuple of tensors or a mapping from names to tensors, batch dimension first.
+        batches: batch sizes.
 
     Raises:
-        TypeError: an input is no tensor, or a number no whole one.
-        ValueError: a number is below 1 or given twice, or the inputs differ in their first axis.
+        TypeError: an input is not a tensor, or a batch size is not a whole number.
+        ValueError: a batch size is below 1 or repeated, or the inputs differ in their first dimension.
 
     Example:
         >>> examples_by_batch(torch.tensor([[1.0], [2.0]]), [3])[3].args[0].flatten()
@@ -257,12 +258,13 @@ def examples_by_batch(example_input: Any, batches: Sequence[int]) -> dict[int, E
     example = Example.of(example_input)
     if not example.batch:
         raise ValueError(
-            "example_input: the first axis of all its tensors has to be the samples, at least one; they are shaped "
+            "example_input: the first dimension of all its tensors must be the batch, of at least one sample; their "
+            "shapes are "
             f"{[tuple(tensor.shape) for tensor in example.tensors]}"
         )
     return {size: example.repeated(size) for size in sizes}
 
 
 def device_name(device: torch.device) -> str:
-    """Return a device as reports name it."""
+    """Return a device's name as reports print it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes at its peak."""
+"""Measure the peak memory of a forward pass."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,16 +15,17 @@ from torch.autograd.profiler import profile
 
 from lightning_dynprune.base import call_model
 from lightning_dynprune.coupling import isolated
+from lightning_dynprune.deploy.compat import recorded_allocations
 
 
 def peak_memory(model: nn.Module, example_input: Any) -> int:
-    """Return the bytes of a model's tensors and of what a forward in eval mode holds besides them at its peak.
+    """Return the bytes of a model's tensors plus the peak of what a forward pass in eval mode allocates.
 
-    What a forward holds is what torch's allocator gives it: activations, and the scratch space of operators that ask
-    torch for it. On a GPU the allocator's own peak is read, on the CPU every allocation and release is followed by
-    torch's profiler, so that two calls agree to the byte where the resident memory of a process would not. The inputs
-    are not counted, nor what a library allocates by itself. The model is run twice, the first time to let layers
-    prepare what they keep.
+    Counted are allocations through torch's allocator: activations, and scratch memory that operators request from
+    torch. On a GPU this is the allocator's own peak; on the CPU torch's profiler records every allocation and release,
+    so two calls agree to the byte, which the resident memory of a process would not. Inputs, and memory that other
+    libraries allocate themselves, are not counted. The model runs twice; the first run lets layers prepare their
+    caches.
 
     Args:
         model: the network, on its device.
@@ -33,7 +35,7 @@ def peak_memory(model: nn.Module, example_input: Any) -> int:
         Bytes.
 
     Raises:
-        ValueError: the model is on another device than a CPU or a CUDA GPU.
+        ValueError: the model is neither on a CPU nor on a CUDA GPU.
 
     Example:
         >>> net = nn.Linear(1000, 1000, bias=False)
@@ -53,21 +55,16 @@ def peak_memory(model: nn.Module, example_input: Any) -> int:
 
 
 def _on_cpu(model: nn.Module, example_input: Any, _: torch.device) -> int:
-    recorder: Any = profile(use_cpu=True, profile_memory=True)  # Any: torch does not say the types of what it gives
-    with _remarks_off():
+    recorder: Any = profile(use_cpu=True, profile_memory=True)  # its methods are untyped
+    with _stderr_suppressed():
         recorder.__enter__()
     try:
         outputs = call_model(model, example_input)
     finally:
-        with _remarks_off():
+        with _stderr_suppressed():
             recorder.__exit__(None, None, None)
     del outputs
-    now = most = 0
-    for event in recorder.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
+    return max(accumulate(recorded_allocations(recorder), initial=0))
 
 
 def _on_accelerator(model: nn.Module, example_input: Any, device: torch.device) -> int:
@@ -80,8 +77,8 @@ def _on_accelerator(model: nn.Module, example_input: Any, device: torch.device) 
 
 
 @contextmanager
-def _remarks_off() -> Iterator[None]:
-    """Keep what the profiler says at its start and end, from C++, off the terminal."""
+def _stderr_suppressed() -> Iterator[None]:
+    """Suppress the messages that the profiler prints from C++ at its start and end."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

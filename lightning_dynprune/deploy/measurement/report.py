@@ -1,4 +1,4 @@
-"""What a model costs in each of its variants, as plain values; what was not measured says so, and why."""
+"""Hold the measurements of a model's variants, with the reason for each figure that is missing."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FORMAT, _VERSION = "lightning-dynprune deploy report", 1
 
 @dataclass
 class Row:
-    """One variant of a model. A figure that is None, or a batch that is absent, was not measured.
+    """Measurements of one variant of a model. A figure that is None, or a batch that is absent, was not measured.
 
     Args:
-        name: of the variant.
+        name: name of the variant.
         latency: batch -> seconds a call, by the report's clock.
         ratio: batch -> how many times as fast as dense, round by round.
-        memory: batch -> bytes of the model and of what a forward holds at its peak.
+        memory: batch -> bytes of the model plus the peak of what a forward pass allocates.
         files: kind of file (plain, compact, compact zstd) -> its bytes.
-        macs: multiply-adds that a forward of one sample executes.
-        parameters: entries of the parameters.
-        nonzero: those that are not zero.
-        accuracy: as ``evaluate`` gave it.
+        macs: multiply-adds of a forward pass of one sample.
+        parameters: number of parameter entries.
+        nonzero: number of those that are not zero.
+        accuracy: as returned by ``evaluate``.
         not_measured: figure (``latency 32`` for one batch) -> why it was not measured.
     """
 
@@ -43,15 +43,15 @@ class Row:
 
 @dataclass(frozen=True)
 class DeployReport:
-    """A model's variants side by side, measured in the same rounds on one machine.
+    """Measurements of a model's variants, taken in the same rounds on one machine.
 
     Args:
         rows: the variants; dense comes first.
-        batches: samples of the calls that were measured.
-        device: where torch computed.
-        threads: of torch and of the runtimes.
-        clock: what latencies and ratios were read from (see :class:`~lightning_dynprune.deploy.timing.latency.Rounds`).
-        remarks: what was chosen, removed or exported, in words, by variant.
+        batches: batch sizes of the timed calls.
+        device: device on which torch computed.
+        threads: number of threads of torch and of the runtimes.
+        clock: clock of latencies and ratios (see :class:`~lightning_dynprune.deploy.timing.Rounds`).
+        remarks: variant -> what was chosen, removed or exported, as text.
     """
 
     rows: list[Row]
@@ -65,15 +65,15 @@ class DeployReport:
         """Return the row of a variant.
 
         Raises:
-            KeyError: there is none; the message lists those there are.
+            KeyError: there is none; the message lists the existing rows.
         """
         for row in self.rows:
             if row.name == name:
                 return row
-        raise KeyError(f"{name!r} is no row; rows: {', '.join(row.name for row in self.rows)}")
+        raise KeyError(f"{name!r} is not a row; rows: {', '.join(row.name for row in self.rows)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report as values that JSON can represent."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -86,7 +86,7 @@ class DeployReport:
         }
 
     def __str__(self) -> str:
-        """Return latencies and ratios as a plain table, with what was not measured under it."""
+        """Return latencies and ratios as a text table, followed by the figures that were not measured."""
         head = ["", *(f"batch {batch}: {what}" for batch in self.batches for what in ("ms", "x dense"))]
         cells = [head]
         for row in self.rows:

@@ -1,4 +1,4 @@
-"""The variants in which one model can be run: each says what can be measured of it, and why the rest cannot."""
+"""Make the variants in which a model can be run, each with what can be measured of it and why the rest cannot."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from lightning_dynprune.deploy.exporting import FORMATS, Example, Exported, expo
 from lightning_dynprune.deploy.kernels import accelerate
 from lightning_dynprune.deploy.slimming import batch_norms, recalibrate, save, slim
 
-OUTSIDE = "it runs outside torch"
+OUTSIDE_TORCH = "it runs outside torch"
 COMPACT = "a compact file holds the weights of a torch model"
 
 
 @dataclass
 class Variant:
-    """One way to run a model.
+    """One variant of a model.
 
     Args:
         name: as tables print it.
         calls: batch -> a call on that many samples.
-        models: batch -> what runs, where that is a torch module whose operators and memory can be followed.
-        source: whose parameters it has.
-        evaluated: what ``evaluate`` is given; None where there is nothing to evaluate.
+        models: batch -> the torch module that runs, if its operators and memory can be traced.
+        source: the model whose parameters it has.
+        evaluated: the argument of ``evaluate``; None where there is nothing to evaluate.
         files: kind of file -> its bytes.
-        remark: what was chosen, removed or exported, in words.
+        remark: what was chosen, removed or exported, as text.
         not_measured: figure -> why it cannot be measured.
     """
 
@@ -51,14 +51,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """What all variants have in common.
+    """Settings that all variants share.
 
     Args:
         examples: batch -> inputs of that many samples.
-        folder: where files are written to be weighed.
-        exports: where files for other runtimes stay.
-        tolerance: largest difference of an output, over the largest output.
-        seconds: about how long choosing kernels may take, for one batch.
+        folder: temporary folder for files whose size is measured.
+        exports: folder in which files for other runtimes are kept.
+        tolerance: largest difference of an output, relative to the largest output.
+        seconds: approximate duration of choosing kernels for one batch size.
     """
 
     examples: Mapping[int, Example]
@@ -69,17 +69,17 @@ class VariantSettings:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Samples of the calls."""
+        """Batch sizes of the calls."""
         return tuple(self.examples)
 
     @property
     def example(self) -> Any:
-        """Inputs of the smallest batch, as the parts of this package take them; one sample shows as much as many."""
+        """Inputs of the smallest batch, for functions that need only one example."""
         return self.examples[min(self.examples)].as_input
 
 
 def torch_variant(name: str, model: nn.Module, settings: VariantSettings) -> Variant:
-    """Return a torch model as it is, with the files that its weights take."""
+    """Return an unchanged torch model, with the sizes of its files."""
     calls = {batch: partial(model, *each.args, **each.kwargs) for batch, each in settings.examples.items()}
     path = settings.folder / f"{name}.safetensors"
     files = {"plain": write_dense(model.state_dict(), path)}
@@ -88,21 +88,21 @@ def torch_variant(name: str, model: nn.Module, settings: VariantSettings) -> Var
 
 
 def recalibrated_variant(model: nn.Module, settings: VariantSettings, batches: Iterable[Any] | None) -> Variant | None:
-    """Return a model with its batch norms estimated anew; None for a model without any."""
+    """Return a model with its batch norms estimated again; None for a model without batch norms."""
     if not batch_norms(model):
         return None
     variant = Variant("pruned, recalibrated")
     if batches is None:
-        return _unavailable(variant, "no batches to estimate batch norms from were given")
+        return _unavailable(variant, "calibration was not given, so batch norms cannot be estimated")
     model = copy.deepcopy(model)
     count = recalibrate(model, batches)
     variant = torch_variant(variant.name, model, settings)
-    variant.remark = f"{count} batch norms estimated anew"
+    variant.remark = f"{count} batch norms estimated again"
     return variant
 
 
 def slim_variant(model: nn.Module, settings: VariantSettings) -> Variant:
-    """Return a model without the channels and heads that do nothing."""
+    """Return a model without the channels and heads that do not contribute."""
     model = copy.deepcopy(model)
     report = slim(model, settings.example, tolerance=settings.tolerance)
     if report.parameters[0] == report.parameters[1]:
@@ -115,12 +115,12 @@ def slim_variant(model: nn.Module, settings: VariantSettings) -> Variant:
 
 
 def accelerated_variant(variant: Variant, settings: VariantSettings) -> Variant:
-    """Return a variant on the kernels that are fastest for each batch."""
+    """Return a variant with the kernels that are fastest for each batch size."""
     assert variant.source is not None
     found = Variant(f"{variant.name}, accelerated", source=variant.source)
     found.not_measured["files"] = f"its kernels are made from the file of {variant.name!r}"
     if not any(isinstance(module, nn.Linear) for module in variant.source.modules()):
-        return _unavailable(found, "kernels replace Linear layers, of which the model has none")
+        return _unavailable(found, "kernels replace Linear layers, and the model has none")
     remarks = []
     for batch, example in settings.examples.items():
         chosen = accelerate(variant.source, example.as_input, tolerance=settings.tolerance, seconds=settings.seconds)
@@ -152,29 +152,29 @@ def onnx_int8_variant(file: Exported, source: nn.Module, settings: VariantSettin
 
 
 def torch_int8_variant(source: nn.Module, settings: VariantSettings) -> Variant:
-    """Return a model whose Linear layers have 8-bit weights, by torch's own dynamic quantisation."""
+    """Return a model whose Linear layers have 8-bit weights, through torch's dynamic quantization."""
     variant = Variant("dense, torch int8", source=source)
     if not any(isinstance(module, nn.Linear) for module in source.modules()):
-        return _unavailable(variant, "torch quantises Linear layers call by call, of which the model has none")
+        return _unavailable(variant, "torch quantizes only Linear layers dynamically, and the model has none")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.ao says at each call that it moves to torchao
+        warnings.simplefilter("ignore")  # torch.ao warns at each call that it moves to torchao
         from torch.ao.quantization import quantize_dynamic
 
-        # What is handed over is never replaced itself, only what is inside it.
+        # quantize_dynamic replaces submodules but not the module that it is called with.
         inside = nn.Sequential(copy.deepcopy(source)) if type(source) is nn.Linear else copy.deepcopy(source)
         model = quantize_dynamic(inside, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     variant.calls = {batch: partial(model, *each.args, **each.kwargs) for batch, each in settings.examples.items()}
     variant.evaluated = model
     variant.not_measured |= {
         "files": "torch writes packed 8-bit weights as a pickle",
-        "memory": "packed weights are no tensors that could be counted",
+        "memory": "packed weights are not tensors, so their bytes cannot be counted",
         "macs": "8-bit operators are not counted",
     }
     return variant
 
 
 def variant_or_reason(name: str, make: Callable[[], Variant | None]) -> Variant | None:
-    """Return a variant, or one that says why it cannot be made: the others are worth measuring all the same."""
+    """Return the variant that ``make`` makes; if it raises, an unavailable variant with the error as its reason."""
     try:
         return make()
     except Exception as error:
@@ -195,7 +195,7 @@ def _runtime_variant(name: str, file: Exported, source: nn.Module, settings: Var
             variant.calls[batch] = file.caller(batch)
         except ValueError as error:
             variant.not_measured[f"latency {batch}"] = str(error)
-    variant.not_measured |= {"memory": OUTSIDE, "macs": OUTSIDE, "compact files": COMPACT}
+    variant.not_measured |= {"memory": OUTSIDE_TORCH, "macs": OUTSIDE_TORCH, "compact files": COMPACT}
     return variant
 
 

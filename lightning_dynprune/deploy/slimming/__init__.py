@@ -1,6 +1,6 @@
 """Remove pruned channels and heads from a model, and save and load the smaller model.
 
-May import deploy.compact, and what deploy may.
+May import deploy.compact, deploy.compat, coupling, masks and base.
 """
 
 from lightning_dynprune.deploy.slimming.norm_statistics import batch_norms, recalibrate

@@ -1,4 +1,4 @@
-"""Units that a model can lose without computing anything else, whatever its inputs."""
+"""Find units that can be removed from a model without changing its outputs, whatever its inputs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from lightning_dynprune.base import map_tensors, nested_tensors
 from lightning_dynprune.coupling import Axis, Group, Narrowing, channel_dim, mixes_channels, row_dim, run_example
 
-# Only these read a constant as a sum that a bias can take over; a subclass may pad or scale inside its forward.
-_FOLDING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# How many values of noise a channel is tried with before it is taken for a constant although it is written.
-_VALUES = 64
+# Layers whose bias can absorb a constant input; a subclass may pad or scale inside its forward.
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_FOLDABLE = (nn.Linear, *_CONVOLUTIONS)
+# Number of noise values after which a channel with nonzero weights is accepted as constant.
+_NUM_VALUES = 64
 
 
 class ConstantInputs:
-    """What each input channel of each layer is, where that does not depend on the model's inputs.
+    """Find the input channels of each layer whose value does not depend on the model's inputs.
 
-    The model is run with noise in place of all outputs whose row of weights is not zero; an output whose row is zero is
-    its bias. What is the same everywhere and in every run is a constant. Large and small noise of either sign comes
-    first; where a channel that is written still looks constant, noise of mixed signs and sizes follows, until 64 values
-    or more have been tried for it: an activation that is off for one of them is on for another.
+    The model runs with noise in place of all outputs whose row of weights is not zero; an output whose row is zero
+    equals its bias. A channel with one value everywhere and in every run is a constant. The first runs use large and
+    small noise of either sign. While a channel with nonzero weights still looks constant, runs with noise of mixed
+    signs and sizes follow, until at least 64 values have been tried for it, because an activation that is off for one
+    value can be on for another.
 
     Args:
         model: the network, in eval mode.
@@ -43,35 +44,35 @@ class ConstantInputs:
         handles = []
         for name, module in model.named_modules():
             if mixes_channels(module):
-                handles.append(module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True))
-                handles.append(module.register_forward_hook(self._noise))
+                handles.append(module.register_forward_pre_hook(partial(self._record_input, name), with_kwargs=True))
+                handles.append(module.register_forward_hook(self._replace_output))
         try:
             for self._level in (1e4, -1e4, 1.0, -1.0):
-                run_example(model, _shifted(example_input, self._generator))
+                run_example(model, _add_noise(example_input, self._generator))
             self._level, runs = None, 0
             while self._has_suspects(runs):
-                run_example(model, _shifted(example_input, self._generator))
+                run_example(model, _add_noise(example_input, self._generator))
                 runs += 1
         finally:
             for handle in handles:
                 handle.remove()
 
     def of(self, name: str) -> Tensor:
-        """Return the constant that each input channel of a layer is, NaN where it is none: float64, on the CPU."""
+        """Return the constant value of each input channel of a layer, NaN where there is none: float64, on the CPU."""
         low, high = self._low[name], self._high[name]
         return torch.where(low == high, low, torch.nan)
 
     def _has_suspects(self, runs: int) -> bool:
-        """Return whether a channel looks constant that some layer writes, and more values of noise shall be tried."""
+        """Return whether a channel with nonzero weights looks constant and needs more values of noise."""
         for group in self._groups:
-            written, values = torch.zeros(group.units, dtype=torch.bool), _VALUES
+            written, values = torch.zeros(group.units, dtype=torch.bool), _NUM_VALUES
             for axis in group.axes:
                 layer, _, local = axis.name.rpartition(".")
                 module = self._model.get_submodule(layer)
                 if axis.writes and local == "weight" and mixes_channels(module):
-                    written |= ~_zero(self._model.get_parameter(axis.name), axis)
+                    written |= ~_units_are_zero(self._model.get_parameter(axis.name), axis)
                     values = min(values, self._values[module])
-            if runs * values >= _VALUES:
+            if runs * values >= _NUM_VALUES:
                 continue
             for axis in _readers(group):
                 seen = self.of(axis.name.rpartition(".")[0])[axis.index]
@@ -79,14 +80,14 @@ class ConstantInputs:
                     return True
         return False
 
-    def _see(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
-        rows = given.movedim(channel_dim(module), 0).flatten(1).double().cpu()
+    def _record_input(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
+        rows = inputs.movedim(channel_dim(module), 0).flatten(1).double().cpu()
         low, high = rows.amin(dim=1), rows.amax(dim=1)
         self._low[name] = torch.minimum(low, self._low.get(name, low))
         self._high[name] = torch.maximum(high, self._high.get(name, high))
 
-    def _noise(self, module: Any, args: Any, output: Tensor) -> Tensor:
+    def _replace_output(self, module: Any, args: Any, output: Tensor) -> Tensor:
         rows = module.weight.detach().movedim(row_dim(module), 0).flatten(1)
         shape = [1] * output.dim()
         shape[channel_dim(module)] = -1
@@ -102,10 +103,10 @@ class ConstantInputs:
 
 
 def dead_units(model: nn.Module, groups: Sequence[Group], constants: ConstantInputs, fold: bool) -> list[Tensor]:
-    """Return for each group the units that may go: bool ``(units,)``.
+    """Return for each group the units that can be removed: bool ``(units,)``.
 
-    A unit may go where each layer that reads it has zeros in the columns that do, or reads a zero; or, with ``fold``,
-    a constant that its bias can take over.
+    A unit can be removed where every layer that reads it has zeros in the columns that do, or reads a zero; or, with
+    ``fold``, a constant that its bias can absorb.
     """
     found = []
     for group in groups:
@@ -114,7 +115,7 @@ def dead_units(model: nn.Module, groups: Sequence[Group], constants: ConstantInp
             layer = axis.name.rpartition(".")[0]
             constant = constants.of(layer)[axis.index]
             goes = constant.isfinite() if fold and can_fold(model.get_submodule(layer)) else constant == 0
-            dead &= goes.all(dim=1) | _zero(model.get_parameter(axis.name), axis)
+            dead &= goes.all(dim=1) | _units_are_zero(model.get_parameter(axis.name), axis)
         found.append(dead)
     return found
 
@@ -122,13 +123,13 @@ def dead_units(model: nn.Module, groups: Sequence[Group], constants: ConstantInp
 def constant_units(
     model: nn.Module, groups: Sequence[Group], constants: ConstantInputs
 ) -> Iterator[tuple[Group, str, int]]:
-    """Yield the layers that read constants which no bias of theirs can take over: group, layer, how many units."""
+    """Yield the layers that read constants which their bias cannot absorb: (group, layer, number of units)."""
     for group in groups:
         for axis in _readers(group):
             layer = axis.name.rpartition(".")[0]
             constant = constants.of(layer)[axis.index]
             stuck = constant.isfinite().all(dim=1) & ~(constant == 0).all(dim=1)
-            stuck &= ~_zero(model.get_parameter(axis.name), axis)
+            stuck &= ~_units_are_zero(model.get_parameter(axis.name), axis)
             if stuck.any() and not can_fold(model.get_submodule(layer)):
                 yield group, layer, int(stuck.sum())
 
@@ -139,13 +140,13 @@ def fold_constants(
     r"""Add to biases what dead units of a constant value ``c`` contribute: :math:`b \mathrel{+}= W_{:,u}\,c_u`.
 
     Returns:
-        Layer -> how many units its bias took over.
+        Layer -> number of units that its bias absorbed.
     """
     folded: dict[str, int] = {}
     for group, gone in zip(groups, dead, strict=True):
         for axis in _readers(group):
             layer = axis.name.rpartition(".")[0]
-            units = gone & ~_zero(change.tensors[axis.name], axis)
+            units = gone & ~_units_are_zero(change.tensors[axis.name], axis)
             units &= (constants.of(layer)[axis.index] != 0).any(dim=1)
             if not units.any():
                 continue
@@ -160,11 +161,11 @@ def fold_constants(
 
 
 def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
-    """Return the heads whose queries, keys and values are all zero, or which nothing reads: bool ``(units,)``."""
+    """Return the heads whose queries, keys and values are zero, or whose outputs no column reads: bool ``(units,)``."""
     tensor = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     found = []
     for group in groups:
-        zeros = {axis: _zero(tensor[axis.name], axis) for axis in group.axes}
+        zeros = {axis: _units_are_zero(tensor[axis.name], axis) for axis in group.axes}
         every = torch.ones(group.units, dtype=torch.bool)
         unread, unwritten = every.clone(), every.clone()
         for axis, zero in zeros.items():
@@ -174,10 +175,10 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
 
 
 def can_fold(module: nn.Module) -> bool:
-    """Return whether a layer's bias can take over constant inputs exactly: the border of its input adds no zeros."""
-    if type(module) not in _FOLDING or module.bias is None:
+    """Return whether a layer's bias can absorb constant inputs exactly: it must not pad its input with zeros."""
+    if type(module) not in _FOLDABLE or module.bias is None:
         return False
-    if not isinstance(module, _ConvNd) or module.padding_mode != "zeros" or module.padding == "valid":
+    if not isinstance(module, _CONVOLUTIONS) or module.padding_mode != "zeros" or module.padding == "valid":
         return True
     return module.padding != "same" and not any(module.padding)
 
@@ -186,14 +187,14 @@ def _readers(group: Group) -> list[Axis]:
     return [axis for axis in group.axes if not axis.writes]
 
 
-def _zero(tensor: Tensor, axis: Axis) -> Tensor:
+def _units_are_zero(tensor: Tensor, axis: Axis) -> Tensor:
     """Return whether all of a unit's entries in a tensor are zero: bool ``(units,)``, on the CPU."""
     rows = tensor.detach().movedim(axis.dim, 0)
     zero = (rows == 0).flatten(1).all(dim=1) if rows.dim() > 1 else rows == 0
     return zero.cpu()[axis.index].all(dim=1)
 
 
-def _shifted(example_input: Any, generator: torch.Generator) -> Any:
+def _add_noise(example_input: Any, generator: torch.Generator) -> Any:
     """Return an example input with noise added to its floating-point tensors."""
 
     def shift(tensor: Tensor) -> Tensor:

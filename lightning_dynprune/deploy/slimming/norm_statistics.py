@@ -1,4 +1,4 @@
-"""Batch norm's running values, estimated anew for the network that pruning left."""
+"""Estimate the running statistics of batch norms again after pruning."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_dynprune.base import call_model
+from lightning_dynprune.deploy.compat import BatchNorm
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
-    r"""Replace the running values of all batch norms by their mean over some batches, in place.
+    r"""Replace the running statistics of all batch norms by their mean over some batches, in place.
 
     .. math:: \mu = \frac{1}{B} \sum_b \mu_b \qquad \sigma^2 = \frac{1}{B} \sum_b \sigma_b^2
 
-    Pruning moves what arrives at a norm, and running values remember the network as it was. No labels are needed and no
-    weight moves; the norms alone run as in training, all else as in eval mode. A channel that is zero stays zero: its
-    mean is, and where its scale and shift are zero its mean is not changed.
+    Pruning changes the inputs of batch norms, while their running statistics describe the network before pruning. No
+    labels are needed and no weight changes; only batch norms run in train mode. A channel that is zero stays zero: its
+    mean is kept where its scale and shift are zero.
 
     Args:
-        model: the network; what it is in training mode for, it is afterwards too.
-        batches: inputs alone: tensors, tuples of arguments or mappings of keyword arguments, more than one sample each.
-            A few hundred samples suffice.
+        model: the network; training modes are restored afterwards.
+        batches: inputs without labels: tensors, tuples of arguments or mappings of keyword arguments, each of more than
+            one sample. A few hundred samples suffice.
 
     Returns:
-        The number of norms estimated anew.
+        The number of batch norms estimated again.
 
     Raises:
-        ValueError: the model has no batch norm with running values, or there is no batch; nothing has changed then.
+        ValueError: the model has no batch norm with running statistics, or ``batches`` is empty; nothing is changed
+            then.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
@@ -47,13 +48,13 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
         raise ValueError(f"{type(model).__name__} has no batch norm with running values; there is nothing to estimate")
     modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
-    before = [tuple(buffer.clone() for buffer in _running(norm)) for norm in norms]
+    before = [tuple(buffer.clone() for buffer in _running_buffers(norm)) for norm in norms]
     done = 0
     try:
         model.eval()
         for norm in norms:
             norm.reset_running_stats()
-            # The mean over all batches so far, where a number would forget the first ones.
+            # None averages over all batches; a number would weight the last ones more.
             norm.momentum = None
             norm.train()
         for batch in batches:
@@ -62,10 +63,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
         if not done:
             raise ValueError("batches is empty; give at least one batch of inputs")
         for norm, (mean, *_) in zip(norms, before, strict=True):
-            _keep_silent(norm, mean)
+            _keep_zero_channels(norm, mean)
     except BaseException:
         for norm, buffers in zip(norms, before, strict=True):
-            for buffer, value in zip(_running(norm), buffers, strict=True):
+            for buffer, value in zip(_running_buffers(norm), buffers, strict=True):
                 buffer.copy_(value)
         raise
     finally:
@@ -76,21 +77,21 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     return len(norms)
 
 
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return a model's batch norms that have running values, each once."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+def batch_norms(model: nn.Module) -> list[BatchNorm]:
+    """Return a model's batch norms that have running statistics, each once."""
+    return [module for module in model.modules() if isinstance(module, BatchNorm) and module.running_mean is not None]
 
 
-def _running(norm: _BatchNorm) -> tuple[Tensor, ...]:
+def _running_buffers(norm: BatchNorm) -> tuple[Tensor, ...]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     return norm.running_mean, norm.running_var, norm.num_batches_tracked
 
 
-def _keep_silent(norm: _BatchNorm, mean: Tensor) -> None:
-    """Leave the mean of channels that give zero, whatever arrives, as it was; slimming takes them out."""
+def _keep_zero_channels(norm: BatchNorm, mean: Tensor) -> None:
+    """Restore the mean of channels whose output is always zero, so that slimming can remove them."""
     if norm.affine:
-        silent = (norm.weight == 0) & (norm.bias == 0)
-        running = _running(norm)[0]
-        running.copy_(torch.where(silent, mean, running))
+        always_zero = (norm.weight == 0) & (norm.bias == 0)
+        running = _running_buffers(norm)[0]
+        running.copy_(torch.where(always_zero, mean, running))

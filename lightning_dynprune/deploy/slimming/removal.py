@@ -1,4 +1,4 @@
-"""Take channels and heads that do nothing out of a model."""
+"""Remove channels and heads that do not contribute to a model's outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lightning_dynprune.masks import KeptEntries, narrow_slots
 
 
 class SlimError(RuntimeError):
-    """Slimming would have changed what the model computes; everything is as before."""
+    """Slimming would have changed the model's outputs; the model is unchanged."""
 
 
 @torch.no_grad()
@@ -50,35 +50,37 @@ def slim(
 ) -> Slimmed:
     """Remove, in place, every channel and attention head that cannot change the outputs in eval mode.
 
-    A channel goes where all layers that read it have zeros for it, or where it is zero, or constant and every reader's
-    bias can take it over, whatever the model's inputs. That may leave more of them: it is repeated until nothing is
-    left to remove. A group keeps one unit at least. A head goes where its queries, keys and values are zero, or the
-    columns that read it. Who zeroed them, and whether a pruner was there at all, does not matter.
+    A channel is removed where all layers that read it have zeros for it, or where it is zero or constant whatever the
+    model's inputs and every reader's bias can absorb it. Removal can expose more such channels, so it repeats until
+    none is left. Each group keeps at least one unit. A head is removed where its queries, keys and values are zero, or
+    the columns that read it. It does not matter how the zeros arose; no pruner is needed.
 
-    Parameters and buffers stay the same objects with fewer entries, ``grad`` too, so that an optimizer, an average of
-    weights or a pruner that refers to them still does. Names stay.
+    Parameters and buffers, and their ``grad``, stay the same objects with fewer entries, so an optimizer, an average of
+    weights or a pruner that refers to them remains valid. Names do not change.
 
     Args:
         model: the network.
         example_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments; on the model's device.
-        optimizer: one or more, whose slots follow entry for entry; see
-            :func:`lightning_dynprune.masks.optimizer_slots.narrow_slots`.
-        tolerance: how far outputs on the example may move, over the largest of them; else all is put back.
-        round_to: keep the units of a group in multiples of this, where there are as many; 8 suits most hardware.
-        fold: let biases take over channels that are constant but not zero. A batch norm in train mode makes another
-            constant of such a channel than in eval mode, so turn this off where training goes on.
-        heads: as for :func:`~lightning_dynprune.coupling.attention_heads`; given, what is ambiguous raises, and else it
-            is left out.
-        exclude: globs on parameter names that keep their shapes.
+        optimizer: one or more optimizers, whose slots are narrowed alike; see
+            :func:`lightning_dynprune.masks.narrow_slots`.
+        tolerance: largest accepted change of the outputs on the example, relative to their largest value; beyond it the
+            model is restored.
+        round_to: keep a multiple of this number of units in each group, as far as there are as many; 8 suits most
+            hardware.
+        fold: let biases absorb channels that are constant but not zero. In train mode a batch norm maps such a channel
+            to another constant than in eval mode, so set this to False if training continues.
+        heads: as for :func:`~lightning_dynprune.coupling.attention_heads`. With a mapping, ambiguous modules raise an
+            error; with None, they are left out.
+        exclude: globs on names of parameters that keep their shapes.
 
     Returns:
-        What went, and why what stayed did.
+        What was removed, and the reasons for what was not.
 
     Raises:
-        CouplingError: the model cannot be followed.
-        SlimError: the outputs moved by more than the tolerance, or an attention module's forward does not run with
-            fewer heads; the model is as before.
-        ValueError: a setting is out of range, or an optimizer keeps something that cannot be narrowed.
+        CouplingError: the channels cannot be traced through the model.
+        SlimError: the outputs changed by more than the tolerance, or an attention module's forward does not run with
+            fewer heads; the model is unchanged.
+        ValueError: a setting is out of range, or an optimizer has state that cannot be narrowed.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -102,14 +104,14 @@ def slim(
     try:
         with isolated(model):
             expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
-        dead, folded, constant = _remove(change, example_input, coupling.groups, attention, fold)
-        kept = [_rounded(~gone, round_to) for gone in dead]
+        dead, folded, constant = _zero_dead_units(change, example_input, coupling.groups, attention, fold)
+        kept = [_round_up(~gone, round_to) for gone in dead]
         stayed = change.narrow(groups, kept)
-        difference, trouble = _moved(change, example_input, expected)
+        difference, problem = _output_change(change, example_input, expected)
         if not difference <= tolerance:
             change.undo()
-            trouble = trouble or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
-            raise SlimError(f"slim: {trouble}; {_culprit(model, example_input, groups, dead)}")
+            problem = problem or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
+            raise SlimError(f"slim: {problem}; {_explain_failure(model, example_input, groups, dead)}")
         parameters = dict(model.named_parameters())
         moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
         narrow_slots(optimizers, moves)
@@ -128,10 +130,10 @@ def slim(
     )
 
 
-def _remove(
+def _zero_dead_units(
     change: Narrowing, example_input: Any, groups: Sequence[Group], attention: Sequence[Group], fold: bool
 ) -> tuple[list[Tensor], dict[str, int], dict[str, str]]:
-    """Zero whatever does nothing until no more does nothing, and return which units those are."""
+    """Zero units that do not contribute, until there are no more of them, and return them."""
     model = change.model
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
     folded: dict[str, int] = {}
@@ -150,8 +152,8 @@ def _remove(
         change.zero([*groups, *attention], [~gone for gone in dead])
 
 
-def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) -> tuple[float, str]:
-    """Return how far the outputs moved, and what was raised where the model does not run any more."""
+def _output_change(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) -> tuple[float, str]:
+    """Return how far the outputs moved, and the error's text where the model no longer runs."""
     try:
         with isolated(change.model), change.matching_instance_norms():
             return max_relative_difference(expected, nested_tensors(run_example(change.model, example_input))), ""
@@ -160,9 +162,9 @@ def _moved(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) ->
 
 
 def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coupling) -> list[Group]:
-    """Return the groups of heads that the module's forward can do without."""
+    """Return the groups of heads that can be removed from their module."""
     groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
-    able = []
+    removable = []
     for group in groups:
         owner = group.count_attribute.rpartition(".")[0]
         if not group.count_attribute:
@@ -173,20 +175,20 @@ def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coup
                 "heads would be larger ones"
             )
         else:
-            able.append(group)
-    return able
+            removable.append(group)
+    return removable
 
 
-def _rounded(kept: Tensor, multiple: int) -> Tensor:
-    """Return ``kept`` with enough more units, the first ones, that they are a multiple, and one at least."""
+def _round_up(kept: Tensor, multiple: int) -> Tensor:
+    """Return ``kept`` with additional units, the first ones, so that their number is a multiple and at least one."""
     count = max(1, int(kept.sum()))
     count = min(-(-count // multiple) * multiple, len(kept))
     more = (~kept).nonzero().flatten()[: count - int(kept.sum())]
     return kept.index_fill(0, more, True)
 
 
-def _culprit(model: nn.Module, example_input: Any, groups: Sequence[Group], dead: Sequence[Tensor]) -> str:
-    """Return which group is at fault, found by trying each, and what to do; the model is as it was."""
+def _explain_failure(model: nn.Module, example_input: Any, groups: Sequence[Group], dead: Sequence[Tensor]) -> str:
+    """Return a message that names the group at fault, found by testing each, and the remedy."""
     with isolated(model):
         failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
     for group in groups:
@@ -198,7 +200,7 @@ def _culprit(model: nn.Module, example_input: Any, groups: Sequence[Group], dead
                 "its forward must keep the head size fixed and derive all else from the number of heads, as "
                 f"unflatten(-1, (3, self.{attribute}, -1)) and flatten(-2) do; or give heads={{{owner!r}: 0}}"
             )
-    where = f"it comes from {', '.join(failed)}" if failed else "no group alone does it"
+    where = f"it comes from {', '.join(failed)}" if failed else "no single group causes it"
     return f"the model is as it was; {where}; exclude such layers, or raise the tolerance where it is rounding"
 
 

@@ -1,4 +1,4 @@
-"""Slim models as files: safetensors with the widths, no pickle."""
+"""Save and load slim models as safetensors files that contain their widths, without pickle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightning_dynprune.deploy.compact import write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
     match_tensors,
-    tensors_of,
+    state_tensors,
     to_metadata,
     validate_groups,
     validate_layers,
@@ -31,20 +31,20 @@ from lightning_dynprune.deploy.slimming.slim_file_contents import (
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Write a model, slim or not, into one safetensors file that :func:`load` reads.
+    """Write a model, slim or not, to one safetensors file that :func:`load` reads.
 
-    It holds the state dict, a tied tensor once, and in its metadata as JSON what no tensor's shape tells: numbers of
-    heads, and the channels of instance norms without tensors. The file is there whole or not at all.
+    The file holds the state dict, with tied tensors once, and as JSON metadata what tensor shapes do not show: numbers
+    of heads, and channels of instance norms without parameters. It is written atomically.
 
     Args:
         model: the network.
-        path: of the file; an old one is replaced.
+        path: the file; an existing one is replaced.
 
     Raises:
-        ValueError: the state dict holds something that is no parameter or buffer.
+        ValueError: the state dict has an entry that is not a parameter or buffer.
     """
-    # Tensors that overlap without being one are written apart, each with its own values.
-    tensors = {names[0]: tensor.detach().cpu().contiguous() for names, tensor in tensors_of(model)}
+    # Tensors that overlap but are not equal are written separately.
+    tensors = {names[0]: tensor.detach().cpu().contiguous() for names, tensor in state_tensors(model)}
     seen: set[int] = set()
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
@@ -55,24 +55,24 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Module:
-    """Make a model what :func:`save` wrote: narrow it to the file's widths, and take over every tensor.
+    """Narrow a model to the widths of a file that :func:`save` wrote, and load all its tensors.
 
-    Parameters and buffers stay the same objects, on their device. A file that does not fit leaves the model as it was.
+    Parameters and buffers stay the same objects on their device. If the file does not fit, the model is unchanged.
 
     Args:
-        model: of the original class, with its original widths.
-        path: of the file.
-        example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`. Given, it is checked too that tensors
-            which share channels have as many of them, and that the model runs; that needs torch-pruning. Without it the
-            widths are compared within each layer and each attention module.
+        model: a model of the original class with its original widths.
+        path: the file.
+        example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`. If set, :func:`load` also checks that
+            tensors which share channels agree in their number, and that the model runs; this needs torch-pruning.
+            Without it, widths are compared only within each layer and each attention module.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: the file is damaged or of another kind or version; a tensor is missing, unexpected, of another type,
-            wider than the model's, or narrower where no channels lie; tensors do not agree in their widths; or an
-            attribute is none that slimming changes. The message names the tensor or the attribute.
+        ValueError: the file is damaged or of another kind or version; a tensor is missing, unexpected, of another
+            dtype, wider than the model's, or narrower along a dimension without channels; widths do not agree; or an
+            attribute is not one that slimming changes. The message names the tensor or the attribute.
 
     Example:
         >>> import tempfile
@@ -97,7 +97,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         change = Narrowing(model)
         before = {name: tensor.shape for name, tensor in change.tensors.items()}
         try:
-            _take_over(change, tensors, attributes)
+            _load_into(change, tensors, attributes)
             validate_layers(model, heads)
             if example_input is not None:
                 validate_groups(model, groups, before)
@@ -107,7 +107,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
             change.undo()
             raise
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
     except CouplingError as error:
         raise ValueError(f"{path}: the model does not run with these widths: {error}") from error
     except ValueError as error:
@@ -116,23 +116,23 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
 
 
 def _read(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Return the tensors, by their first name in the model, and the attributes; shapes are checked before values."""
+    """Return the tensors, by first name in the model, and the attributes; check shapes before reading values."""
     with safe_open(path, framework="pt") as file:
         attributes = from_metadata(file.metadata() or {}, model)
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
         found = match_tensors(model, shapes)
         tensors = {name: file.get_tensor(there) for name, there in found.items()}
-    own = {names[0]: (names, tensor) for names, tensor in tensors_of(model)}
+    own = {names[0]: (names, tensor) for names, tensor in state_tensors(model)}
     for name, tensor in tensors.items():
         if tensor.dtype != own[name][1].dtype:
             raise ValueError(f"tensor {found[name]!r} is {tensor.dtype}, and the model's {own[name][1].dtype}")
     return tensors, attributes
 
 
-def _take_over(change: Narrowing, tensors: dict[str, Tensor], attributes: dict[str, int]) -> None:
+def _load_into(change: Narrowing, tensors: dict[str, Tensor], attributes: dict[str, int]) -> None:
     for name, tensor in tensors.items():
         own = change.tensors[name].data
-        # A slice of the old tensor has its memory format, and the new one follows that.
+        # The new tensor follows the memory format of a slice of the old one.
         change.set(name, torch.empty_like(own[tuple(slice(size) for size in tensor.shape)]).copy_(tensor))
     for name, value in attributes.items():
         owner, _, local = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What a file of a slim model says, checked against the model that it is to fit."""
+"""Validate the contents of a slim model's file against the model that it is loaded into."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 from torch import Size, Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling import (
@@ -19,20 +18,21 @@ from lightning_dynprune.coupling import (
     mixes_channels,
     num_output_channels,
 )
+from lightning_dynprune.deploy.compat import InstanceNorm
 
 FORMAT = "lightning-dynprune slim"
 VERSION = "1"
-# A thousand attention modules with long names take a tenth of this.
-_MOST = 2**20
+# Bytes of the attributes; a thousand attention modules with long names take a tenth.
+_MAX_BYTES = 2**20
 
 
 def width_attributes(model: nn.Module) -> dict[str, int]:
-    """Return what no tensor's shape tells: numbers of heads, and channels of instance norms without tensors."""
+    """Return widths that no tensor's shape shows: head counts, and channels of instance norms without parameters."""
     found = {}
     for name, module in model.named_modules():
         locals_ = (
             ("num_features",)
-            if isinstance(module, _InstanceNorm) and not holds_tensors(module)
+            if isinstance(module, InstanceNorm) and not holds_tensors(module)
             else HEAD_COUNT_ATTRIBUTES
         )
         for local in locals_:
@@ -42,11 +42,11 @@ def width_attributes(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def tensors_of(model: nn.Module) -> list[tuple[list[str], Tensor]]:
-    """Return the tensors of a state dict with all their names; a tied one once.
+def state_tensors(model: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """Return the tensors of a state dict with all their names; a tied tensor appears once.
 
     Raises:
-        ValueError: an entry is no tensor, or none that a module holds under this name.
+        ValueError: an entry is not a parameter or buffer of that name.
     """
     held = {
         **dict(model.named_parameters(remove_duplicate=False)),
@@ -55,7 +55,7 @@ def tensors_of(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     names: dict[Tensor, list[str]] = {}
     for name in model.state_dict(keep_vars=True):
         if name not in held:
-            raise ValueError(f"state dict: {name!r} is no parameter or buffer of that name, so it cannot be saved")
+            raise ValueError(f"state dict: {name!r} is not a parameter or buffer of that name, so it cannot be saved")
         names.setdefault(held[name], []).append(name)
     return [(shared, tensor) for tensor, shared in names.items()]
 
@@ -67,43 +67,45 @@ def to_metadata(model: nn.Module) -> dict[str, str]:
 
 
 def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, int]:
-    """Return the attributes that a file says, name -> value.
+    """Return the attributes in a file's metadata: name -> value.
 
     Raises:
-        ValueError: the metadata are another file's, or damaged; or they name what a slim model may not change.
+        ValueError: the metadata are those of another kind of file or damaged, or name an attribute that slimming does
+            not change.
     """
     if metadata.get("format") != FORMAT:
         raise ValueError(f"format {metadata.get('format')!r} is not {FORMAT!r}; load reads what save wrote")
     if metadata.get("version") != VERSION:
         raise ValueError(f"version {metadata.get('version')!r} is unknown; this release reads version {VERSION!r}")
     text = metadata.get("attributes", "")
-    if len(text) > _MOST:
-        raise ValueError(f"attributes take {len(text)} bytes; accepted are {_MOST}")
+    if len(text) > _MAX_BYTES:
+        raise ValueError(f"attributes take {len(text)} bytes; at most {_MAX_BYTES} are accepted")
     try:
-        said = json.loads(text)
+        attributes = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"attributes are no JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"attributes are a {type(said).__name__}, not a mapping from names")
+        raise ValueError(f"attributes are not JSON: {error}") from error
+    if not isinstance(attributes, dict):
+        raise ValueError(f"attributes are a {type(attributes).__name__}, not a mapping from names")
     known = width_attributes(model)
-    for name, value in said.items():
+    for name, value in attributes.items():
         if name not in known:
-            raise ValueError(f"attribute {name[:200]!r} is no number of heads or channels of {type(model).__name__}")
+            raise ValueError(f"attribute {name[:200]!r} is not a number of heads or channels of {type(model).__name__}")
         if not is_whole(value, 1, known[name]):
             raise ValueError(f"attribute {name!r}: {str(value)[:200]} is not accepted; give 1 to {known[name]}")
-    return said
+    return attributes
 
 
 def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """Return under which name the file holds each of the model's tensors: name in the model -> name in the file.
+    """Match the model's tensors with those of a file: name in the model -> name in the file.
 
     Raises:
-        ValueError: a tensor is missing, unexpected, wider than the model's, or narrower where no channels lie.
+        ValueError: a tensor is missing, unexpected, wider than the model's, or narrower along a dimension without
+            channels.
     """
     found: dict[str, str] = {}
     taken = set()
     free = _free_dims(model)
-    for names, tensor in tensors_of(model):
+    for names, tensor in state_tensors(model):
         there = [name for name in names if name in shapes]
         if not there:
             raise ValueError(f"tensor {names[0]!r} of the model is missing")
@@ -132,7 +134,11 @@ def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict
 
 
 def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
-    """Raise ValueError where the tensors of one layer, or of one attention module, do not agree in their widths."""
+    """Check that the tensors of each layer, and of each attention module, agree in their widths.
+
+    Raises:
+        ValueError: they do not.
+    """
     for name, module in model.named_modules():
         if not mixes_channels(module) and not is_channelwise(module):
             continue
@@ -144,8 +150,8 @@ def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
                     num_output_channels(module) if mixes_channels(module) and local == "weight" else len(tensor)
                 )
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
-            raise ValueError(f"channels do not agree: {told}")
+            lengths_text = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
+            raise ValueError(f"channels do not agree: {lengths_text}")
     if heads:
         now = {group.name: group for group in attention_heads(model, left_out={})}
         for group in heads:
@@ -160,7 +166,11 @@ def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
 
 
 def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[str, Size]) -> None:
-    """Raise ValueError where tensors that share channels have lost unlike numbers of them."""
+    """Check that tensors which share channels have lost the same number of them.
+
+    Raises:
+        ValueError: they have not.
+    """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
     def lost(name: str, dim: int) -> int:
@@ -183,7 +193,7 @@ def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[s
 
 
 def _free_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return along which dimensions the tensors of layers have channels that may go: name -> dimensions."""
+    """Return the dimensions along which a layer's tensors have removable channels: name -> dimensions."""
     free: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         if mixes_channels(module) or is_channelwise(module):

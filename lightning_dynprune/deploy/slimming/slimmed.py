@@ -1,4 +1,4 @@
-"""What slimming took out of a model."""
+"""Report what slimming removed from a model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Slimmed:
-    """The report of :func:`~lightning_dynprune.deploy.slimming.removal.slim`; prints as a table.
+    """The report of :func:`~lightning_dynprune.deploy.slimming.slim`; prints as a table.
 
     Attributes:
         widths: name of a group of channels or heads -> its units before and after.
         parameters: number of parameters before and after.
         bytes: memory of parameters and buffers before and after.
-        difference: largest change of the outputs on the example, over their largest value.
-        folded: layer -> how many constant channels its bias took over.
-        kept_constant: group -> why channels that are constants stayed.
-        left_out: written weight -> why its outputs could not be considered.
+        difference: largest change of the outputs on the example, relative to their largest value.
+        folded: layer -> number of constant channels that its bias absorbed.
+        kept_constant: group -> why constant channels were kept.
+        left_out: name of a weight -> why its outputs were not considered.
     """
 
     widths: dict[str, tuple[int, int]]

@@ -1,4 +1,4 @@
-"""Latency of several models, timed in turns.
+"""Time calls of several models in interleaved rounds.
 
 May import base.
 """

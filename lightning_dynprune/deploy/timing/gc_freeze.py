@@ -1,4 +1,4 @@
-"""Python's heap, kept from being searched again and again."""
+"""Keep objects that are alive out of garbage collection during measurements."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_frozen() -> Iterator[None]:
-    """Leave what is alive now out of garbage collection meanwhile.
+    """Exclude all objects alive now from garbage collection inside the ``with`` block or decorated function.
 
-    Garbage is collected before every measurement, which takes half a second where many packages are loaded: longer than
-    most of the measurements. Where a program has settled its heap itself, it is left as it is.
+    A collection before every measurement takes half a second where many packages are loaded, longer than most of the
+    measurements. If the program has called ``gc.freeze`` itself, nothing is changed.
 
     Example:
         >>> with gc_frozen():

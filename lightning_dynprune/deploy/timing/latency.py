@@ -1,7 +1,7 @@
-"""How long a call takes, beside others that answer the same question.
+"""Time several calls against each other in interleaved rounds.
 
-A machine is never quiet and never twice the same. So contenders take turns in one process, and what one saves over
-another is the median of the ratios of a round, where both met the same machine.
+The speed of a machine varies from moment to moment. Therefore the calls alternate in one process, and a speed-up is the
+median over rounds of the ratio inside one round, where both calls met the same conditions.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from lightning_dynprune.base import check_count, check_real
 
 Clock = Literal["wall", "cpu"]
 
-_FEWEST_ROUNDS, _MOST_ROUNDS = 7, 501
-_SHORTEST_TURN = 5e-4  # seconds; the clocks are read in less than a thousandth of it
+_MIN_ROUNDS, _MAX_ROUNDS = 7, 501
+_MIN_SECONDS = 5e-4  # of one timing; reading the clocks takes less than a thousandth of it
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds a call: median and quartiles over the rounds.
+    """Median and quartiles over the rounds of the seconds that one call takes.
 
     Args:
         median: half of the rounds took less.
         low: a quarter of the rounds took less.
         high: a quarter of the rounds took more.
-        rounds: rounds measured.
+        rounds: number of rounds measured.
     """
 
     median: float
@@ -44,13 +44,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as the base: median and quartiles of the ratios of each round.
+    """Median and quartiles over the rounds of a speed-up: the base's time over the call's own time in the same round.
 
     Args:
-        median: above 1 where the contender is faster than the base.
+        median: above 1 where the call is faster than the base.
         low: a quarter of the rounds gave less.
         high: a quarter of the rounds gave more.
-        rounds: rounds measured.
+        rounds: number of rounds measured.
     """
 
     median: float
@@ -61,13 +61,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What each contender took in each round, by two clocks.
+    """Times of each call in each round, by two clocks.
 
     Args:
-        wall: contender -> seconds a call in each round, as a user waits for it.
-        cpu: contender -> seconds of CPU time a call in each round, of all threads of the process.
-        clock: the clock that ratios are read from: "cpu" where the work is done by one thread of this process, for
-            what others do to the machine hardly shows in it; "wall" elsewhere, where CPU time is not waiting time.
+        wall: name -> wall-clock seconds a call in each round.
+        cpu: name -> seconds of CPU time a call in each round, summed over all threads of the process.
+        clock: the clock that ratios use by default: "cpu" where one thread of this process does the work, because other
+            processes hardly affect it; "wall" otherwise, because CPU time is then not the time a user waits.
     """
 
     wall: Mapping[str, Sequence[float]]
@@ -75,14 +75,14 @@ class Rounds:
     clock: Clock
 
     def latency(self, name: str, clock: Clock = "wall") -> Latency:
-        """Return what a contender took."""
+        """Return the seconds that one call of ``name`` takes."""
         seconds = self.wall[name] if clock == "wall" else self.cpu[name]
         return Latency(*_quartiles(seconds), len(seconds))
 
     def ratio(self, name: str, base: str, clock: Clock | None = None) -> Ratio:
-        """Return how many times as fast as ``base`` a contender was, round by round, by ``clock`` (default: own)."""
+        """Return how many times as fast as ``base`` a call is, by ``clock`` (None: the default clock)."""
         seconds = self.wall if (clock or self.clock) == "wall" else self.cpu
-        ratios = [theirs / ours for ours, theirs in zip(seconds[name], seconds[base], strict=True)]
+        ratios = [base_seconds / own for own, base_seconds in zip(seconds[name], seconds[base], strict=True)]
         return Ratio(*_quartiles(ratios), len(ratios))
 
 
@@ -93,20 +93,20 @@ def time_interleaved(
     rounds: int | None = None,
     device: torch.device | str | None = None,
 ) -> Rounds:
-    """Let every contender take a turn in each round, in a seeded random order.
+    """Time every call once in each round, in a seeded random order.
 
-    No contender follows itself, and each turn starts with a call that is not counted: so all find the caches as their
-    own call leaves them, as a model in use does. A turn repeats the call until it is long enough for the clocks. On an
-    accelerator a turn ends when the device has done its work, and nothing waits for it within a turn.
+    No call runs twice in a row, and each timing starts with a call that is not counted, so that all calls find the
+    caches in the state that a model in use finds them in. A timing repeats the call until the clocks resolve it. On an
+    accelerator the timing includes waiting for the device at its end, and no wait in between.
 
     Args:
         contenders: name -> call without arguments.
-        seconds: about how long to measure, all contenders together, warm-up and at least 7 rounds aside.
-        rounds: measure so many rounds instead.
-        device: where the calls do their work; None is the CPU.
+        seconds: approximate duration of all rounds together; warm-up and a minimum of 7 rounds may exceed it.
+        rounds: number of rounds; overrides ``seconds``.
+        device: device on which the calls compute; None is the CPU.
 
     Raises:
-        ValueError: no contender, or ``seconds`` or ``rounds`` not above zero.
+        ValueError: ``contenders`` is empty, or ``seconds`` or ``rounds`` is not above zero.
     """
     if not contenders:
         raise ValueError("contenders is empty; give at least one name and call to measure")
@@ -114,29 +114,31 @@ def time_interleaved(
         seconds = check_real("seconds", seconds, low=1e-6)
     else:
         rounds = check_count("rounds", rounds)
-    place = torch.device("cpu" if device is None else device)
+    work_device = torch.device("cpu" if device is None else device)
     wall: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     random, order = Random(0), list(contenders)
     with _no_collection():
-        repeats = {name: _repeats(call, place) for name, call in contenders.items()}
-        one_round = sum(_turn(call, repeats[name], place)[0] * repeats[name] for name, call in contenders.items())
+        repeats = {name: _warm_up(call, work_device) for name, call in contenders.items()}
+        one_round = sum(
+            _time_call(call, repeats[name], work_device)[0] * repeats[name] for name, call in contenders.items()
+        )
         if rounds is None:
-            rounds = min(max(_FEWEST_ROUNDS, int(seconds / one_round)), _MOST_ROUNDS)
+            rounds = min(max(_MIN_ROUNDS, int(seconds / one_round)), _MAX_ROUNDS)
         for _ in range(rounds):
             last = order[-1]
             random.shuffle(order)
             if order[0] == last:
                 order[0], order[-1] = order[-1], order[0]
             for name in order:
-                waited, worked = _turn(contenders[name], repeats[name], place)
-                wall[name].append(waited)
-                cpu[name].append(worked)
-    return Rounds(wall, cpu, ratio_clock(place))
+                waiting, computing = _time_call(contenders[name], repeats[name], work_device)
+                wall[name].append(waiting)
+                cpu[name].append(computing)
+    return Rounds(wall, cpu, ratio_clock(work_device))
 
 
 def ratio_clock(device: torch.device) -> Clock:
-    """Return the clock that ratios are read from for work on a device (see :class:`Rounds`)."""
+    """Return the clock that ratios use for work on a device (see :class:`Rounds`)."""
     return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
 
 
@@ -147,19 +149,19 @@ def latencies(
     rounds: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Latency]:
-    """Return the wall time of a call of each contender, from interleaved rounds (see :func:`time_interleaved`).
+    """Return the wall-clock time of each call, from interleaved rounds (see :func:`time_interleaved`).
 
     Args:
         contenders: name -> call without arguments.
-        seconds: about how long to measure, all contenders together.
-        rounds: measure so many rounds instead.
-        device: where the calls do their work; None is the CPU.
+        seconds: approximate duration of all rounds together.
+        rounds: number of rounds; overrides ``seconds``.
+        device: device on which the calls compute; None is the CPU.
 
     Returns:
-        Contender -> seconds a call.
+        Name -> seconds a call.
 
     Raises:
-        ValueError: no contender, or ``seconds`` or ``rounds`` not above zero.
+        ValueError: ``contenders`` is empty, or ``seconds`` or ``rounds`` is not above zero.
 
     Example:
         >>> x = torch.ones(64, 64)
@@ -179,22 +181,23 @@ def ratios(
     rounds: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Ratio]:
-    """Return how many times as fast as one contender each is, from interleaved rounds (see :func:`time_interleaved`).
+    """Return how many times as fast as ``base`` each call is, from interleaved rounds (see :func:`time_interleaved`).
 
-    Read from CPU time where the work is done by one thread, from wall time elsewhere (see :class:`Rounds`).
+    Uses CPU time where one thread does the work, and wall time otherwise (see :class:`Rounds`).
 
     Args:
         contenders: name -> call without arguments.
-        base: the contender to compare with.
-        seconds: about how long to measure, all contenders together.
-        rounds: measure so many rounds instead.
-        device: where the calls do their work; None is the CPU.
+        base: name of the call to compare with.
+        seconds: approximate duration of all rounds together.
+        rounds: number of rounds; overrides ``seconds``.
+        device: device on which the calls compute; None is the CPU.
 
     Returns:
-        Contender -> seconds of ``base`` over its own.
+        Name -> time of ``base`` over the call's own time.
 
     Raises:
-        ValueError: ``base`` is no contender, no contender, or ``seconds`` or ``rounds`` not above zero.
+        ValueError: ``base`` is not in ``contenders``, ``contenders`` is empty, or ``seconds`` or ``rounds`` is not
+            above zero.
 
     Example:
         >>> x = torch.ones(256, 256)
@@ -203,40 +206,40 @@ def ratios(
         (1.0, True)
     """
     if base not in contenders:
-        raise ValueError(f"base={base!r} is no contender; give one of {', '.join(contenders) or '(none)'}")
+        raise ValueError(f"base={base!r} is not in contenders; give one of {', '.join(contenders) or '(none)'}")
     measured = time_interleaved(contenders, seconds=seconds, rounds=rounds, device=device)
     return {name: measured.ratio(name, base) for name in contenders}
 
 
-def _turn(call: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
-    """Return wall and CPU seconds a call."""
+def _time_call(call: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
+    """Return wall and CPU seconds a call, over ``repeats`` calls after one uncounted call."""
     call()
-    _wait_for(device)
-    worked, waited = time.process_time_ns(), time.perf_counter_ns()
+    _synchronize(device)
+    computing, waiting = time.process_time_ns(), time.perf_counter_ns()
     for _ in range(repeats):
         call()
-    _wait_for(device)
-    waited, worked = time.perf_counter_ns() - waited, time.process_time_ns() - worked
-    return max(waited, 1) / 1e9 / repeats, max(worked, 1) / 1e9 / repeats
+    _synchronize(device)
+    waiting, computing = time.perf_counter_ns() - waiting, time.process_time_ns() - computing
+    return max(waiting, 1) / 1e9 / repeats, max(computing, 1) / 1e9 / repeats
 
 
-def _repeats(call: Callable[[], object], device: torch.device) -> int:
-    """Warm a contender up and return how many calls make a turn long enough."""
+def _warm_up(call: Callable[[], object], device: torch.device) -> int:
+    """Warm a call up and return how many repetitions the clocks need to resolve it."""
     repeats = 1
     call()
-    while (waited := _turn(call, repeats, device)[0] * repeats) < _SHORTEST_TURN:
-        repeats = max(repeats + 1, min(10 * repeats, round(1.2 * repeats * _SHORTEST_TURN / waited)))
+    while (waiting := _time_call(call, repeats, device)[0] * repeats) < _MIN_SECONDS:
+        repeats = max(repeats + 1, min(10 * repeats, round(1.2 * repeats * _MIN_SECONDS / waiting)))
     return repeats
 
 
-def _wait_for(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector out of the turns."""
+    """Disable Python's garbage collector inside the ``with`` block."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -248,7 +251,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return median, lower and upper quartile."""
+    """Return the median, the lower and the upper quartile."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")

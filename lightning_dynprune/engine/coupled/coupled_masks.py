@@ -50,7 +50,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Savepoint:
-    """Which units were kept, and what their members held."""
+    """The units that were kept, and the values of the members."""
 
     alive: list[Tensor]
     members: list[tuple[_Member, Tensor, bool, Tensor]]

@@ -134,7 +134,7 @@ class TargetState:
 
 
 class UnitState:
-    """What coupled units keep beside the masks; loaded after them.
+    """The values that coupled units keep beside the masks; loaded after them.
 
     Args:
         run: whose units they are.

@@ -22,7 +22,7 @@ MaskPieces = tuple[int, Iterable[Tensor], "int | None"]
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """What an update has to reach, and by which parts.
+    """The sparsity that an update has to reach, and the parts that decide how.
 
     Attributes:
         strategy: scores connections; its settings are numbers.
@@ -39,7 +39,7 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an update changed, one entry a target.
+    """The changes of an update, one entry per target.
 
     Attributes:
         cuts: the score at the cut.
@@ -62,8 +62,9 @@ def update_masks(
 ) -> Changes:
     """Write new masks, so that as many units are kept as the sparsity leaves.
 
-    With K units to keep and e of them up for exchange, the threshold cuts to K - e by score, among the kept units, or
-    among all where the strategy is latent; then e return by ``grow``. Where the schedule asks for more units than are
+    With K units to keep and e of them up for exchange, the threshold cuts to K - e by score (of each target its own
+    share, where the threshold's scope is per target), among the kept units, or among all where the strategy is latent;
+    then e return by ``grow``. Where the schedule asks for more units than are
     kept, the difference returns likewise, at random where the strategy has no ``grow``.
 
     Args:
@@ -111,13 +112,13 @@ def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut]
         kept = min(max(keep, sum(s.effective_min_kept for s in scores)), most)
     else:
         kept = sum(c.kept for c in threshold.cut(scores, request.sparsity))
-    cuts = threshold.cut_to_count(kept - round(exchange * kept), scores)
+    cuts = threshold.cut_for_exchange(kept, exchange, scores)
     return cuts, max(keep, kept) - sum(c.kept for c in cuts)
 
 
 @dataclass(frozen=True)
 class _Exchanged:
-    """Masks of before an exchange, and what it dropped and grew in each target."""
+    """The masks before an exchange, and the connections that it dropped and grew in each target."""
 
     before: list[Tensor]
     dropped: list[int]

@@ -12,7 +12,7 @@ from lightning_dynprune.targets import Target
 
 @dataclass(frozen=True)
 class MinKept:
-    """What one target, or one group of coupled units, has to keep.
+    """The least that one target, or one group of coupled units, has to keep.
 
     Attributes:
         name: of the target or group.

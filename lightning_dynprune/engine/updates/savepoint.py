@@ -1,4 +1,4 @@
-"""An update of a run happens whole or not at all: what it goes back to, and how its last steps are finished."""
+"""Savepoints, which make an update whole or undo it, whatever is raised in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Savepoint:
-    """The masks of a run before an update, and whatever else the update changes before it is certain to succeed.
+    """A copy of the masks of a run, and of all else that an update changes before it is certain to succeed.
 
     It takes one bit a connection; with ``reconstruct``, whose refit overwrites weights, a copy of the targets besides.
 

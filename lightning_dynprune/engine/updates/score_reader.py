@@ -81,7 +81,7 @@ def scores_of(
 
 @dataclass(frozen=True)
 class _Made:
-    """How the scores of one target are made, see :class:`~lightning_dynprune.selection.scores.Scores`."""
+    """The functions that make the scores of one target, see :class:`~lightning_dynprune.selection.scores.Scores`."""
 
     units: int
     candidates: int

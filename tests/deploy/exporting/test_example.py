@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_dynprune.deploy.exporting import Example, ExportError
-from lightning_dynprune.deploy.exporting.output_check import difference
+from lightning_dynprune.deploy.exporting.output_check import max_output_difference
 
 
 def test_a_tensor_a_tuple_and_a_mapping_are_inputs():
@@ -82,14 +82,14 @@ def test_samples_are_repeated_to_another_batch():
     ],
 )
 def test_the_difference_is_the_largest_of_all_outputs(found, expected, apart):
-    assert difference([torch.tensor(t) for t in found], [torch.tensor(t) for t in expected]) == apart
+    assert max_output_difference([torch.tensor(t) for t in found], [torch.tensor(t) for t in expected]) == apart
 
 
 def test_integers_and_bools_differ_by_their_values():
-    assert difference([torch.tensor([3], dtype=torch.int32)], [torch.tensor([5])]) == 2
-    assert difference([torch.tensor([True])], [torch.tensor([False])]) == 1
+    assert max_output_difference([torch.tensor([3], dtype=torch.int32)], [torch.tensor([5])]) == 2
+    assert max_output_difference([torch.tensor([True])], [torch.tensor([False])]) == 1
 
 
 def test_other_shapes_are_refused():
     with pytest.raises(ExportError, match=r"shapes \[\(1, 2\)\]; the model's have \[\(2,\)\]"):
-        difference([torch.zeros(1, 2)], [torch.zeros(2)])
+        max_output_difference([torch.zeros(1, 2)], [torch.zeros(2)])

@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_traced_is_refused_in_words(path):
         (
             {"example_input": (torch.zeros(2, 20), 3)},
             TypeError,
-            "example_input: argument 1 is a int; give tensors alone",
+            "example_input: argument 1 is a int; give only tensors",
         ),
         (
             {"example_input": torch.zeros(0, 20)},

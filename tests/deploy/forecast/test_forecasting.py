@@ -106,9 +106,9 @@ def test_reasons_why_a_pattern_cannot_be_measured_are_in_words() -> None:
         seconds=5.0,
     )
     assert "rows=32 does not divide the 4 of 0.weight" in found.verdicts["block 32x1"]
-    assert "kernels stand in for Linear layers, of which the model has none" in found.verdicts["block 2x1"]
+    assert "kernels replace Linear layers, and the model has none" in found.verdicts["block 2x1"]
     assert "the model is on cpu" in found.verdicts["n_m 2:4"]
-    assert found.verdicts["head"].startswith("not measured: heads are a part")
+    assert found.verdicts["head"].startswith("not measured: heads hold too few")
 
 
 def test_every_cell_has_an_outcome_or_a_reason_and_is_plain() -> None:

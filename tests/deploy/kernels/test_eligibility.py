@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.deploy.kernels import capture_inputs, reason_not_measurable, reasons_to_stay_dense
-from lightning_dynprune.deploy.kernels.input_capture import difference
+from lightning_dynprune.deploy.kernels.input_capture import relative_difference
 
 
 def test_plain_layers_may_be_replaced():
@@ -41,11 +41,11 @@ def test_layers_that_stay_dense_say_why():
     assert reasons_to_stay_dense(Model()) == {
         "head": "its weight is tied: 2 modules hold it",
         "first": "it is shared: the model names it 2 times",
-        "own": "it is a Own, which may compute or be read otherwise",
+        "own": "it is a Own, a subclass, which may compute something else",
         "normed": "it is parametrized; remove the parametrization first",
         "hooked": "it has hooks",
         "patched": "its forward was replaced",
-        "attention.out_proj": "it is a NonDynamicallyQuantizableLinear, which may compute or be read otherwise",
+        "attention.out_proj": "it is a NonDynamicallyQuantizableLinear, a subclass, which may compute something else",
         "one": "its bias is tied: 2 modules hold it",
         "other": "its bias is tied: 2 modules hold it",
     }
@@ -57,8 +57,8 @@ def test_layers_that_stay_dense_say_why():
         ([], "not called in the example's forward"),
         ([torch.zeros(0, 4)], "its input is empty"),
         ([torch.zeros(2, 4).half()], "its input is torch.float16, its weight torch.float32"),
-        ([torch.zeros(2, 4).to_sparse()], "no plain tensor"),
-        ([[1.0]], "no plain tensor"),
+        ([torch.zeros(2, 4).to_sparse()], "not a strided tensor"),
+        ([[1.0]], "not a strided tensor"),
         ([torch.zeros(n, 4) for n in range(1, 18)], "called 17 times with inputs of different sizes"),
         ([torch.zeros(n, 4) for n in range(1, 17)], None),
     ],
@@ -109,4 +109,4 @@ def test_arrivals_are_copies_of_what_each_layer_gets():
     ],
 )
 def test_a_difference_is_a_share_of_the_largest_value(output, expected, gap):
-    assert difference(output, expected) == gap
+    assert relative_difference(output, expected) == gap

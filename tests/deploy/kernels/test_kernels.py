@@ -157,7 +157,7 @@ def test_slim_keeps_the_inputs_and_outputs_in_use():
 @pytest.mark.parametrize("kernel", [Block, BlockBatched], ids=["block", "block_batched"])
 def test_a_large_batch_is_computed_in_pieces(kernel, monkeypatch):
     for file in (block_file, block_batched_file):
-        monkeypatch.setattr(file, "_MOST_VALUES", 100)
+        monkeypatch.setattr(file, "_MAX_GATHERED", 100)
     layer = layer_of(sparse_weight(64, 20, 8, 0.3, 5))
     made, x = kernel(layer, height=8), torch.randn(37, 20)
     largest = []

@@ -88,15 +88,18 @@ def test_a_choice_fits_later_weights_of_the_same_model():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"x": row("dense", [1, 1])}, "layer 'x' is no Linear of this model"),
-        ({"1": row("dense", [1, 1])}, "layer '1' is no Linear"),  # a ReLU
-        ({"__class__": row("dense", [1, 1])}, "layer '..class..' is no Linear"),
+        ({"x": row("dense", [1, 1])}, "layer 'x' is not a Linear of this model"),
+        ({"1": row("dense", [1, 1])}, "layer '1' is not a Linear"),  # a ReLU
+        ({"__class__": row("dense", [1, 1])}, "layer '..class..' is not a Linear"),
         ({"0": row("evil", [64, 12])}, "layer '0': kernel='evil' is unknown; known: block"),
-        ({"0": row("dense", [64, 13])}, r"layer '0': it was chosen for the shape \[64, 13\], and has \[64, 12\] here"),
-        ({"0": row("dense", [64.0, 12])}, "layer '0': it was chosen for the shape"),
-        ({"0": row("dense", "64x12")}, "layer '0': it was chosen for the shape"),
+        (
+            {"0": row("dense", [64, 13])},
+            r"layer '0': the choice was made for the shape \[64, 13\], and the layer has \[64, 12\]",
+        ),
+        ({"0": row("dense", [64.0, 12])}, "layer '0': the choice was made for the shape"),
+        ({"0": row("dense", "64x12")}, "layer '0': the choice was made for the shape"),
         ({"0": row(["block"], [64, 12])}, "layer '0': kernel is a list"),
-        ({"0": row("block", [64, 12])}, "layer '0': kernel 'block' has the settings: height; other ones are given"),
+        ({"0": row("block", [64, 12])}, "layer '0': kernel 'block' has the settings: height; the file gives others"),
         ({"0": row("csr", [64, 12], height=8)}, "layer '0': kernel 'csr' has the settings: none"),
         ({"0": row("block", [64, 12], height=2**60)}, "layer '0' cannot run on its kernel: height=1152921504606846976"),
         ({"0": row("block", [64, 12], height=-8)}, "layer '0' cannot run on its kernel: height=-8 is not accepted"),
@@ -124,7 +127,7 @@ def test_a_choice_that_leaves_a_layer_out_is_refused():
 def test_a_layer_that_has_to_stay_dense_refuses_a_kernel():
     model = network()
     model[0].register_forward_hook(lambda *args: None)
-    with pytest.raises(ValueError, match="layer '0' has to stay dense here: it has hooks"):
+    with pytest.raises(ValueError, match="layer '0' must stay dense: it has hooks"):
         apply_choice(model, choice())
 
 
@@ -135,7 +138,7 @@ def test_a_layer_that_has_to_stay_dense_refuses_a_kernel():
         ("[]", "holds a list; expected an object"),
         ("{}", "expected format 'lightning-dynprune kernel choice', version 1"),
         ("[" * 100_000, "cannot be read"),
-        ('{"format": 1, "format": 2}', "'format' is given twice"),
+        ('{"format": 1, "format": 2}', "'format' appears twice"),
         (json.dumps(choice() | {"version": 2}), "version 1"),
         (json.dumps(choice() | {"more": 1}), "nothing else"),
         (json.dumps(HEAD | {"layers": []}), "layers is a list"),

@@ -142,7 +142,7 @@ def test_the_report_is_plain_values_and_prints_what_was_not_measured(report: Dep
     printed = str(report)
     assert "memory 1, memory 32" not in printed
     assert "it runs outside torch (slim, pt2; dense, pt2; dense, onnx; dense, onnx int8)" in printed
-    with pytest.raises(KeyError, match="'narrow' is no row; rows: dense, pruned"):
+    with pytest.raises(KeyError, match="'narrow' is not a row; rows: dense, pruned"):
         report["narrow"]
 
 
@@ -170,7 +170,7 @@ def test_without_a_dense_network_it_stands_for_the_model_without_its_zeros() -> 
     assert found["dense"].nonzero == 32
     assert found["pruned"].nonzero == 16
     assert found["dense"].accuracy is None
-    assert found["dense, torch int8"].not_measured["accuracy"] == "no dense network was given"
+    assert found["dense, torch int8"].not_measured["accuracy"] == "dense was not given"
     assert found["pruned"].accuracy == 1.0
     assert int(net.weight.count_nonzero()) == 16
 
@@ -239,7 +239,7 @@ def test_a_missing_package_is_a_reason_and_not_an_end(monkeypatch: pytest.Monkey
     )
     found = measure(nn.Linear(4, 4), torch.randn(1, 4), batches=[1], seconds=0.1)
     assert "pip install 'lightning-dynprune[export]'" in found["dense, onnx"].not_measured["everything"]
-    assert found["dense, onnx int8"].not_measured["everything"] == "there is no ONNX file of dense to quantise"
+    assert found["dense, onnx int8"].not_measured["everything"] == "there is no ONNX file of dense to quantize"
     assert found["dense, torch int8"].latency[1].median > 0
     assert_every_figure_is_there_or_has_a_reason(found)
 
@@ -280,9 +280,9 @@ def test_files_that_were_weighed_held_the_weights(monkeypatch: pytest.MonkeyPatc
         (torch.randn(1, 4), {"formats": ["caffe"]}, ValueError, "format='caffe' is unknown"),
         (torch.randn(1, 4), {"seconds": -1.0}, ValueError, "seconds=-1.0 is not accepted"),
         (torch.randn(1, 4), {"rivals": "no"}, TypeError, "rivals='no' is not accepted"),
-        ((torch.randn(1, 4), torch.randn(2, 4)), {}, ValueError, "the first axis of all its tensors"),
+        ((torch.randn(1, 4), torch.randn(2, 4)), {}, ValueError, "the first dimension of all its tensors"),
         (torch.randn(1, 5), {}, CouplingError, "shapes cannot be multiplied"),
-        ("text", {}, TypeError, "give tensors alone"),
+        ("text", {}, TypeError, "give only tensors"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(example: Any, settings: dict, error: type, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Batch norms estimated anew."""
+"""Batch norms estimated again."""
 
 from __future__ import annotations
 

@@ -160,19 +160,19 @@ def test_layer_norms_and_embeddings_keep_their_widths(tmp_path):
     ({"format": None}, "format None is not 'lightning-dynprune slim'"),
     ({"format": "pt"}, "format 'pt' is not"),
     ({"version": "2"}, "version '2' is unknown; this release reads version '1'"),
-    ({"attributes": None}, "attributes are no JSON"),
-    ({"attributes": "{"}, "attributes are no JSON"),
-    ({"attributes": "[" * 100_000}, "attributes are no JSON"),
+    ({"attributes": None}, "attributes are not JSON"),
+    ({"attributes": "{"}, "attributes are not JSON"),
+    ({"attributes": "[" * 100_000}, "attributes are not JSON"),
     ({"attributes": "[]"}, "attributes are a list, not a mapping"),
-    ({"attributes": '{"a": "' + "x" * 2**20 + '"}'}, "attributes take 1048585 bytes; accepted are 1048576"),
+    ({"attributes": '{"a": "' + "x" * 2**20 + '"}'}, "attributes take 1048585 bytes; at most 1048576 are accepted"),
     ({"attributes": '{"blocks.0.heads": "2"}'}, "attribute 'blocks.0.heads': 2 is not accepted; give 1 to 3"),
     ({"attributes": '{"blocks.0.heads": true}'}, "attribute 'blocks.0.heads': True is not accepted"),
     ({"attributes": '{"blocks.0.heads": 0}'}, "attribute 'blocks.0.heads': 0 is not accepted"),
     ({"attributes": '{"blocks.0.heads": 4}'}, "attribute 'blocks.0.heads': 4 is not accepted"),
     ({"attributes": '{"blocks.0.heads": 1e3}'}, "attribute 'blocks.0.heads': 1000.0 is not accepted"),
-    ({"attributes": '{"blocks.0.training": 1}'}, "attribute 'blocks.0.training' is no number of heads"),
-    ({"attributes": '{"blocks.0.__class__": 1}'}, "attribute 'blocks.0.__class__' is no number of heads"),
-    ({"attributes": '{"blocks.7.heads": 1}'}, "attribute 'blocks.7.heads' is no number of heads"),
+    ({"attributes": '{"blocks.0.training": 1}'}, "attribute 'blocks.0.training' is not a number of heads"),
+    ({"attributes": '{"blocks.0.__class__": 1}'}, "attribute 'blocks.0.__class__' is not a number of heads"),
+    ({"attributes": '{"blocks.7.heads": 1}'}, "attribute 'blocks.7.heads' is not a number of heads"),
     ({"attributes": '{"blocks.0.heads": 1}'}, "heads do not agree: 'blocks.0.project.weight' reads 16 channels"),
     ({"attributes": "{}"}, "heads do not agree: 'blocks.0.project.weight' reads 16 channels"),
 ])  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_truncated_file_is_refused(tmp_path_factory, share):
     save(residual(), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    refused(path, "is no whole safetensors file")
+    refused(path, "is not a complete safetensors file")
 
 
 def test_a_model_that_does_not_run_with_the_files_widths_is_put_back(saved):
@@ -215,6 +215,6 @@ def test_what_is_no_tensor_cannot_be_saved(tmp_path):
         def get_extra_state(self):
             return {"a": 1}
 
-    with pytest.raises(ValueError, match="'_extra_state' is no parameter or buffer"):
+    with pytest.raises(ValueError, match="'_extra_state' is not a parameter or buffer"):
         save(Extra(2, 2), tmp_path / "slim.safetensors")
     assert not list(tmp_path.iterdir())

@@ -45,7 +45,7 @@ def test_sleep_shows_in_the_wall_clock_and_not_in_cpu_time():
 
 def test_no_contender_follows_itself_and_all_take_as_many_turns(monkeypatch):
     turns = []
-    monkeypatch.setattr(latency, "_SHORTEST_TURN", 0.0)  # one call a turn
+    monkeypatch.setattr(latency, "_MIN_SECONDS", 0.0)  # one call a turn
     names = ("a", "b", "c")
     time_interleaved({name: lambda name=name: turns.append(name) for name in names}, rounds=40)
     turns = turns[-2 * 3 * 40 :]
@@ -57,7 +57,7 @@ def test_no_contender_follows_itself_and_all_take_as_many_turns(monkeypatch):
 
 
 def test_the_order_of_turns_is_the_same_in_every_run(monkeypatch):
-    monkeypatch.setattr(latency, "_SHORTEST_TURN", 0.0)
+    monkeypatch.setattr(latency, "_MIN_SECONDS", 0.0)
     runs: list[list[str]] = [[], []]
     for run in runs:
         time_interleaved({name: lambda name=name, run=run: run.append(name) for name in "abcd"}, rounds=10)
@@ -67,7 +67,7 @@ def test_the_order_of_turns_is_the_same_in_every_run(monkeypatch):
 def test_a_short_call_is_repeated_until_the_turn_is_long_enough():
     calls = []
     found = latencies({"short": lambda: calls.append(None)}, rounds=3)
-    assert len(calls) * found["short"].median > 3 * latency._SHORTEST_TURN / 2
+    assert len(calls) * found["short"].median > 3 * latency._MIN_SECONDS / 2
     assert found["short"].median < 1e-4
 
 
@@ -120,5 +120,5 @@ def test_settings_that_cannot_work_are_refused(arguments, message):
 
 
 def test_a_base_that_is_no_contender_is_refused():
-    with pytest.raises(ValueError, match="base='dense' is no contender; give one of a, b"):
+    with pytest.raises(ValueError, match="base='dense' is not in contenders; give one of a, b"):
         ratios({"a": lambda: None, "b": lambda: None}, "dense")
