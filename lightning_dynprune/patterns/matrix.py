@@ -34,7 +34,7 @@ def from_matrix(target: Target, matrix: Tensor) -> Tensor:
 
 
 def check_layouts(label: str, targets: Sequence[Target]) -> None:
-    """Raise if the inputs and outputs of a target cannot be told apart.
+    """Raise if it is not known which dimensions of a target are its inputs.
 
     Args:
         label: the pattern, for the message.
