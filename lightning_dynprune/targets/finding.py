@@ -27,15 +27,21 @@ def find_targets(
 ) -> list[Target]:
     """Return a model's targets, in the order of its parameters.
 
-    By default these are the weights of Linear, Conv1d/2d/3d (transposed too) and attention projections; biases, norms,
-    embeddings and weights tied to an embedding are not pruned. A tied parameter is one target, under its first name.
+    By default these are the weights of Linear, Conv1d/2d/3d (transposed too), attention projections, transformers'
+    Conv1D and 3-D experts; biases, norms, embeddings, recurrent layers and weights tied to an embedding are not pruned.
+    A tied parameter is one target, under its first name.
+
+    A glob selects the first of three kinds of parameters that it matches: weights, that is, default targets and the
+    matrices that own modules hold as parameters (``lora_A``); biases of the layers pruned by default; all others,
+    such as those of norms, embeddings and recurrent layers. So ``"*"`` and ``"*.weight"`` select weights, ``"*.bias"``
+    the biases of the same layers, and ``"norm.*"`` or ``"*.weight_hh*"`` what it names.
 
     Args:
         model: the network; parameters must be initialised.
         targets: a glob on qualified parameter names, a module type, a sequence of those, or an ordered mapping
             glob -> settings (``sparsity``, ``min_kept``; a bare number is a sparsity), of which the first match
-            wins. A glob matches among the default targets, and among all parameters if it matches none of them.
-        exclude: globs and types that are never pruned.
+            wins.
+        exclude: globs and types of which no parameter is pruned, of whatever kind.
         min_kept: smallest number of connections that every target keeps.
 
     Raises:
@@ -82,7 +88,8 @@ def _target(catalog: Catalog, parameter: nn.Parameter, settings: Mapping[str, An
         catalog.names[parameter][0],
         parameter,
         groups=1 if convolution is None else convolution.groups,
-        transposed=convolution is not None and convolution.transposed,
+        transposed=catalog.has_inputs_first(parameter),
+        known_layout=catalog.has_known_layout(parameter),
         shard=Shard.from_tensor(parameter) if is_sharded(parameter) else None,
         sparse_gradients=catalog.has_sparse_gradients(parameter),
         **settings,
@@ -101,7 +108,7 @@ def _chosen(catalog: Catalog, targets: Targets, exclude: Selector | Sequence[Sel
     else:
         selectors = selectors_in(targets, "targets")
         chosen = {p: None for selector in selectors for p in catalog.select(selector, "targets")}
-    excluded = {p for selector in selectors_in(exclude, "exclude") for p in catalog.select(selector, "exclude")}
+    excluded = {p for selector in selectors_in(exclude, "exclude") for p in catalog.matching(selector, "exclude")}
     return {parameter: settings for parameter, settings in chosen.items() if parameter not in excluded}
 
 
