@@ -16,7 +16,7 @@ from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.updates import check_reachable
 from lightning_dynprune.masks import optimizer_holds
-from lightning_dynprune.patterns import Pattern
+from lightning_dynprune.patterns import Pattern, TargetPattern, check_units
 from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, sparsity_schedule
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target, find_targets, unwrapped_model, unwrapped_optimizers
@@ -115,6 +115,8 @@ class Plan:
         """Raise where parts do not go together, or not with the model."""
         settings = self.settings
         self.pattern.check(self.targets, self.strategy, self.threshold, self.schedule)
+        if isinstance(self.pattern, TargetPattern):
+            check_units(self.targets, self.pattern)
         self._check_optimizers()
         check_gradients(self.targets, self.strategy, self.trained_by)
         if self.threshold.exact and not self.pattern.coupled:

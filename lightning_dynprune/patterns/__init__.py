@@ -10,5 +10,17 @@ from lightning_dynprune.patterns.coupled import CoupledPattern
 from lightning_dynprune.patterns.element import Element
 from lightning_dynprune.patterns.head import Head
 from lightning_dynprune.patterns.n_m import NM
+from lightning_dynprune.patterns.unit_check import check_units
 
-__all__ = ["NM", "PATTERNS", "Block", "Channel", "CoupledPattern", "Element", "Head", "Pattern", "TargetPattern"]
+__all__ = [
+    "NM",
+    "PATTERNS",
+    "Block",
+    "Channel",
+    "CoupledPattern",
+    "Element",
+    "Head",
+    "Pattern",
+    "TargetPattern",
+    "check_units",
+]

@@ -41,8 +41,12 @@ class Pattern:
 
     @property
     def size(self) -> int:
-        """Number of connections in a unit."""
+        """Number of connections in a unit, where it is the same in every target."""
         return 1
+
+    def unit_size(self, target: Target) -> int:
+        """Return the number of connections in each unit of a target; by default :attr:`size`."""
+        return self.size
 
     def num_uncovered(self, target: Target) -> int:
         """Return the number of connections of a target that belong to no unit; they are always kept."""

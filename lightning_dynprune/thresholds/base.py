@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from lightning_dynprune.base import Registry, convert_settings
-from lightning_dynprune.selection import Cut, Scores, cut, cut_above
+from lightning_dynprune.selection import Cut, Scores, cut, cut_above, nearest_count
 from lightning_dynprune.targets import Target
 
 
@@ -140,25 +140,49 @@ class ValueThreshold(Threshold):
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
         """Return the cut of each target: at its value, or lower where the sparsity would be exceeded."""
         cuts = [cut_above(self.value(s), s) for s in scores]
-        keep = units_to_keep(scores, sparsity)
-        if sum(c.kept for c in cuts) >= keep:
-            return cuts
         # Units above the values compare as infinitely good, so only those below compete for the places left.
         clipped = [replace(s, clip=c.value) for s, c in zip(scores, cuts, strict=True)]
+        keep = units_to_keep(clipped, sparsity)
+        if sum(c.kept for c in cuts) >= keep:
+            return cuts
         lowered = cut(keep, clipped)
         return [replace(low, value=min(low.value, c.value)) for low, c in zip(lowered, cuts, strict=True)]
 
 
-def units_to_keep(scores: Sequence[Scores], sparsity: float) -> int:
+def units_to_keep(
+    scores: Sequence[Scores],
+    sparsity: float,
+    cut_to_count: Callable[[int, Sequence[Scores]], list[Cut]] = cut,
+) -> int:
     """Return the number of units to keep for a share of pruned connections, rounded to the nearest.
+
+    Where the units of targets differ in size, the number depends on which units are kept.
 
     Args:
         scores: one entry per target; connections that no unit covers count as kept.
         sparsity: share of all connections to prune.
+        cut_to_count: returns the cuts that keep a number of units.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite, where units differ in size.
     """
     units, size = sum(s.units for s in scores), scores[0].size if scores else 1
+    if any(s.size != size for s in scores):
+        return nearest_count(
+            units, lambda count: _num_kept(cut_to_count(count, scores), scores), connections_to_keep(scores, sparsity)
+        )
     total = units * size + sum(s.num_uncovered for s in scores)
     return max(units - int(sparsity * total / size + 0.5), 0)
+
+
+def connections_to_keep(scores: Sequence[Scores], sparsity: float) -> float:
+    """Return the number of connections to keep in units for a share of pruned connections, not rounded."""
+    covered = sum(s.units * s.size for s in scores)
+    return covered - sparsity * (covered + sum(s.num_uncovered for s in scores))
+
+
+def _num_kept(cuts: Sequence[Cut], scores: Sequence[Scores]) -> int:
+    return sum(c.kept * s.size for c, s in zip(cuts, scores, strict=True))
 
 
 THRESHOLDS: Registry[Threshold] = Registry("threshold", Threshold)

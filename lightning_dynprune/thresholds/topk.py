@@ -54,7 +54,7 @@ class TopK(Threshold):
 
     def cut(self, scores: Sequence[Scores], sparsity: float) -> list[Cut]:
         """Return the cut of each target."""
-        return self.cut_to_count(units_to_keep(scores, sparsity), scores)
+        return self.cut_to_count(units_to_keep(scores, sparsity, self.cut_to_count), scores)
 
     def cut_to_count(self, keep: int, scores: Sequence[Scores]) -> list[Cut]:
         """Return the cuts that keep exactly ``keep`` units, distributed over targets by ``scope``."""
@@ -115,7 +115,7 @@ class TopK(Threshold):
         if self.scope == "uniform":
             return [float(s.units) for s in scores]
         if self.scope == "erk":
-            return [float(sum(s.shape)) for s in scores]
+            return [sum(s.shape) / s.size for s in scores]
         units = sum(s.units for s in scores)
         pruned_at_end = sum(s.units * (s.sparsity or 0.0) for s in scores)
         progress = (units - keep) / pruned_at_end if pruned_at_end else 0.0

@@ -20,6 +20,9 @@ def test_element_pools_and_expands_in_flat_order():
 
 def test_a_pattern_of_larger_units_is_cut_and_written_whole():
     class Row(TargetPattern):
+        def unit_size(self, target):
+            return target.parameter.shape[1]
+
         def pool(self, target, scores):
             return scores.sum(1)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from lightning_dynprune.engine.updates.score_reader import scores_of
 from lightning_dynprune.masks import MaskSet, without_scratch_bit
 from lightning_dynprune.patterns import TargetPattern
-from lightning_dynprune.selection import Cut, Scores
+from lightning_dynprune.selection import Cut, Scores, nearest_count
 from lightning_dynprune.strategies import Strategy, uniform_scores
 from lightning_dynprune.targets import TargetView
-from lightning_dynprune.thresholds import Threshold, units_to_keep
+from lightning_dynprune.thresholds import Threshold, connections_to_keep, units_to_keep
 
 MaskChanged = Callable[[int, "Tensor | None"], None]
 MaskPieces = tuple[int, Iterable[Tensor], "int | None"]
@@ -85,7 +85,7 @@ def update_masks(
         masks.clear_scratch_bits()
         raise
     if room:
-        changes = _exchange(masks, views, pattern, request.strategy, request.threshold, scores, cuts, room)
+        changes = _exchange(masks, views, pattern, request, scores, cuts, room)
         for position, before in enumerate(changes.before):
             mask_changed(position, before)
         return Changes([cut.value for cut in cuts], changes.dropped, changes.grown)
@@ -103,17 +103,45 @@ def update_masks(
 def _decide(scores: Sequence[Scores], request: UpdateRequest) -> tuple[list[Cut], int]:
     """Return the cuts, and how many units return after them."""
     threshold, exchange = request.threshold, request.exchange
-    units, keep = sum(s.units for s in scores), units_to_keep(scores, request.sparsity)
+    units, keep = sum(s.units for s in scores), units_to_keep(scores, request.sparsity, threshold.cut_to_count)
     most = sum(s.max_kept for s in scores)
     if not exchange or most == units == keep:
         cuts = threshold.cut(scores, request.sparsity)
-        return cuts, max(keep - most, 0)
+        return cuts, max(keep - most, 0) or _lacks_units(scores, request.sparsity)
     if threshold.exact:
         kept = min(max(keep, sum(s.effective_min_kept for s in scores)), most)
     else:
         kept = sum(c.kept for c in threshold.cut(scores, request.sparsity))
     cuts = threshold.cut_for_exchange(kept, exchange, scores)
     return cuts, max(keep, kept) - sum(c.kept for c in cuts)
+
+
+def _lacks_units(scores: Sequence[Scores], sparsity: float) -> int:
+    """Return 1 where units of different sizes are too few for a sparsity; how many return depends on which."""
+    if len({s.size for s in scores}) <= 1:
+        return 0
+    living = sum(s.max_kept * s.size for s in scores)
+    return int(living + min(s.size for s in scores) / 2 <= connections_to_keep(scores, sparsity))
+
+
+def _growing_count(room: int, worth: Sequence[Scores], kept: Sequence[int], threshold: Threshold, wanted: float) -> int:
+    """Return how many units return: ``room``, or where they differ in size those that bring the connections wanted.
+
+    Args:
+        room: number of units, if all are of one size.
+        worth: the scores by which they return.
+        kept: number of units kept already, per target.
+        threshold: distributes them over targets.
+        wanted: number of connections kept in units afterwards.
+    """
+    if len({s.size for s in worth}) <= 1:
+        return room
+
+    def connections(count: int) -> int:
+        cuts = threshold.select_grown(count, worth, kept)
+        return sum((k + c.kept) * s.size for k, c, s in zip(kept, cuts, worth, strict=True))
+
+    return nearest_count(sum(s.candidates for s in worth), connections, wanted)
 
 
 @dataclass(frozen=True)
@@ -129,8 +157,7 @@ def _exchange(
     masks: MaskSet,
     views: Sequence[TargetView],
     pattern: TargetPattern,
-    strategy: Strategy,
-    threshold: Threshold,
+    request: UpdateRequest,
     scores: Sequence[Scores],
     cuts: Sequence[Cut],
     room: int,
@@ -141,8 +168,10 @@ def _exchange(
     before = [without_scratch_bit(mask) for mask in masks.tensors]
     masks.write_each((i, _kept(masks, i, pattern, cuts[i], scores[i]), None) for i in every)
     try:
-        worth = [_growth_scores(masks, views[i], i, strategy, pattern) for i in every]
-        grown_cuts = threshold.select_grown(room, worth, [c.kept for c in cuts])
+        worth = [_growth_scores(masks, views[i], i, request.strategy, pattern) for i in every]
+        stay, wanted = [c.kept for c in cuts], connections_to_keep(scores, request.sparsity)
+        count = _growing_count(room, worth, stay, request.threshold, wanted)
+        grown_cuts = request.threshold.select_grown(count, worth, stay)
         masks.write_each(((i, _kept(masks, i, pattern, grown_cuts[i], worth[i]), None) for i in every), growing=True)
     except BaseException:
         masks.clear_scratch_bits()

@@ -69,7 +69,7 @@ class MinKeptWarnings:
 
 def least_kept(target: Target, pattern: Pattern) -> int:
     """Return how many connections a target has to keep."""
-    return min(max(target.min_kept * pattern.size, pattern.num_uncovered(target)), target.numel)
+    return min(max(target.min_kept * pattern.unit_size(target), pattern.num_uncovered(target)), target.numel)
 
 
 def check_reachable(targets: Sequence[Target], pattern: Pattern, sparsity: float) -> None:
@@ -85,8 +85,10 @@ def check_reachable(targets: Sequence[Target], pattern: Pattern, sparsity: float
     """
     total = sum(target.numel for target in targets)
     least = sum(least_kept(target, pattern) for target in targets)
-    asked = int(sparsity * total / pattern.size + 0.5) * pattern.size  # as a cut rounds it
-    if total - least + pattern.size < asked:
+    sizes = {pattern.unit_size(target) for target in targets}
+    size = max(sizes)
+    asked = int(sparsity * total / size + 0.5) * size if len(sizes) == 1 else sparsity * total  # as a cut rounds it
+    if total - least + size < asked:
         largest = max(target.min_kept for target in targets)
         raise ValueError(
             f"sparsity={sparsity!r} is not within reach: with min_kept={largest} (the largest of the targets') "

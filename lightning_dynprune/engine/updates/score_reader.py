@@ -65,7 +65,7 @@ def scores_of(
         min_kept=0 if among == "pruned" else target.min_kept,
         protected=made.protected,
         num_protected=0 if made.protected is None else int(made.protected.sum()),
-        size=pattern.size,
+        size=pattern.unit_size(target),
         num_uncovered=pattern.num_uncovered(target),
         device=target.parameter.device,
         shape=tuple(target.parameter.shape),

@@ -91,8 +91,8 @@ class TargetUnits:
 
     @property
     def largest(self) -> int:
-        """Connections of a unit."""
-        return self._pattern.size
+        """Connections of the largest unit."""
+        return max(map(self._pattern.unit_size, self._masks.targets))
 
     def min_kept(self) -> list[MinKept]:
         """Return what every target has to keep."""
