@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -330,6 +331,8 @@ class DynamicPruning(Callback):
             epochs=horizon.epochs,
             trial_run=horizon.trial_run,
         )
+        if not self.pruner.coverage.is_low:
+            rank_zero_info(f"dynprune: {self.pruner.coverage.text}")
         check_model_pruning(trainer, ((t.name, t.parameter) for t in self.pruner.targets))
         return earlier
 
