@@ -71,8 +71,8 @@ def find_targets(
     if not found:
         reason = _reason(catalog, targets, exclude, bool(frozen))
         raise ValueError(
-            f"nothing to prune: {reason}; targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
-            f"{type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
+            f"nothing to prune: {reason}; targets={targets!r} with exclude={exclude!r} leaves no trainable parameter "
+            f"of {type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
         )
     return found
 
