@@ -363,6 +363,25 @@ class Pruner:
         asked = self._run.progress.due_sparsity if sparsity is None else check_share("sparsity", sparsity)
         return self._update(asked)
 
+    def raise_sparsity(self, sparsity: float) -> Update | None:
+        """Prune to a sparsity beyond the schedule's, now or after the next step.
+
+        The update waits for the next step where it reads the gradients or the layer inputs of a batch.
+
+        Args:
+            sparsity: the share to have pruned.
+
+        Returns:
+            The update; None where it is made after the next step.
+
+        Raises:
+            NonFiniteError: a score or weight is not finite; masks and weights are as they were.
+        """
+        if not (self.needs_layer_inputs or self._run.plan.reads_last_gradients):
+            return self.update(sparsity)
+        self._run.progress.requested_sparsity = check_share("sparsity", sparsity)
+        return None
+
     def _count(self, count: Callable[[], bool]) -> Update | None:
         """Count and make the update that is then due; where that fails, nothing was counted."""
         run, progress = self._run, self._run.progress
