@@ -51,9 +51,12 @@ def test_the_bounds_stop_a_reader_that_takes_too_much_memory():
 
 
 def test_the_bounds_stop_a_reader_that_takes_too_long():
-    with pytest.raises(TooSlow), bounded(seconds=1):
+    def compute_forever() -> None:
         while True:
             pass
+
+    with pytest.raises(TooSlow), bounded(seconds=1):
+        compute_forever()
 
 
 def test_a_packed_file_that_unfolds_into_too_much_is_refused_before_it_does(tmp_path):
