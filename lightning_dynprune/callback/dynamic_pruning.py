@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,7 +27,7 @@ from lightning_dynprune.callback.shortfall import warn_if_short_of_target
 from lightning_dynprune.callback.slim_during_fit import SlimDuringFit
 from lightning_dynprune.callback.sparsity_logger import SparsityLogger
 from lightning_dynprune.callback.step_watcher import StepWatcher
-from lightning_dynprune.callback.validation_guard import check_guard, journal_for_guard, judge_validation
+from lightning_dynprune.callback.validation_guard import begin_guard, check_guard, journal_for_guard, judge_validation
 from lightning_dynprune.callback.worker_results import (
     WorkerMessage,
     WorkerResult,
@@ -223,7 +224,10 @@ class DynamicPruning(Callback):
         """Check the Trainer, build the pruner, load its state and attach it to the optimizers."""
         self._check(trainer, pl_module)
         earlier = self._build(trainer, pl_module)
-        self._resume.begin(trainer, self._running(), earlier, self._load)
+        result = self._resume.worker_result
+        beginning = self._resume.begin(trainer, self._running(), earlier, self._load)
+        if self.guard is not None:
+            begin_guard(self.guard, beginning, None if result is None else result.state)
         warn_of_best_while_pruning(trainer, self._running(), self._steps_per_epoch)
         self._attach(trainer, pl_module)
 
@@ -354,6 +358,8 @@ class DynamicPruning(Callback):
             trial_run=horizon.trial_run,
         )
         self._steps_per_epoch = horizon.steps_per_epoch
+        if not self.pruner.coverage.is_low:
+            rank_zero_info(f"dynprune: {self.pruner.coverage.text}")
         check_model_pruning(trainer, ((t.name, t.parameter) for t in self.pruner.targets))
         return earlier
 
@@ -383,9 +389,14 @@ class DynamicPruning(Callback):
 
     def _load(self, state: dict[str, Any]) -> None:
         """Load the state of a checkpoint into the guard, the pruner and the count of skipped steps."""
-        if self.guard is not None and "guard" in state:
-            self.guard.load_state_dict(state["guard"])
+        guard = state.get("guard")
+        if self.guard is not None and guard is not None:
+            self.guard.check_state_dict(guard)
         self._running().load_state_dict(state)
+        if self.guard is not None and guard is not None:
+            self.guard.load_state_dict(guard)
+        elif self.guard is not None:
+            self.guard.begin_fit()
         self._resume.is_resumed, self._steps.skipped_steps = True, state.get("skipped", 0)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, was_skipped: bool) -> None:

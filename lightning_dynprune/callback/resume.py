@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 
 from lightning_dynprune.base import validate_checkpoint_file
 from lightning_dynprune.callback.worker_results import WorkerResult
 from lightning_dynprune.engine import Pruner, state_for_new_fit
+
+Beginning = Literal["anew", "pruned", "resumed"]
 
 
 class ResumeState:
@@ -37,7 +39,7 @@ class ResumeState:
 
     def begin(
         self, trainer: Trainer, pruner: Pruner, earlier: Pruner | None, load: Callable[[dict[str, Any]], None]
-    ) -> None:
+    ) -> Beginning:
         """Load the state that a fit begins with into its pruner.
 
         The state of a checkpoint goes first. Without one the masks of an earlier fit of the same parameters are kept,
@@ -48,18 +50,26 @@ class ResumeState:
             pruner: of the fit that begins.
             earlier: pruner of the callback's last fit, if it ran in this process.
             load: loads the state of a checkpoint.
+
+        Returns:
+            What the fit begins with.
         """
+        beginning: Beginning = "anew"
         self.is_resumed = self.loaded is not None or earlier is not None
         if self.loaded is not None:
             load(self.loaded)
             self.loaded = None
+            beginning = "resumed"
         elif earlier is not None:
             if [id(t.parameter) for t in earlier.targets] == [id(t.parameter) for t in pruner.targets]:
                 state, continues = earlier.state_dict(), trainer.global_step > 0
                 pruner.load_state_dict(state if continues else _as_new(pruner, state, earlier.sparsity))
+                beginning = "resumed" if continues else "pruned"
         elif (result := self.worker_result) is not None and result.state["shapes"] == pruner.state_dict()["shapes"]:
             pruner.load_state_dict(_as_new(pruner, result.state, result.sparsity))
+            beginning = "pruned"
         self.worker_result = None
+        return beginning
 
     def validate_checkpoint(self, trainer: Trainer, state_key: str) -> None:
         """Raise if the checkpoint that the fit continues from is damaged, or holds no pruning state.

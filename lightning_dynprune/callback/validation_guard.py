@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_dynprune.callback.fit_horizon import validations_left
+from lightning_dynprune.callback.resume import Beginning
 from lightning_dynprune.engine import AccuracyGuard, Pruner
 
 
@@ -37,6 +38,21 @@ def journal_for_guard(journal: bool | Mapping[str, Any], guard: AccuracyGuard | 
     if journal is False:
         raise ValueError("journal=False does not go with a guard, which restores masks from it; give journal=True")
     return {"remember_values": True, **(journal if isinstance(journal, Mapping) else {})}
+
+
+def begin_guard(guard: AccuracyGuard, beginning: Beginning, worker_state: Mapping[str, Any] | None) -> None:
+    """Let the guard forget an earlier fit, unless the fit that begins continues it.
+
+    Args:
+        guard: of the pruning.
+        beginning: what the fit begins with.
+        worker_state: what workers returned after the last fit, in whose processes the guard was; None: there were none.
+    """
+    if beginning == "resumed":
+        return
+    if beginning == "pruned" and worker_state is not None and "guard" in worker_state:
+        guard.load_state_dict(worker_state["guard"])
+    guard.begin_fit(keep_reference=beginning == "pruned")
 
 
 def judge_validation(guard: AccuracyGuard, trainer: Trainer, pruner: Pruner) -> bool:

@@ -26,6 +26,7 @@ class Progress:
         updates: number of updates of the masks.
         scheduled_sparsity: the sparsity that the schedule asked for at the last update.
         previous_sparsity: the sparsity that an earlier training reached; the schedule is followed from there on.
+        requested_sparsity: the sparsity of an update that is due after the next step, whatever the schedule; else None.
         last_update: the last update; None before the first.
 
     Example:
@@ -44,6 +45,7 @@ class Progress:
         self.updates = 0
         self.scheduled_sparsity = schedule.initial
         self.previous_sparsity = 0.0
+        self.requested_sparsity: float | None = None
         self.last_update: Update | None = None
 
     @property
@@ -66,7 +68,7 @@ class Progress:
     @property
     def due_sparsity(self) -> float:
         """The sparsity that an update reaches now."""
-        return max(self._schedule.value(self.schedule_clock), self.previous_sparsity)
+        return max(self._schedule.value(self.schedule_clock), self.previous_sparsity, self.requested_sparsity or 0.0)
 
     def position(self) -> Position:
         """Return where the training stands, for :meth:`go_back`."""
@@ -89,6 +91,8 @@ class Progress:
         """Count an optimizer step; return whether an update is due after it."""
         self.clock.step += 1
         self.paused_for.step += self.paused
+        if self.requested_sparsity is not None:
+            return True
         return not self.paused and self._schedule.is_due(self.schedule_clock, "steps")
 
     def count_epoch(self) -> bool:
@@ -103,6 +107,8 @@ class Progress:
         Args:
             ending_epoch: the current step is the last of its epoch.
         """
+        if self.requested_sparsity is not None:
+            return True
         if self.paused:
             return False
         if self.starts:
@@ -116,6 +122,7 @@ class Progress:
         if self.last_update is not update:
             updates, sparsity = self.updates + 1, update.scheduled_sparsity
             self.updates, self.scheduled_sparsity, self.last_update = updates, sparsity, update
+            self.requested_sparsity = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries to resume from."""
@@ -126,6 +133,7 @@ class Progress:
             "updates": self.updates,
             "scheduled_sparsity": self.scheduled_sparsity,
             "previous_sparsity": self.previous_sparsity,
+            "requested_sparsity": self.requested_sparsity,
             "last_update": None if self.last_update is None else asdict(self.last_update),
         }
 
@@ -137,5 +145,6 @@ class Progress:
         self.updates = state["updates"]
         self.scheduled_sparsity = state["scheduled_sparsity"]
         self.previous_sparsity = state["previous_sparsity"]
+        self.requested_sparsity = state["requested_sparsity"]
         self.last_update = None if state["last_update"] is None else Update(**state["last_update"])
         self.has_started = self.last_update is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from lightning_dynprune.journal import Update
 from lightning_dynprune.patterns import CoupledPattern, Pattern
 from lightning_dynprune.schedules import Clock, Horizon, Schedule, settings_at
 from lightning_dynprune.strategies import Strategy
-from lightning_dynprune.targets import Selector, Targets
+from lightning_dynprune.targets import Selector, Targets, coverage
 from lightning_dynprune.thresholds import Threshold
 
 
@@ -71,6 +72,7 @@ class Pruner:
     Attributes:
         targets: the parameters that are pruned.
         masks: their masks.
+        coverage: the share of the model's parameters that the targets hold, which warns where it is below a half.
         strategy: scores connections.
         threshold: decides the cut.
         pattern: the unit.
@@ -138,6 +140,7 @@ class Pruner:
         plan = run.plan
         self._run = run
         self.model, self.targets, self.optimizers = plan.model, plan.targets, plan.optimizers
+        self.coverage = coverage(plan.model, plan.targets)
         self.strategy, self.threshold = plan.strategy, plan.threshold
         self.pattern, self.schedule = plan.pattern, plan.schedule
         self.ranks, self.masks, self.journal = run.ranks, run.masks, run.journal
@@ -146,6 +149,8 @@ class Pruner:
             run.couple(example_input)
         self._feed = GradientFeed(run, self.start)
         add_owner(self)
+        if self.coverage.is_low and run.ranks.rank == 0:
+            warnings.warn(self.coverage.text, stacklevel=3)
 
     @property
     def sparsity(self) -> float:
@@ -357,6 +362,25 @@ class Pruner:
         """
         asked = self._run.progress.due_sparsity if sparsity is None else check_share("sparsity", sparsity)
         return self._update(asked)
+
+    def raise_sparsity(self, sparsity: float) -> Update | None:
+        """Prune to a sparsity beyond the schedule's, now or after the next step.
+
+        The update waits for the next step where it reads the gradients or the layer inputs of a batch.
+
+        Args:
+            sparsity: the share to have pruned.
+
+        Returns:
+            The update; None where it is made after the next step.
+
+        Raises:
+            NonFiniteError: a score or weight is not finite; masks and weights are as they were.
+        """
+        if not (self.needs_layer_inputs or self._run.plan.reads_last_gradients):
+            return self.update(sparsity)
+        self._run.progress.requested_sparsity = check_share("sparsity", sparsity)
+        return None
 
     def _count(self, count: Callable[[], bool]) -> Update | None:
         """Count and make the update that is then due; where that fails, nothing was counted."""

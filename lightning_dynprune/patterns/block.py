@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_dynprune.base import check_count, check_flag, is_number
 from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
-from lightning_dynprune.patterns.matrix import as_matrix, from_matrix
+from lightning_dynprune.patterns.matrix import as_matrix, check_layouts, from_matrix
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:
@@ -92,11 +92,12 @@ class Block(TargetPattern):
         return target.numel - high * wide * self.size
 
     def check(self, targets: Sequence[Target], strategy: Strategy, threshold: Threshold, schedule: Schedule) -> None:
-        """Check that every target divides into blocks, unless ``pad`` is set.
+        """Check that every target divides into blocks, unless ``pad`` is set, and that its layout is known.
 
         Raises:
-            ValueError: a target does not; the message names it and the sizes that divide it.
+            ValueError: a target does not, or its layout is unknown; the message names it and the sizes that divide it.
         """
+        check_layouts(self.label, targets)
         if self.pad:
             return
         for target in targets:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_count, check_flag
 from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.patterns.block import divisors
+from lightning_dynprune.patterns.matrix import check_layouts
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class NM(TargetPattern):
                 "connections regardless of their group; use a strategy that does not, such as magnitude, taylor or "
                 "straight_through"
             )
+        check_layouts(self.label, targets)
         for target in targets:
             inputs = target.parameter.shape[self._inputs(target)] if target.parameter.dim() > 1 else 0
             if not self.pad and (not inputs or inputs % self.m):

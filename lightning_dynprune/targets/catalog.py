@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from torch import nn
 
 from lightning_dynprune.base import CONVOLUTIONS, name_some
+from lightning_dynprune.targets.own_parameters import (
+    has_inputs_first,
+    has_known_layout,
+    is_conv1d,
+    is_expert_weight,
+    is_own_matrix,
+)
 from lightning_dynprune.targets.prunable import parametrized_originals
 
 Selector: TypeAlias = "str | type[nn.Module]"
@@ -18,6 +25,11 @@ Convolution: TypeAlias = (
 
 PRUNABLE_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention)
 LOOKUP_TYPES = (nn.Embedding, nn.EmbeddingBag)
+
+
+def is_prunable_type(module: nn.Module) -> bool:
+    """Return whether the weight of a module is pruned by default."""
+    return isinstance(module, PRUNABLE_TYPES) or is_conv1d(module)
 
 
 class Catalog:
@@ -59,18 +71,77 @@ class Catalog:
         """Return whether a parameter belongs to an embedding with ``sparse=True``."""
         return any(isinstance(module, LOOKUP_TYPES) and module.sparse for module, _ in self.owners[parameter])
 
+    def has_inputs_first(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter is a weight whose first dimension is that of the inputs."""
+        convolution = self.convolution(parameter)
+        return (convolution is not None and convolution.transposed) or any(
+            has_inputs_first(module, local, parameter) for module, local in self.owners[parameter]
+        )
+
+    def has_known_layout(self, parameter: nn.Parameter) -> bool:
+        """Return whether it is known which dimensions of a parameter are inputs and which are outputs."""
+        return all(has_known_layout(module, local, parameter) for module, local in self.owners[parameter])
+
     def default(self) -> list[nn.Parameter]:
-        """Return the default targets: weights of the prunable layer types that no embedding shares."""
+        """Return the default targets: weights of the prunable layer types and of experts that no embedding shares."""
         return [
             parameter
             for parameter, owners in self.owners.items()
-            if any(isinstance(module, PRUNABLE_TYPES) and "weight" in local for module, local in owners)
+            if any(
+                (is_prunable_type(module) and "weight" in local) or is_expert_weight(module, local, parameter)
+                for module, local in owners
+            )
             and not any(isinstance(module, LOOKUP_TYPES) for module, _ in owners)
             and (parameter.is_floating_point() or parameter.is_complex())
         ]
 
+    def own_matrices(self) -> list[nn.Parameter]:
+        """Return the matrices that are parameters of own modules, such as those of LoRA."""
+        return [
+            p for p, owners in self.owners.items() if any(is_own_matrix(module, local, p) for module, local in owners)
+        ]
+
+    def biases(self) -> list[nn.Parameter]:
+        """Return the biases of the prunable layer types."""
+        return [
+            parameter
+            for parameter, owners in self.owners.items()
+            if any(is_prunable_type(module) and "bias" in local for module, local in owners)
+        ]
+
     def select(self, selector: Selector, setting: str) -> list[nn.Parameter]:
-        """Return the parameters that a glob or a module type matches.
+        """Return the parameters that a glob or a module type selects as targets.
+
+        A glob selects the first of these kinds that it matches: weights, which are the default targets and the
+        matrices of own modules; biases of the default types; all other parameters. A type selects weights.
+
+        Args:
+            selector: a glob on parameter names or a module type.
+            setting: name of the setting that gives the selector, for messages.
+
+        Raises:
+            TypeError: the selector is neither.
+            ValueError: it matches no parameter.
+        """
+        matched = self.matching(selector, setting)
+        if isinstance(selector, str):
+            for kind in ([*self.default(), *self.own_matrices()], self.biases()):
+                members = set(kind)
+                if chosen := [p for p in matched if p in members]:
+                    return chosen
+            return matched
+        weights = [
+            p
+            for p in matched
+            if any(
+                isinstance(module, selector) and ("weight" in local or self._is_main(module, local, p))
+                for module, local in self.owners[p]
+            )
+        ]
+        return weights or self._nothing(selector, setting)
+
+    def matching(self, selector: Selector, setting: str) -> list[nn.Parameter]:
+        """Return all parameters whose name a glob matches, or that modules of a type hold.
 
         Args:
             selector: a glob on parameter names or a module type.
@@ -82,24 +153,26 @@ class Catalog:
         """
         if isinstance(selector, str):
             matched = [p for p in self.names if any(fnmatchcase(name, selector) for name in self.names[p])]
-            prunable = set(self.default())
-            matched = [p for p in matched if p in prunable] or matched
         elif isinstance(selector, type) and issubclass(selector, nn.Module):
             matched = [
-                p
-                for p, owners in self.owners.items()
-                if any(isinstance(module, selector) and "weight" in local for module, local in owners)
+                p for p, owners in self.owners.items() if any(isinstance(module, selector) for module, _ in owners)
             ]
         else:
             raise TypeError(
                 f"{setting}={selector!r} is not accepted; give globs on parameter names ('encoder.*.weight') "
                 "or module types (torch.nn.Linear)"
             )
-        if not matched:
-            what = selector if isinstance(selector, str) else selector.__name__
-            known = name_some(self.all_names(), most=12)
-            raise ValueError(f"{setting}: {what!r} matches no parameter; there are {known}")
-        return matched
+        return matched or self._nothing(selector, setting)
+
+    @staticmethod
+    def _is_main(module: nn.Module, local: str, parameter: nn.Parameter) -> bool:
+        return is_expert_weight(module, local, parameter) or is_own_matrix(module, local, parameter)
+
+    def _nothing(self, selector: Selector, setting: str) -> NoReturn:
+        """Raise as a selector matches nothing."""
+        what = selector if isinstance(selector, str) else selector.__name__
+        known = name_some(self.all_names(), most=12)
+        raise ValueError(f"{setting}: {what!r} matches no parameter; there are {known}")
 
 
 def selectors_in(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_dynprune.base import check_count, check_share, name_some
 from lightning_dynprune.distributed import Shard, is_sharded
 from lightning_dynprune.targets.catalog import Catalog, Selector, selectors_in
+from lightning_dynprune.targets.covering import Outside
 from lightning_dynprune.targets.prunable import check_prunable
 from lightning_dynprune.targets.target import Target
 
@@ -27,15 +28,21 @@ def find_targets(
 ) -> list[Target]:
     """Return a model's targets, in the order of its parameters.
 
-    By default these are the weights of Linear, Conv1d/2d/3d (transposed too) and attention projections; biases, norms,
-    embeddings and weights tied to an embedding are not pruned. A tied parameter is one target, under its first name.
+    By default these are the weights of Linear, Conv1d/2d/3d (transposed too), attention projections, transformers'
+    Conv1D and 3-D experts; biases, norms, embeddings, recurrent layers and weights tied to an embedding are not pruned.
+    A tied parameter is one target, under its first name.
+
+    A glob selects the first of three kinds of parameters that it matches: weights, that is, default targets and the
+    matrices that own modules hold as parameters (``lora_A``); biases of the layers pruned by default; all others,
+    such as those of norms, embeddings and recurrent layers. So ``"*"`` and ``"*.weight"`` select weights, ``"*.bias"``
+    the biases of the same layers, and ``"norm.*"`` or ``"*.weight_hh*"`` what it names.
 
     Args:
         model: the network; parameters must be initialised.
         targets: a glob on qualified parameter names, a module type, a sequence of those, or an ordered mapping
             glob -> settings (``sparsity``, ``min_kept``; a bare number is a sparsity), of which the first match
-            wins. A glob matches among the default targets, and among all parameters if it matches none of them.
-        exclude: globs and types that are never pruned.
+            wins.
+        exclude: globs and types of which no parameter is pruned, of whatever kind.
         min_kept: smallest number of connections that every target keeps.
 
     Raises:
@@ -62,11 +69,24 @@ def find_targets(
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
+        reason = _reason(catalog, targets, exclude, bool(frozen))
         raise ValueError(
-            f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
-            f"{type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
+            f"nothing to prune: {reason}; targets={targets!r} with exclude={exclude!r} leaves no trainable parameter "
+            f"of {type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
         )
     return found
+
+
+def _reason(catalog: Catalog, targets: Targets, exclude: Selector | Sequence[Selector], frozen: bool) -> str:
+    """Return why no target was found, and the setting that helps."""
+    if frozen:
+        return "all that targets selects is frozen; call requires_grad_(True) on what should be pruned"
+    if selected := _chosen(catalog, targets, ()):
+        return f"exclude={exclude!r} leaves out all {len(selected)} parameters that targets selects; exclude fewer"
+    reason = "there is no layer of the types pruned by default (Linear, convolutions, attention, stacked experts)"
+    outside = Outside(catalog)
+    largest = max(catalog.names, key=lambda parameter: parameter.numel(), default=None)
+    return reason if largest is None else f"{reason}; {outside.describe(largest)[1]}"
 
 
 def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:
@@ -82,7 +102,8 @@ def _target(catalog: Catalog, parameter: nn.Parameter, settings: Mapping[str, An
         catalog.names[parameter][0],
         parameter,
         groups=1 if convolution is None else convolution.groups,
-        transposed=convolution is not None and convolution.transposed,
+        transposed=catalog.has_inputs_first(parameter),
+        known_layout=catalog.has_known_layout(parameter),
         shard=Shard.from_tensor(parameter) if is_sharded(parameter) else None,
         sparse_gradients=catalog.has_sparse_gradients(parameter),
         **settings,
@@ -101,7 +122,7 @@ def _chosen(catalog: Catalog, targets: Targets, exclude: Selector | Sequence[Sel
     else:
         selectors = selectors_in(targets, "targets")
         chosen = {p: None for selector in selectors for p in catalog.select(selector, "targets")}
-    excluded = {p for selector in selectors_in(exclude, "exclude") for p in catalog.select(selector, "exclude")}
+    excluded = {p for selector in selectors_in(exclude, "exclude") for p in catalog.matching(selector, "exclude")}
     return {parameter: settings for parameter, settings in chosen.items() if parameter not in excluded}
 
 

@@ -22,7 +22,10 @@ class Target:
         min_kept: smallest number of connections to keep.
         sparsity: this target's own final sparsity, for the scope ``layer``; None otherwise.
         groups: groups of the convolution whose weight it is; 1 otherwise.
-        transposed: whether it is the weight of a transposed convolution, whose input channels come first.
+        transposed: whether its first dimension is that of the inputs, as in the weight of a transposed convolution or
+            of transformers' Conv1D.
+        known_layout: whether it is known which dimensions are inputs and which outputs, as patterns over a weight's
+            matrix need it.
         shard: the part of it that this process holds; None: all of it.
         sparse_gradients: whether it is the weight of an embedding with sparse gradients.
         state: tensors that the strategy keeps for this target.
@@ -35,6 +38,7 @@ class Target:
     sparsity: float | None = None
     groups: int = 1
     transposed: bool = False
+    known_layout: bool = True
     shard: Shard | None = None
     sparse_gradients: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)

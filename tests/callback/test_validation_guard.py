@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 import pytest
 import torch
@@ -51,8 +53,8 @@ def digits():
     return DataLoader(training, batch_size=100), DataLoader(held_out, batch_size=len(held_out))
 
 
-def trained_on(digits, folder, callbacks: list[L.Callback], **length: int) -> Digits:
-    model = Digits()
+def trained_on(digits, folder, callbacks: list[L.Callback], model: Digits | None = None, **length: Any) -> Digits:
+    model = Digits() if model is None else model
     trainer = L.Trainer(
         **(length or {"max_epochs": 18}),
         callbacks=callbacks,
@@ -131,3 +133,75 @@ def test_a_metric_that_is_not_logged_is_named(digits, tmp_path):
     pruning = DynamicPruning(sparsity=0.5, guard=AccuracyGuard(monitor="val_f1"))
     with pytest.raises(ValueError, match=r"monitor='val_f1' was not logged in validation; there are .*val_acc"):
         trained_on(digits, tmp_path, [pruning], max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        {"max_steps": 8, "accumulate_grad_batches": 4, "val_check_interval": 1},
+        {"max_epochs": 3, "val_check_interval": 4},
+        {"max_epochs": 3, "val_check_interval": 0.25, "check_val_every_n_epoch": 2},
+        {"max_steps": 30, "val_check_interval": 5},
+        {"max_steps": 9, "accumulate_grad_batches": 3, "val_check_interval": 4},
+        {"max_epochs": 3, "val_check_interval": 5, "check_val_every_n_epoch": None},
+        {"max_epochs": 4, "max_steps": 40, "val_check_interval": 11, "check_val_every_n_epoch": None},
+        {"max_epochs": 2, "accumulate_grad_batches": 2, "limit_train_batches": 6, "val_check_interval": 3},
+    ],
+    ids=str,
+)
+def test_several_validations_an_epoch_are_counted_down_to_the_last_one(length, digits, tmp_path):
+    guard = RecordingGuard(reference=0.0)
+    schedule = {"name": "one_shot", "begin": 2}
+    trained_on(digits, tmp_path, [DynamicPruning(sparsity=0.5, schedule=schedule, guard=guard)], **length)
+    assert len(guard.left) > 1
+    assert guard.left == list(range(len(guard.left)))[::-1]
+
+
+class GuardAtStart(L.Callback):
+    """Records the guard's state when a training starts."""
+
+    def __init__(self, guard: AccuracyGuard) -> None:
+        self.guard, self.states = guard, []
+
+    def on_train_start(self, trainer, pl_module):
+        self.states.append(self.guard.state_dict())
+
+
+def test_the_next_fit_of_another_network_begins_with_a_guard_that_has_judged_nothing(digits, tmp_path):
+    guard = AccuracyGuard(max_drop=0.0, patience=1)
+    start = GuardAtStart(guard)
+    pruning = DynamicPruning(sparsity=0.99, schedule={"name": "one_shot", "begin": 20}, guard=guard)
+    with pytest.warns(UserWarning, match="is short of the target"):
+        trained_on(digits, tmp_path, [pruning, start], max_epochs=4)
+    assert guard.holds
+    trained_on(digits, tmp_path, [pruning, start], max_epochs=2)
+    assert start.states == [AccuracyGuard().state_dict()] * 2
+
+
+def test_the_next_fit_of_the_same_network_keeps_the_dense_value_alone(digits, tmp_path):
+    guard = AccuracyGuard(max_drop=1.0)
+    start = GuardAtStart(guard)
+    pruning = DynamicPruning(sparsity=0.5, schedule={"name": "one_shot", "begin": 20}, guard=guard)
+    model = trained_on(digits, tmp_path, [pruning, start], max_epochs=3)
+    before = guard.state_dict()
+    assert before["good"]
+    trained_on(digits, tmp_path, [pruning, start], model=model, max_epochs=2)
+    assert start.states[1] == {**AccuracyGuard().state_dict(), "best": before["best"]}
+
+
+def test_a_refused_state_leaves_the_guard_as_it_was(digits, tmp_path):
+    guard = AccuracyGuard(max_drop=1.0)
+    pruning = DynamicPruning(sparsity=0.5, schedule={"name": "one_shot", "begin": 20}, guard=guard)
+    trained_on(digits, tmp_path, [pruning], max_epochs=3)
+    state, before = pruning.state_dict(), guard.state_dict()
+    with pytest.raises(ValueError, match="checkpoint"):
+        pruning._load({**state, "guard": {**before, "best": 0.123}, "updates": 7})
+    assert guard.state_dict() == before
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "wanda"}, {"reconstruct": True}, {"strategy": "snip"}], ids=str)
+def test_until_the_limit_it_prunes_on_by_inputs_and_gradients_of_the_next_batch(settings, digits, tmp_path):
+    guard = AccuracyGuard(max_drop=1.0, reference=1.0, until_limit=True, patience=1)
+    pruning = DynamicPruning(sparsity=0.5, schedule={"name": "one_shot", "begin": 5}, guard=guard, **settings)
+    trained_on(digits, tmp_path, [pruning], max_epochs=5)
+    assert round(pruning.sparsity, 2) == round(1 - 0.5 * 0.8**3, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -146,8 +147,9 @@ def test_where_that_does_not_suffice_the_masks_before_follow_down_to_the_dense()
     run = Watched({"patience": 1}, schedule=LATER)
     run.validate(0.9, 0.9, 0.9, 0.9)
     sparsities = []
-    for _ in range(6):
-        run.validate(0.5)
+    # Each time the denser mask helps, but not enough.
+    for value in (0.5, 0.5, 0.7, 0.8, 0.84, 0.87):
+        run.validate(value)
         sparsities.append(run.sparsity)
     assert sparsities == [0.65, 0.5, 0.35, 0.2, 0.0, 0.0]
     assert [text.split("step ")[2].split(",")[0] for _, text in run.pruner.journal.notes if "recovered" in text] == [
@@ -156,6 +158,86 @@ def test_where_that_does_not_suffice_the_masks_before_follow_down_to_the_dense()
         "20",
         "0",
     ]
+
+
+@pytest.mark.parametrize("later", [0.5, 0.45, 0.55, math.nan])
+def test_where_a_denser_mask_does_not_help_it_stops_and_says_that_pruning_is_not_the_cause(later):
+    run = Watched({"patience": 1}, schedule=LATER)
+    run.validate(0.9, 0.9, 0.9, 0.9)
+    assert "back to the masks of step 40" in run.validate(0.5, 0.5)[1]
+    (said,) = run.validate(later)
+    assert said == (
+        f"step 70: val_acc {later:.6g} did not recover with the denser masks, so pruning is not the cause: "
+        "no masks are restored any more, sparsity 0.5000, and held"
+    )
+    assert run.pruner.journal.notes[-1] == (70, said)
+    assert run.validate(0.4, 0.3, 0.9, 0.2, 0.1) == [None] * 5
+    assert (run.sparsity, run.guard.holds) == (0.5, True)
+
+
+def test_a_fall_that_the_dense_control_shows_too_is_not_blamed_on_pruning():
+    falling = {10 * n: 0.9 - 0.05 * n for n in range(1, 10)}
+    run = Watched({"control": falling}, schedule=LATER)
+    assert run.validate(*[falling[10 * n] - 0.005 for n in range(1, 9)]) == [None] * 8
+    assert run.sparsity == 0.8
+    (said,) = run.validate(0.4)
+    assert said.startswith("step 90: val_acc 0.4 is 0.05 short of the dense 0.45")
+
+
+def test_a_control_needs_no_validation_before_the_pruning_and_reads_the_last_point():
+    run = Watched({"control": [(35, 0.5), (0, 0.8)]}, schedule={"name": "one_shot", "begin": 5})
+    assert run.validate(0.795) == [None]
+    assert "short of the dense 0.8" in run.validate(0.5)[0]
+    assert run.validate(0.5, 0.495) == [None, "step 40: val_acc 0.495 is inside the limit again: pruning goes on"]
+
+
+@pytest.mark.parametrize("control", [3, {}, {"a": 1}, [1, 2], {1: "x"}, {-1: 0.5}])
+def test_a_control_of_another_form_is_refused(control):
+    with pytest.raises(TypeError, match=r"guard: control=.* is not accepted; give a mapping from optimizer steps"):
+        AccuracyGuard(control=control)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "wanda"},
+        {"strategy": "magnitude", "reconstruct": True},
+        {"strategy": "snip"},
+        {"strategy": "taylor"},
+    ],
+    ids=str,
+)
+def test_it_prunes_on_by_strategies_that_read_a_batch_of_the_next_step(settings):
+    torch.manual_seed(0)
+    net = nn.Linear(20, 50, bias=False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    pruner = Pruner(net, optimizer, sparsity=0.5, schedule={"name": "one_shot", "begin": 3}, **settings)
+    guard = AccuracyGuard(until_limit=True, reference=0.9)
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            if pruner.needs_layer_inputs and pruner.updates_next():
+                pruner.start_capture()
+            optimizer.zero_grad()
+            net(torch.randn(64, 20)).square().mean().backward()
+            optimizer.step()
+            pruner.tick()
+            pruner.stop_capture()
+
+    train(5)
+    said = guard.judge(0.9, pruner)
+    assert "is inside the limit: sparsity rises to 0.6000" in said
+    train(1)
+    assert round(pruner.sparsity, 4) == 0.6
+    train(2)
+    assert round(pruner.sparsity, 4) == 0.6
+    guard.judge(0.9, pruner)
+    state = copy.deepcopy(pruner.state_dict())
+    train(1)
+    assert round(pruner.sparsity, 4) == 0.68
+    pruner.load_state_dict(state)
+    train(1)
+    assert round(pruner.sparsity, 4) == 0.68
 
 
 def test_masks_that_are_those_of_now_are_passed_over():
@@ -189,7 +271,7 @@ def test_at_the_end_of_training_it_does_not_wait():
     assert said == (
         "step 50: val_acc 0.8 is outside the limit at the end: back to the masks of step 40, sparsity 0.5000, and held"
     )
-    assert "masks of step 30" in run.validate(0.8)[0]
+    assert "masks of step 30" in run.validate(0.85)[0]
     assert run.validate(0.9) == [None]
     assert run.sparsity == 0.35
 

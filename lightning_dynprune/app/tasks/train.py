@@ -102,10 +102,12 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
 
 
 def set_guard_reference(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
-    """Make the dense accuracy the guard's reference if none is set."""
+    """Let the guard compare with the dense control's accuracy at the same step, if no reference is set."""
     guard = pruning.guard
     if guard is not None and guard.reference is None and guard.monitor == "val_acc":
-        pruning.guard = dataclasses.replace(guard, reference=dense["val_accuracy"])
+        pruning.guard = dataclasses.replace(
+            guard, reference=dense["val_accuracy"], control=guard.control or dense["val_curve"] or None
+        )
 
 
 def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def read_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """
     version = _validated_version(state)
     validate_checksum(state)
-    current = migrated(state) if version == 4 else dict(state)
+    # Version 5 was written without this entry before there were requests.
+    current = migrated(state) if version == 4 else {"requested_sparsity": None, **state}
     validate_structure(current)
     return current
 
@@ -77,7 +78,7 @@ def migrated(state: Mapping[str, Any]) -> dict[str, Any]:
         renamed["gradient_snapshot"] = {
             "stepped_optimizers" if key == "optimizers" else key: value for key, value in snapshot.items()
         }
-    return {**renamed, "version": VERSION}
+    return {"requested_sparsity": None, **renamed, "version": VERSION}
 
 
 def state_for_new_fit(state: Mapping[str, Any], fresh: Mapping[str, Any], previous_sparsity: float) -> dict[str, Any]:
@@ -88,7 +89,9 @@ def state_for_new_fit(state: Mapping[str, Any], fresh: Mapping[str, Any], previo
         fresh: of the pruner of the new training, before its first step; its clock and journal are kept.
         previous_sparsity: share of connections that the earlier training pruned; the schedule goes on from there.
     """
-    kept = {key: fresh[key] for key in ("clock", "paused_for", "paused", "last_update", "journal")}
+    kept = {
+        key: fresh[key] for key in ("clock", "paused_for", "paused", "requested_sparsity", "last_update", "journal")
+    }
     return sealed({**state, **kept, "previous_sparsity": previous_sparsity})
 
 

@@ -103,6 +103,7 @@ _PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "updates": (_is_count, "a number of updates"),
     "scheduled_sparsity": (_is_share, "a share"),
     "previous_sparsity": (_is_share, "a share"),
+    "requested_sparsity": (lambda value: value is None or _is_share(value), "a share or None"),
     "seed": (is_whole, "a whole number"),
     "pattern": (lambda value: isinstance(value, str), "a name"),
     "shapes": (_are_shapes, "a shape for each target"),
