@@ -12,16 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # (room, function) of the package that is on the stack -> the purpose of its messages. The first that is found counts.
 PURPOSES = {
-    ("selection", "_ties_here"): "places of ties",
+    ("selection", "_local_ties"): "places of ties",
     ("selection", "kth_largest_each"): "digits of the cut",
     ("distributed", "concat_each"): "sample",
     ("distributed", "raise_together"): "error flags",
     ("distributed", "check_equal"): "checksums",
-    ("selection", "_add"): "counts of the bracket",
-    ("selection", "_settle"): "counts at the cut",
-    ("masks", "_added"): "counts of new masks",
+    ("selection", "sum_counts"): "counts of the bracket",
+    ("selection", "cuts_of"): "counts at the cut",
+    ("masks", "_summed"): "counts of new masks",
     ("masks", "pack"): "checkpoint: masks",
-    ("engine", "state_dict"): "checkpoint: state",
+    ("engine", "save_run"): "checkpoint: state",
 }
 # Operator -> whether it is a sum, and the index of the argument that is sent. DTensor calls the functional ones.
 _OPERATORS = {

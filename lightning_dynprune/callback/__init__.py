@@ -4,5 +4,6 @@ May import Lightning and every room but app.
 """
 
 from lightning_dynprune.callback.dynamic_pruning import DynamicPruning
+from lightning_dynprune.callback.pruned_checkpoint import PrunedCheckpoint
 
-__all__ = ["DynamicPruning"]
+__all__ = ["DynamicPruning", "PrunedCheckpoint"]

@@ -46,6 +46,25 @@ def is_set_aside(trainer: Any, callback: Any) -> bool:
     return callback not in trainer.callbacks
 
 
+def is_fitting(trainer: Any) -> bool:
+    """Return whether a Trainer runs ``fit``, also during its validations."""
+    # ``Trainer.state`` is public and its ``fn`` a string enum of either of Lightning's packages. If it goes, a
+    # validation in a fit is taken for one of its own, or the other way round.
+    return str(trainer.state.fn.value) == "fit" if trainer.state.fn is not None else False
+
+
+def monitored_save_interval(callback: Any) -> tuple[int, int] | None:
+    """Return every how many steps and epochs a ``ModelCheckpoint`` may save its best; None if it ranks nothing.
+
+    Args:
+        callback: any callback; 0 steps or epochs: not by these.
+    """
+    # If the class or the attributes are renamed, the warning that the best checkpoint may be the least pruned is lost.
+    if not is_lightning_class(callback, "ModelCheckpoint") or callback.monitor is None or not callback.save_top_k:
+        return None
+    return max(callback._every_n_train_steps, 0), max(callback._every_n_epochs, 0)
+
+
 def averaged_model(callback: Any) -> nn.Module | None:
     """Return the averaged copy of the model that a callback keeps, or None."""
     # StochasticWeightAveraging, WeightAveraging and its subclasses keep it here from their ``setup`` on. If the

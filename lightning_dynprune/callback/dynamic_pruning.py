@@ -7,16 +7,19 @@ from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_dynprune.callback.averages import AverageMasker
+from lightning_dynprune.callback.best_checkpoint import warn_of_best_while_pruning
 from lightning_dynprune.callback.callback_conflicts import (
     check_averaging,
     check_finetuning,
     check_model_pruning,
     check_strategy,
 )
+from lightning_dynprune.callback.evaluated import EvaluatedWeights, evaluated_weights
 from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
 from lightning_dynprune.callback.fit_horizon import fit_horizon
 from lightning_dynprune.callback.resume import ResumeState
@@ -96,6 +99,10 @@ class DynamicPruning(Callback):
     were measured at; and ``dynprune/skipped_steps``, the count so far, when a gradient scaler has skipped a step whose
     gradients were not finite.
 
+    ``test``, ``validate`` and ``predict`` evaluate the weights they are given, which may be those of an earlier
+    checkpoint. Where they are not those that the fit ended with, ``sparsity`` and ``layer_sparsity`` are recounted from
+    the zeros in them, until the next fit or evaluation; ``masks`` and the saved state stay those of the last fit.
+
     Weights averaged by ``StochasticWeightAveraging`` or ``WeightAveraging`` (EMA) are zero where the model is pruned at
     that moment: in validation, in checkpoints and at the end. An average includes weights from before the last update,
     so let it begin once the pruning has ended, by default after three quarters of training.
@@ -145,6 +152,8 @@ class DynamicPruning(Callback):
         self.pruner: Pruner | None = None
         self._stage: str | None = None  # "starting" until the pruner of a fit has its state, then "fit"
         self._max_epochs: int | None = None
+        self._steps_per_epoch: int | None = None
+        self._evaluated: EvaluatedWeights | None = None
         self._resume = ResumeState()
         self._steps = StepWatcher()
         self._averages = AverageMasker()
@@ -167,8 +176,8 @@ class DynamicPruning(Callback):
 
     @property
     def sparsity(self) -> float:
-        """Share of connections pruned now, over the targets; 0 before training."""
-        known = self.pruner or self._resume.worker_result
+        """Share of connections pruned now, or zero in the weights evaluated last, over the targets; 0 before both."""
+        known = self._evaluated or self.pruner or self._resume.worker_result
         return 0.0 if known is None else known.sparsity
 
     @property
@@ -185,7 +194,7 @@ class DynamicPruning(Callback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask of every target, by name: bool, shaped and sharded like the target, True = kept."""
+        """The mask of every target in the fit, by name: bool, shaped and sharded like the target, True = kept."""
         if self.pruner is None:
             return {} if self._resume.worker_result is None else dict(self._resume.worker_result.masks)
         masks = zip(self.pruner.targets, self.pruner.masks.tensors, strict=True)
@@ -200,13 +209,14 @@ class DynamicPruning(Callback):
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
-        """Share of connections pruned, by target."""
-        known = self.pruner or self._resume.worker_result
+        """Share of connections pruned now, or zero in the weights evaluated last, by target."""
+        known = self._evaluated or self.pruner or self._resume.worker_result
         return {} if known is None else known.layer_sparsity
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note the length of training; let weights of a slimmed model be loaded into one that was not slimmed."""
         self._stage, self._max_epochs = ("starting" if stage == "fit" else stage), trainer.max_epochs
+        self._evaluated = None
         if stage == "fit":
             self._slimming.setup(pl_module)
 
@@ -218,7 +228,20 @@ class DynamicPruning(Callback):
         beginning = self._resume.begin(trainer, self._running(), earlier, self._load)
         if self.guard is not None:
             begin_guard(self.guard, beginning, None if result is None else result.state)
+        warn_of_best_while_pruning(trainer, self._running(), self._steps_per_epoch)
         self._attach(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Recount the sparsity of weights that are validated outside a fit."""
+        self._count_evaluated(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Recount the sparsity of the weights that are tested."""
+        self._count_evaluated(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Recount the sparsity of the weights that predict."""
+        self._count_evaluated(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the update that a schedule has before the first step, unless it needs gradients or inputs of a batch.
@@ -259,8 +282,9 @@ class DynamicPruning(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the sparsity that this validation's metrics were measured at."""
-        if not (trainer.sanity_checking or trainer.barebones) and self.pruner is not None:
-            self._logger.log_validation(pl_module, self.pruner.sparsity)
+        is_known = self.pruner is not None or self._evaluated is not None
+        if is_known and not (trainer.sanity_checking or trainer.barebones):
+            self._logger.log_validation(pl_module, self.sparsity)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the guard judge the validated metric."""
@@ -333,6 +357,9 @@ class DynamicPruning(Callback):
             epochs=horizon.epochs,
             trial_run=horizon.trial_run,
         )
+        self._steps_per_epoch = horizon.steps_per_epoch
+        if not self.pruner.coverage.is_low:
+            rank_zero_info(f"dynprune: {self.pruner.coverage.text}")
         check_model_pruning(trainer, ((t.name, t.parameter) for t in self.pruner.targets))
         return earlier
 
@@ -342,6 +369,11 @@ class DynamicPruning(Callback):
         self._steps.attach(trainer, self._running(), self, partial(self._tick, trainer))
         self._averages.reset()
         self._logger.begin(self._running(), pl_module.device)
+
+    def _count_evaluated(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the zeros of the weights that are evaluated, unless a fit is running."""
+        if self._stage in EVALUATION and not self._steps.is_attached:
+            self._evaluated = evaluated_weights(trainer, pl_module, self.pruner, self._settings)
 
     def _tick(self, trainer: Trainer) -> None:
         """Count an optimizer step; after an update slim the model and mask the averages."""

@@ -1,10 +1,16 @@
-"""A warning at the end of a fit that has not reached its target sparsity."""
+"""Whether the target sparsity is reached, and a warning at the end of a fit that has not reached it."""
 
 from __future__ import annotations
 
 import warnings
 
 from lightning_dynprune.engine import AccuracyGuard, Pruner
+
+
+def is_at_target(pruner: Pruner) -> bool:
+    """Return whether at most one unit is missing to the target sparsity."""
+    missing = pruner.target_sparsity - pruner.sparsity
+    return missing * pruner.masks.total <= pruner.unit
 
 
 def warn_if_short_of_target(pruner: Pruner, guard: AccuracyGuard | None) -> None:
@@ -14,8 +20,7 @@ def warn_if_short_of_target(pruner: Pruner, guard: AccuracyGuard | None) -> None
         pruner: at the end of the fit.
         guard: of the pruning, if there is one.
     """
-    missing = pruner.target_sparsity - pruner.sparsity
-    if missing * pruner.masks.total > pruner.unit:
+    if not is_at_target(pruner):
         warnings.warn(
             f"sparsity {pruner.sparsity:.4f} is short of the target {pruner.target_sparsity:.4f}: "
             f"{_reason(pruner, guard)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from lightning_dynprune.journal import Update
 from lightning_dynprune.patterns import CoupledPattern, Pattern
 from lightning_dynprune.schedules import Clock, Horizon, Schedule, settings_at
 from lightning_dynprune.strategies import Strategy
-from lightning_dynprune.targets import Selector, Targets
+from lightning_dynprune.targets import Selector, Targets, coverage
 from lightning_dynprune.thresholds import Threshold
 
 
@@ -71,6 +72,7 @@ class Pruner:
     Attributes:
         targets: the parameters that are pruned.
         masks: their masks.
+        coverage: the share of the model's parameters that the targets hold, which warns where it is below a half.
         strategy: scores connections.
         threshold: decides the cut.
         pattern: the unit.
@@ -138,6 +140,7 @@ class Pruner:
         plan = run.plan
         self._run = run
         self.model, self.targets, self.optimizers = plan.model, plan.targets, plan.optimizers
+        self.coverage = coverage(plan.model, plan.targets)
         self.strategy, self.threshold = plan.strategy, plan.threshold
         self.pattern, self.schedule = plan.pattern, plan.schedule
         self.ranks, self.masks, self.journal = run.ranks, run.masks, run.journal
@@ -146,6 +149,8 @@ class Pruner:
             run.couple(example_input)
         self._feed = GradientFeed(run, self.start)
         add_owner(self)
+        if self.coverage.is_low and run.ranks.rank == 0:
+            warnings.warn(self.coverage.text, stacklevel=3)
 
     @property
     def sparsity(self) -> float:

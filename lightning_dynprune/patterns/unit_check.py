@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from lightning_dynprune.patterns.base import TargetPattern
 from lightning_dynprune.targets import Target
@@ -27,9 +28,9 @@ def check_units(targets: Sequence[Target], pattern: TargetPattern) -> None:
         size, uncovered = pattern.unit_size(target), pattern.num_uncovered(target)
         try:
             units = pattern.pool(target, target.parameter.detach()).numel()
-            generator = torch.Generator().manual_seed(0)
-            keep = (torch.rand(units, generator=generator) < 0.5).to(target.parameter.device)
-            mask = pattern.expand(target, keep)
+            # One draw may hit as many large units as small ones.
+            keeps = [_draw(units, seed).to(target.parameter.device) for seed in range(4)]
+            masks = [pattern.expand(target, keep) for keep in keeps]
         except (RuntimeError, ValueError, IndexError) as error:
             shape = tuple(target.parameter.shape)
             raise ValueError(
@@ -39,17 +40,22 @@ def check_units(targets: Sequence[Target], pattern: TargetPattern) -> None:
         if units * size + uncovered != target.numel:
             raise ValueError(
                 f"pattern {pattern.label}: {target.name} has {target.numel} connections, but pool returns {units} "
-                f"units of {size} and {uncovered} connections are in none; return the connections of a unit from size, or "
-                "from unit_size(target) where it differs between targets, and the others from num_uncovered(target)"
+                f"units of {size} and {uncovered} connections are in none; return the connections of a unit from size, "
+                "or from unit_size(target) where it differs between targets, and the others from num_uncovered(target)"
             )
-        if mask.shape != target.parameter.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"pattern {pattern.label}: expand returns {mask.dtype} of shape {tuple(mask.shape)} for {target.name}; "
-                f"return torch.bool of shape {tuple(target.parameter.shape)}"
-            )
-        if int(mask.sum()) != int(keep.sum()) * size + uncovered:
-            raise ValueError(
-                f"pattern {pattern.label}: expand keeps {int(mask.sum())} connections of {target.name} for "
-                f"{int(keep.sum())} units of {size} and {uncovered} connections in none; all units of a target need "
-                "the same size"
-            )
+        for keep, mask in zip(keeps, masks, strict=True):
+            if mask.shape != target.parameter.shape or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"pattern {pattern.label}: expand returns {mask.dtype} of shape {tuple(mask.shape)} for "
+                    f"{target.name}; return torch.bool of shape {tuple(target.parameter.shape)}"
+                )
+            if int(mask.sum()) != int(keep.sum()) * size + uncovered:
+                raise ValueError(
+                    f"pattern {pattern.label}: expand keeps {int(mask.sum())} connections of {target.name} for "
+                    f"{int(keep.sum())} units of {size} and {uncovered} connections in none; all units of a target "
+                    "need the same size"
+                )
+
+
+def _draw(units: int, seed: int) -> Tensor:
+    return torch.rand(units, generator=torch.Generator().manual_seed(seed)) < 0.5

@@ -4,15 +4,18 @@ May import distributed and base.
 """
 
 from lightning_dynprune.targets.catalog import Selector
+from lightning_dynprune.targets.covering import Coverage, coverage
 from lightning_dynprune.targets.finding import Targets, find_targets, frozen_targets
 from lightning_dynprune.targets.target import Target, TargetView
 from lightning_dynprune.targets.unwrapping import unwrapped_model, unwrapped_optimizers
 
 __all__ = [
+    "Coverage",
     "Selector",
     "Target",
     "TargetView",
     "Targets",
+    "coverage",
     "find_targets",
     "frozen_targets",
     "unwrapped_model",

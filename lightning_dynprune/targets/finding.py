@@ -11,6 +11,7 @@ from torch import nn
 from lightning_dynprune.base import check_count, check_share, name_some
 from lightning_dynprune.distributed import Shard, is_sharded
 from lightning_dynprune.targets.catalog import Catalog, Selector, selectors_in
+from lightning_dynprune.targets.covering import Outside
 from lightning_dynprune.targets.prunable import check_prunable
 from lightning_dynprune.targets.target import Target
 
@@ -68,11 +69,24 @@ def find_targets(
     if frozen:
         warnings.warn(f"frozen, so not pruned: {', '.join(frozen)}", stacklevel=2)
     if not found:
+        reason = _reason(catalog, targets, exclude, bool(frozen))
         raise ValueError(
-            f"nothing to prune: targets={targets!r} with exclude={exclude!r} leaves no trainable parameter of "
-            f"{type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
+            f"nothing to prune: {reason}; targets={targets!r} with exclude={exclude!r} leaves no trainable parameter "
+            f"of {type(model).__name__}; its parameters are {name_some(catalog.all_names(), most=12)}"
         )
     return found
+
+
+def _reason(catalog: Catalog, targets: Targets, exclude: Selector | Sequence[Selector], frozen: bool) -> str:
+    """Return why no target was found, and the setting that helps."""
+    if frozen:
+        return "all that targets selects is frozen; call requires_grad_(True) on what should be pruned"
+    if selected := _chosen(catalog, targets, ()):
+        return f"exclude={exclude!r} leaves out all {len(selected)} parameters that targets selects; exclude fewer"
+    reason = "there is no layer of the types pruned by default (Linear, convolutions, attention, stacked experts)"
+    outside = Outside(catalog)
+    largest = max(catalog.names, key=lambda parameter: parameter.numel(), default=None)
+    return reason if largest is None else f"{reason}; {outside.describe(largest)[1]}"
 
 
 def frozen_targets(model: nn.Module, targets: Targets = None, exclude: Selector | Sequence[Selector] = ()) -> list[str]:

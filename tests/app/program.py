@@ -95,7 +95,7 @@ def dynprune_afresh(*arguments: str, folder: Path, path: str = "", program: Path
         env=environment(path),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

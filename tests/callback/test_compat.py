@@ -328,3 +328,19 @@ def test_the_state_of_a_trainer_takes_a_further_attribute_and_copies_it(tmp_path
     compat.add_to_results(run, "first")
     compat.add_to_results(run, "second")
     assert getattr(copy.copy(run.state), compat.RESULTS_ATTRIBUTE) == ["first", "second"]
+
+
+def test_the_intervals_at_which_a_checkpoint_saves_its_best_are_read():
+    assert compat.monitored_save_interval(ModelCheckpoint(monitor="loss")) == (0, 1)
+    assert compat.monitored_save_interval(ModelCheckpoint(monitor="loss", every_n_train_steps=3)) == (3, 0)
+    assert compat.monitored_save_interval(ModelCheckpoint()) is None
+    assert compat.monitored_save_interval(EMAWeightAveraging()) is None
+
+
+def test_a_validation_of_a_fit_is_told_from_one_of_its_own(tmp_path):
+    spy = Spy(on_validation_start=lambda run, *_: compat.is_fitting(run))
+    run = trainer([spy], tmp_path, max_epochs=1)
+    run.fit(Net())
+    assert set(spy.seen) == {True}
+    run.validate(Net(), verbose=False)
+    assert spy.seen[-1] is False

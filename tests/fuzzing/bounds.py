@@ -19,19 +19,19 @@ class TooSlow(BaseException):
 
 @contextmanager
 def bounded(memory: int = MEMORY, seconds: int = SECONDS) -> Iterator[None]:
-    """Let allocations beyond ``memory`` bytes fail, and raise :class:`TooSlow` after ``seconds``."""
+    """Let allocations beyond ``memory`` bytes fail, and raise :class:`TooSlow` after ``seconds`` of CPU time."""
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise TooSlow(f"a reader took longer than {seconds} s")
+        raise TooSlow(f"a reader took more than {seconds} s of CPU time")
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
-    previous = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    previous = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -72,10 +72,10 @@ def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:
 
 
 def feed_at_random(name: str, feed: Callable[[bytes], None], seconds: float, seed: int) -> int:
-    """Feed a reader for some seconds; return how often."""
+    """Feed a reader for some seconds, once at least; return how often."""
     chance, pool = random.Random(seed), [path.read_bytes() for path in corpus(name)]
     end, count = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
+    while not count or time.monotonic() < end:
         data = mutated(chance.choice(pool), pool, chance)
         try:
             feed(data)

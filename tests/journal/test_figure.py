@@ -54,5 +54,5 @@ def test_a_journal_without_updates_is_drawn_too(tmp_path):
 
 def test_the_journal_loads_matplotlib_only_to_draw():
     script = "import sys, lightning_dynprune.journal; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "False", done.stderr

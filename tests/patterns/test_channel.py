@@ -151,7 +151,7 @@ def test_an_update_without_an_example_says_what_to_give():
     with pytest.raises(RuntimeError, match=r"call pruner\.couple"):
         pruner.tick()
     pruner.couple(torch.ones(1, 3))
-    assert pruner.update() is not None
+    assert pruner.tick() is not None  # what failed was not counted, so the same call makes the update
     assert pruner.sparsity == 0.5
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_TIMEOUT = 120.0
+_TIMEOUT = 600.0
 
 
 def together(size: int, function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
@@ -73,7 +73,7 @@ def _work(
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
     try:
         store = dist.FileStore(str(meeting), size)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=300))
         buffer = io.BytesIO()
         torch.save(function(rank, *args), buffer)
         end.send(("result", buffer.getvalue()))

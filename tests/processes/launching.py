@@ -15,7 +15,8 @@ import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 240  # a case takes ten on a quiet machine
+SECONDS = 600  # a case takes ten on a quiet machine; gloo waits 1800 for a lost process
+TIMED_OUT = -1
 
 
 def launch(case: str, folder: Path) -> tuple[int, str]:
@@ -35,7 +36,7 @@ def launch(case: str, folder: Path) -> tuple[int, str]:
         try:
             code = process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            code = -1
+            code = TIMED_OUT
             output.write(f"{case} has not ended in {SECONDS} s")
         finally:
             with contextlib.suppress(ProcessLookupError):

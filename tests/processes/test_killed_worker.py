@@ -1,20 +1,19 @@
 """A worker that is killed in the middle of a step, and the run that goes on."""
 
 import re
-import time
 
 import torch
 
 from tests.compatibility.runs import SPARSITY
 from tests.conformance.loop import same
-from tests.processes.launching import ends, launch
+from tests.processes.launching import TIMED_OUT, ends, launch
 
 
 def test_a_killed_worker_ends_the_others_and_the_resumed_run_is_the_unbroken_one_to_the_bit(tmp_path):
     code, printed = launch("killed", tmp_path)
 
-    assert time.time() - float((tmp_path / "killed_at").read_text()) < 60
-    assert code != 0
+    assert (tmp_path / "killed_at").exists()
+    assert code not in (0, TIMED_OUT), printed[-6000:]
     assert re.search("Connection (closed|reset) by peer|terminated with code", printed)
     assert not ends(tmp_path, "killed")
     files = sorted((tmp_path / "killed").iterdir())

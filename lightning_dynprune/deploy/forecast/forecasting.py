@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from lightning_dynprune.deploy.exporting import Example
 from lightning_dynprune.deploy.forecast.forecast_result import Cell, Forecast
 from lightning_dynprune.deploy.forecast.speedup import KernelSpeedup, SlimmingSpeedup, SpeedupEstimator
 from lightning_dynprune.deploy.measurement import device_name, examples_by_batch
-from lightning_dynprune.deploy.timing import Latency, gc_frozen, ratio_clock, time_interleaved
+from lightning_dynprune.deploy.timing import Latency, gc_frozen, ratio_clock, time_interleaved, wall_seconds
 from lightning_dynprune.patterns import NM, PATTERNS, Channel, CoupledPattern, Pattern, TargetPattern
 from lightning_dynprune.schedules import SCHEDULES
 from lightning_dynprune.strategies import STRATEGIES
@@ -77,7 +76,7 @@ def preflight(
         >>> found.verdicts["n_m 2:4"]
         'not measured: 2:4 is multiplied by the tensor cores of NVIDIA GPUs; the model is on cpu'
     """
-    began = time.perf_counter()
+    began = wall_seconds()
     seconds = check_real("seconds", seconds, low=0.1)
     shares = sorted({check_share("sparsities", share) for share in sparsities}, reverse=True)
     examples = examples_by_batch(example_input, batches)
@@ -100,19 +99,19 @@ def preflight(
                 )
     device = next(iter(examples.values())).tensors[0].device
     ordered = [cells[p.label, share, batch] for p in built for share in reversed(shares) for batch in examples]
-    taken = time.perf_counter() - began
+    taken = wall_seconds() - began
     return Forecast(ordered, dense, device_name(device), torch.get_num_threads(), ratio_clock(device), taken)
 
 
 @dataclass(frozen=True)
 class _Budget:
-    """A deadline, on the clock of ``time.perf_counter``."""
+    """A deadline, on the clock of :func:`~lightning_dynprune.deploy.timing.latency.wall_seconds`."""
 
     until: float
 
     @property
     def left(self) -> float:
-        return self.until - time.perf_counter()
+        return self.until - wall_seconds()
 
 
 def _dense(model: nn.Module, examples: Mapping[int, Example], budget: _Budget) -> dict[int, Latency]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -26,7 +25,7 @@ from lightning_dynprune.deploy.kernels import (
     reasons_to_stay_dense,
     replace_module,
 )
-from lightning_dynprune.deploy.timing import Ratio
+from lightning_dynprune.deploy.timing import Ratio, wall_seconds
 from lightning_dynprune.patterns import NM, TargetPattern
 from lightning_dynprune.targets import Target
 
@@ -107,12 +106,12 @@ class KernelSpeedup:
             raise ValueError(f"{self.pattern.label} has a sparsity of {1 - self.pattern.n / self.pattern.m:.2f} alone")
         if not linear_layers(self.model):
             raise ValueError("kernels replace Linear layers, and the model has none")
-        started = time.perf_counter()
+        started = wall_seconds()
         pruned = randomly_pruned(self.model, self.pattern, self.targets, sparsity)
         criteria = SelectionCriteria(_TOLERANCE, _MARGIN, example.tensors[0].device, self.captured)
         fast, chosen, num_timed = _on_kernels(pruned, example, criteria)
         ratio = _ratio_to_dense(pruned, fast, example, criteria) if chosen else None
-        taken, self._other_seconds = time.perf_counter() - started, 0.5 + 2 * _MEASURE_SECONDS * (num_timed + 1)
+        taken, self._other_seconds = wall_seconds() - started, 0.5 + 2 * _MEASURE_SECONDS * (num_timed + 1)
         self._dense_calls = max(self._dense_calls, (taken - self._other_seconds) / dense)
         if ratio is None:
             return None, "no kernel is faster for any layer"

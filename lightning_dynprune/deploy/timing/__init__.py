@@ -12,6 +12,17 @@ from lightning_dynprune.deploy.timing.latency import (
     latencies,
     ratio_clock,
     time_interleaved,
+    wall_seconds,
 )
 
-__all__ = ["Clock", "Latency", "Ratio", "Rounds", "gc_frozen", "latencies", "ratio_clock", "time_interleaved"]
+__all__ = [
+    "Clock",
+    "Latency",
+    "Ratio",
+    "Rounds",
+    "gc_frozen",
+    "latencies",
+    "ratio_clock",
+    "time_interleaved",
+    "wall_seconds",
+]

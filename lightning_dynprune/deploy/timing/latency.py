@@ -137,6 +137,16 @@ def time_interleaved(
     return Rounds(wall, cpu, ratio_clock(work_device))
 
 
+def read_clocks() -> tuple[int, int]:
+    """Return wall time and CPU time of the process in nanoseconds; all times in deploy are differences of these."""
+    return time.perf_counter_ns(), time.process_time_ns()
+
+
+def wall_seconds() -> float:
+    """Return wall time in seconds, for deadlines and durations."""
+    return read_clocks()[0] / 1e9
+
+
 def ratio_clock(device: torch.device) -> Clock:
     """Return the clock that ratios use for work on a device (see :class:`Rounds`)."""
     return "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
@@ -215,12 +225,12 @@ def _time_call(call: Callable[[], object], repeats: int, device: torch.device) -
     """Return wall and CPU seconds a call, over ``repeats`` calls after one uncounted call."""
     call()
     _synchronize(device)
-    computing, waiting = time.process_time_ns(), time.perf_counter_ns()
+    wall, cpu = read_clocks()
     for _ in range(repeats):
         call()
     _synchronize(device)
-    waiting, computing = time.perf_counter_ns() - waiting, time.process_time_ns() - computing
-    return max(waiting, 1) / 1e9 / repeats, max(computing, 1) / 1e9 / repeats
+    wall_end, cpu_end = read_clocks()
+    return max(wall_end - wall, 1) / 1e9 / repeats, max(cpu_end - cpu, 1) / 1e9 / repeats
 
 
 def _warm_up(call: Callable[[], object], device: torch.device) -> int:

@@ -53,7 +53,7 @@ def test_a_run_is_measured_by_its_folder_with_its_own_settings(measured):
 
 def test_the_tables_are_printed_and_nothing_else_is_left_behind(measured):
     folder, output = measured
-    for text in ("Batch 1, cpu, 1 thread", "Batch 4", "Files on disk", "x dense", "deploy.json"):
+    for text in ("Batch 1, cpu, 1 thread", "Batch 4", "Files on disk", "speed-up", "deploy.json"):
         assert text in words(output)
     assert "unused" not in output  # what exporters log of their own
     assert {"dense.pt2", "slim.pt2"} <= {path.name for path in (folder / "exports").iterdir()}

@@ -111,7 +111,8 @@ def test_dense_and_pruned_are_measured_in_the_same_runtime(exported, name):
     _, file = exported(name, "mlp")
     batch = 1 if file.dynamic_batch else 2
     took = latencies({"one": file.caller(batch), "other": file.caller(batch)}, seconds=0.05)
-    assert 0.2 < took["one"].median / took["other"].median < 5
+    assert took["one"].rounds == took["other"].rounds >= 7
+    assert min(took["one"].low, took["other"].low) > 0
 
 
 @pytest.mark.parametrize("name", ["pt2", "onnx", "executorch"])

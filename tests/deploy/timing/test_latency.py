@@ -11,6 +11,14 @@ import torch
 
 from lightning_dynprune.deploy.timing import Latency, Ratio, Rounds, latencies, latency, time_interleaved
 from lightning_dynprune.deploy.timing.latency import ratios
+from tests.deploy.fake_clock import FakeClock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = FakeClock()
+    monkeypatch.setattr(latency, "read_clocks", made.read)
+    return made
 
 
 def test_a_latency_is_the_median_and_the_quartiles_of_the_rounds():
@@ -40,7 +48,13 @@ def test_cpu_time_is_the_clock_of_one_thread_alone(monkeypatch):
 def test_sleep_shows_in_the_wall_clock_and_not_in_cpu_time():
     rounds = time_interleaved({"sleep": lambda: time.sleep(0.01)}, rounds=3)
     assert rounds.latency("sleep").low >= 0.01
-    assert rounds.latency("sleep", "cpu").median < 0.005
+    assert rounds.latency("sleep", "cpu").median < rounds.latency("sleep").median
+
+
+def test_wall_and_cpu_time_are_kept_apart(clock):
+    rounds = time_interleaved({"a": lambda: clock.advance(wall=0.25, cpu=0.125)}, rounds=3)
+    assert rounds.latency("a").median == pytest.approx(0.25, rel=1e-4)
+    assert rounds.latency("a", "cpu").median == pytest.approx(0.125, rel=1e-4)
 
 
 def test_no_contender_follows_itself_and_all_take_as_many_turns(monkeypatch):
@@ -64,30 +78,38 @@ def test_the_order_of_turns_is_the_same_in_every_run(monkeypatch):
     assert runs[0] == runs[1]
 
 
-def test_a_short_call_is_repeated_until_the_turn_is_long_enough():
-    calls = []
-    found = latencies({"short": lambda: calls.append(None)}, rounds=3)
-    assert len(calls) * found["short"].median > 3 * latency._MIN_SECONDS / 2
-    assert found["short"].median < 1e-4
+def test_a_short_call_is_repeated_until_the_turn_is_long_enough(clock, monkeypatch):
+    calls_between_readings = [0]
+
+    def short() -> None:
+        calls_between_readings[-1] += 1
+        clock.advance(1e-5)
+
+    def read() -> tuple[int, int]:
+        calls_between_readings.append(0)
+        return clock.read()
+
+    monkeypatch.setattr(latency, "read_clocks", read)
+    found = latencies({"short": short}, rounds=3)
+    timed = calls_between_readings[-6::2]
+    assert timed == [timed[0]] * 3
+    assert latency._MIN_SECONDS <= timed[0] * 1e-5 <= 2 * latency._MIN_SECONDS
+    assert found["short"].median == pytest.approx(1e-5, rel=0.05)
 
 
-def test_rounds_fill_the_seconds_given_within_bounds():
-    few = latencies({"a": lambda: time.sleep(0.005)}, seconds=0.001)
-    some = latencies({"a": lambda: time.sleep(0.005)}, seconds=0.1)
-    assert few["a"].rounds == 7
-    assert 7 < some["a"].rounds <= 20
+def test_rounds_fill_the_seconds_given_within_bounds(clock):
+    def rounds(seconds: float) -> int:
+        return latencies({"a": lambda: clock.advance(0.005)}, seconds=seconds)["a"].rounds
+
+    assert rounds(0.001) == 7
+    assert rounds(0.102) == 20
+    assert rounds(100.0) == 501
 
 
-def test_twice_the_work_is_half_as_fast():
-    x = torch.ones(200, 200)
-
-    def work(times: int) -> None:
-        for _ in range(times):
-            x @ x
-
-    found = ratios({"one": lambda: work(1), "two": lambda: work(2)}, "one", seconds=0.3)
+def test_twice_the_work_is_half_as_fast(clock):
+    found = ratios({"one": lambda: clock.advance(0.01), "two": lambda: clock.advance(0.02)}, "one", seconds=0.3)
     assert found["one"].median == 1.0
-    assert 0.4 < found["two"].median < 0.6
+    assert found["two"].median == pytest.approx(0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
