@@ -92,7 +92,7 @@ def test_units_of_different_sizes_reach_the_sparsity_in_connections(widths, spar
     model = net(*widths)
     chosen = {"scope": threshold}
     if threshold in ("fixed", "mean"):
-        chosen = {"name": threshold, "value": 9.0} if threshold == "fixed" else {"name": "mean"}
+        chosen = {"name": threshold, "theta": 9.0} if threshold == "fixed" else {"name": "mean"}
     total, largest = 12 * sum(widths), max(widths)
     sparsity = min(sparsity, 1 - sum(widths) / total)
     pruner = Pruner(
