@@ -28,6 +28,22 @@ FIRST, LATER = 3, 11  # updates of the schedule: the first cuts, later ones find
 pytestmark = pytest.mark.filterwarnings("ignore:.*is down to min_kept", "ignore:no gradient has reached")
 
 
+@pytest.fixture(autouse=True)
+def _end_autocast():
+    """End the regions of ``torch.autocast`` that were left open.
+
+    An exception that is raised at the line where a ``with`` block ends comes before its ``__exit__``; the weights that
+    autocast caches would then be those of the next test.
+    """
+    yield
+    while (open_regions := torch.autocast_decrement_nesting()) > 0:
+        pass
+    if open_regions < 0:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()
+    torch.set_autocast_enabled("cpu", False)
+
+
 class Injection:
     """Raises an exception at a line event of the package, and notes which lines it passed.
 
