@@ -70,7 +70,7 @@ def check_averaging(trainer: Any, slim: str | None) -> None:
             kind = type(callback).__name__
             raise ValueError(
                 f"slim={slim!r} does not go with {kind}, which averages tensors of one shape; leave slim out, and make "
-                "the averaged model smaller after training, by lightning_dynprune.deploy.slimming.removal"
+                "the averaged model smaller after training, by lightning_dynprune.deploy.slim"
             )
 
 

@@ -110,7 +110,7 @@ def check_slim(when: str | None, pattern: Pattern, guard: AccuracyGuard | None, 
     if pattern.label not in PATTERNS_THAT_SLIM[when]:
         raise ValueError(
             f"slim={when!r} goes with pattern {' or '.join(PATTERNS_THAT_SLIM[when])}, not {pattern.label}; where "
-            "other patterns left whole channels of zeros, lightning_dynprune.deploy.slimming.removal makes the model "
+            "other patterns left whole channels of zeros, lightning_dynprune.deploy.slim makes the model "
             "smaller after training"
         )
     if rewind is not None or (when == "update" and guard is not None):

@@ -35,7 +35,7 @@ def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
         raise ValueError(
             f"pattern {run.plan.pattern.label} with rewind={None if run.rewind is None else run.rewind.step} has "
             "nothing to slim; give pattern channel or head, after couple(), and rewind=None. What other patterns "
-            "left whole channels of zeros in, lightning_dynprune.deploy.slimming.removal makes smaller"
+            "left whole channels of zeros in, lightning_dynprune.deploy.slim makes smaller"
         )
     widths = {g.name: (g.units, kept) for g, kept in zip(units.groups, units.counts, strict=True)}
     from lightning_dynprune.coupling import Narrowing
