@@ -4,6 +4,7 @@ May import selection and the rooms below it.
 """
 
 from lightning_dynprune.coupling.channels import coupled_groups
+from lightning_dynprune.coupling.experts import EXPERT_ATTRIBUTES, expert_channels
 from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group, SlimError
 from lightning_dynprune.coupling.heads import HEAD_ATTRIBUTES, attention_heads
 from lightning_dynprune.coupling.isolation import isolated, run_example
@@ -21,6 +22,7 @@ from lightning_dynprune.coupling.verify import explain_heads, failing_groups, ou
 
 __all__ = [
     "CHANNELWISE_TENSORS",
+    "EXPERT_ATTRIBUTES",
     "HEAD_ATTRIBUTES",
     "Axis",
     "Coupling",
@@ -31,6 +33,7 @@ __all__ = [
     "attention_heads",
     "channel_dim",
     "coupled_groups",
+    "expert_channels",
     "explain_heads",
     "failing_groups",
     "holds_tensors",

@@ -117,7 +117,7 @@ def _group(model: nn.Module, name: str, found: Projections, grouped_query: str) 
     module = model.get_submodule(name)
     heads = queries[:, ::size] // size
     for table, dim in per_head_tables(name, module, found.heads):
-        axes.append(Axis(table, dim, False, heads))
+        axes.append(Axis(table, dim, False, heads, is_table=True))
     axes.append(Axis(f"{found.output}.weight", column_dim(model.get_submodule(found.output)), False, queries))
     proportional = [(HEAD_COUNT_ATTRIBUTES, found.heads), (WIDTH_ATTRIBUTES, width)]
     if by_queries:
@@ -155,7 +155,7 @@ def _joined(model: nn.Module, groups: list[Group]) -> list[Group]:
     That is so where of several modules in the same place of repeated blocks only some have a table; then the other
     modules of that type hand on a bias likewise (the cross-attention of T5).
     """
-    tables = {group: any(not axis.writes for axis in group.axes[:-1]) for group in groups}
+    tables = {group: any(axis.is_table for axis in group.axes) for group in groups}
     places: dict[tuple[type[nn.Module], str], list[Group]] = {}
     for group in groups:
         (name,) = group.modules

@@ -42,19 +42,38 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     change = Narrowing(model, trial=True)
     try:
         change.zero(groups, kept)
-        expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
+        expected, inner = _outputs(model, example_input, groups)
         change.narrow(groups, kept)
         with change.matching_instance_norms():
-            found = nested_tensors(run_example(model, example_input))
+            found, inner_found = _outputs(model, example_input, groups)
     except CouplingError as error:
         cause = error.__cause__ or error
         return f"the model does not run with fewer of these channels ({type(cause).__name__}: {cause})"
     finally:
         change.undo()
+    # What heads or experts add may be small beside the rest of the model, so their own outputs are compared too.
+    pairs = [(a, b) for a, b in zip(inner, inner_found, strict=False) if a.shape == b.shape]
+    expected, found = expected + [a for a, _ in pairs], found + [b for _, b in pairs]
     difference = output_difference(expected, found, groups, kept)
     if difference <= rounding_tolerance(expected):
         return ""
     return f"removing them while they are zero changes the outputs by {difference:.3g}"
+
+
+def _outputs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the outputs of a model, and those of the modules that hold the units of groups, in the order of calls."""
+    inner: list[Tensor] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        inner.extend(tensor.clone() for tensor in nested_tensors(output))
+
+    modules = {name for group in groups for name in group.modules}
+    handles = [model.get_submodule(name).register_forward_hook(record) for name in modules]
+    try:
+        return [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))], inner
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def output_difference(
