@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Head(CoupledPattern):
         check_count("pattern head: round_to", self.round_to)
         check_flag("pattern head: relative", self.relative)
 
-    def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
+    def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:
         """Return one group of heads per attention module."""
         from lightning_dynprune.coupling import attention_heads
 

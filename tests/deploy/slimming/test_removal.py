@@ -314,7 +314,7 @@ def test_the_report_prints_as_a_table():
         "parameters      26     14",
         "bytes          104     56",
         "outputs changed by 0 of their largest value",
-        "2.weight: they are the model's outputs, or reach them through a layer of an unknown type",
+        "2.weight: they are the model's outputs",
     ]
 
 
