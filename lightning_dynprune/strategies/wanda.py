@@ -98,4 +98,4 @@ class Wanda(Strategy):
         columns = products.shape[-1]
         best_first = products.argsort(dim=-1, descending=True, stable=True)
         ranks = torch.arange(columns - 1, -1, -1, dtype=torch.float32, device=products.device) / columns
-        return torch.empty_like(products).scatter_(-1, best_first, ranks.expand_as(products))
+        return torch.empty_like(products, dtype=ranks.dtype).scatter_(-1, best_first, ranks.expand_as(products))

@@ -39,6 +39,13 @@ def test_rank_in_the_row_written_out_and_of_equal_connections_the_first_ranks_hi
     assert scores(weight, inputs).tolist() == [[0.25, 0.75, 0.5, 0.0], [0.5, 0.0, 0.75, 0.25]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_rank_in_the_row_is_that_of_float32_whatever_the_weights_are(dtype):
+    weight = torch.tensor([[1.0, -5.0, 0.5, 0.0], [2.0, 1.0, 2.0, -2.0]], dtype=dtype)
+    inputs = torch.tensor([[[1.0, 1.0, 4.0, 1.0]]], dtype=torch.promote_types(dtype, torch.float32))
+    assert scores(weight, inputs).tolist() == [[0.25, 0.75, 0.5, 0.0], [0.5, 0.0, 0.75, 0.25]]
+
+
 @settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 8), st.integers(0, 2**31))
 def test_any_cut_takes_the_papers_connections_of_every_row(rows, columns, pruned, seed):
