@@ -35,7 +35,7 @@ from lightning_dynprune.callback.worker_results import (
     returns_results,
     send_to_main_process,
 )
-from lightning_dynprune.engine import AccuracyGuard, Pruner, Settings
+from lightning_dynprune.engine import AccuracyGuard, Pruner, Settings, describe, html_table, progress_text
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.strategies import Strategy
@@ -111,10 +111,10 @@ class DynamicPruning(Callback):
     def __init__(
         self,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "taylor",
-        threshold: str | Mapping[str, Any] | Threshold | None = None,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
-        pattern: str | Mapping[str, Any] | Pattern = "element",
+        strategy: str | Strategy | Mapping[str, Any] = "taylor",
+        threshold: str | Threshold | Mapping[str, Any] | None = None,
+        schedule: str | Schedule | Mapping[str, Any] | None = None,
+        pattern: str | Pattern | Mapping[str, Any] = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         *,
@@ -164,6 +164,21 @@ class DynamicPruning(Callback):
         vars(self).update(state)
         self._listener_id = listener_id(self, self._listener_id)
 
+    def __repr__(self) -> str:
+        return describe("DynamicPruning", self._settings, self._state_text())
+
+    def _repr_html_(self) -> str:
+        return html_table("DynamicPruning", self._settings, self._state_text(), self.connections, self.layer_sparsity)
+
+    def _state_text(self) -> str:
+        """Return in words what has been pruned."""
+        if self._evaluated is not None:
+            return f"{self.sparsity:.2%} zeros in the weights evaluated last"
+        if not self.connections:
+            return "no fit yet"
+        updates = None if self.pruner is None else self.pruner.updates
+        return progress_text(self.sparsity, updates, self.connections)
+
     @property
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
@@ -205,7 +220,7 @@ class DynamicPruning(Callback):
         """Number of connections of every target, by name, including those that were slimmed away."""
         if self.pruner is None:
             return {} if self._resume.worker_result is None else dict(self._resume.worker_result.connections)
-        return {t.name: n for t, n in zip(self.pruner.targets, self.pruner.masks.original_numel, strict=True)}
+        return self.pruner.connections
 
     @property
     def layer_sparsity(self) -> dict[str, float]:

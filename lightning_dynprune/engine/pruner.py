@@ -11,10 +11,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_share
+from lightning_dynprune.base import check_flag, check_share
 from lightning_dynprune.engine.attachment import add_owner, remove_owner
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.gradients import GradientFeed
+from lightning_dynprune.engine.overview import describe, html_table, progress_text
 from lightning_dynprune.engine.plan import Plan
 from lightning_dynprune.engine.run import PruningRun
 from lightning_dynprune.engine.settings import Settings
@@ -99,10 +100,10 @@ class Pruner:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "taylor",
-        threshold: str | Mapping[str, Any] | Threshold | None = None,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
-        pattern: str | Mapping[str, Any] | Pattern = "element",
+        strategy: str | Strategy | Mapping[str, Any] = "taylor",
+        threshold: str | Threshold | Mapping[str, Any] | None = None,
+        schedule: str | Schedule | Mapping[str, Any] | None = None,
+        pattern: str | Pattern | Mapping[str, Any] = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         min_kept: int = 1,
@@ -152,6 +153,13 @@ class Pruner:
         if self.coverage.is_low and run.ranks.rank == 0:
             warnings.warn(self.coverage.text, stacklevel=3)
 
+    def __repr__(self) -> str:
+        return describe("Pruner", self._run.plan.settings, progress_text(self.sparsity, self.updates, self.connections))
+
+    def _repr_html_(self) -> str:
+        state = progress_text(self.sparsity, self.updates, self.connections)
+        return html_table("Pruner", self._run.plan.settings, state, self.connections, self.layer_sparsity)
+
     @property
     def sparsity(self) -> float:
         """Share of connections pruned, over the targets."""
@@ -166,6 +174,11 @@ class Pruner:
     def scheduled_sparsity(self) -> float:
         """Share of connections that the schedule asked for at the last update."""
         return self._run.progress.scheduled_sparsity
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """Number of connections of every target, by name, including those that were slimmed away."""
+        return {t.name: n for t, n in zip(self.targets, self.masks.original_numel, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
@@ -336,7 +349,9 @@ class Pruner:
         for position in range(len(self.targets)):
             self._run.observer.observe(position)
 
-    def calibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> None:
+    def calibrate(
+        self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None, *, progress: bool = True
+    ) -> None:
         """Run batches forward and capture the inputs of the targets' modules, for strategy and reconstruction.
 
         The model runs in evaluation mode and returns to its own mode; nothing is trained.
@@ -345,12 +360,13 @@ class Pruner:
             batches: each is one argument of ``forward``.
             forward: runs one batch; by default the model itself, which gets a mapping as keyword arguments, as it does
                 an ``example_input``.
+            progress: show a progress bar where it takes more than two seconds and stderr is a terminal or a notebook.
 
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
         """
         with torch.no_grad():
-            self._run.calibrator.run(batches, forward)
+            self._run.calibrator.run(batches, forward, check_flag("progress", progress) and self.ranks.rank == 0)
 
     def start_capture(self) -> None:
         """Capture the inputs of the targets' modules from now on, until :meth:`stop_capture`."""

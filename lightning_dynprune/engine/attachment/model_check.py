@@ -76,9 +76,7 @@ class ModelCheck:
             _, (_, _, now) = steps[-1]
             if now is parameter or _is_gathered(parameter, now):
                 continue
-            for path, (held, key, child) in steps:
-                if child is not expected.get((id(held), key)):
-                    break
+            path = next(path for path, (held, key, child) in steps if child is not expected.get((id(held), key)))
             kind = "parameter" if path == name else "layer"
             return (
                 f"{kind} {path} was replaced since the pruner was built, so that the mask of {name} acts on a tensor "

@@ -88,12 +88,12 @@ class OptimizerCheck:
             f"pruner was not given, while {known}, which it was given, has not: it cannot follow the gradients of such "
             "steps, nor clear momentum at pruned connections. Give the pruner every optimizer that trains a target. To "
             "replace one in mid-run, build the pruner again with the new one and load the state of this one: state = "
-            "pruner.state_dict(); pruner.close(); pruner = Pruner(model, optimizer, ...); pruner.load_state_dict(state)."
-            " With the callback, return all optimizers from configure_optimizers, or replace one between two fits"
+            "pruner.state_dict(); pruner.close(); pruner = Pruner(model, optimizer, ...); "
+            "pruner.load_state_dict(state). With the callback, return all optimizers from configure_optimizers, or replace one between two fits"
         )
 
     def _targets_of(self, optimizer: Optimizer) -> set[int]:
-        """Return the positions of the targets that an optimizer holds; searched again when it holds more parameters."""
+        """Return the positions of the targets that an optimizer holds; searched again when it got more."""
         count = sum(len(group["params"]) for group in optimizer.param_groups)
         known = self._held.get(optimizer)
         if known is None or known[0] != count:

@@ -105,7 +105,7 @@ def test_latent_weights_are_not_moved_into_a_tensor_of_another_dtype():
     zeros, before = net.block[0].weight == 0, pruner.state_dict()
     assert zeros.any()
     net.double()
-    with pytest.raises(RuntimeError, match="has changed from torch.float32 to torch.float64"):
+    with pytest.raises(RuntimeError, match=r"has changed from torch\.float32 to torch\.float64"):
         step(net, optimizer, pruner)
     assert torch.equal(net.block[0].weight == 0, zeros)
     assert same(pruner.state_dict(), before)
@@ -175,17 +175,17 @@ def test_a_replacement_is_noticed_after_a_harmless_one():
     keep_parameters(net)
     step(net, optimizer, pruner)
     replace_layer(net)
-    with pytest.raises(RuntimeError, match="layer block.0 was replaced"):
+    with pytest.raises(RuntimeError, match=r"layer block\.0 was replaced"):
         pruner.tick()
 
 
 def test_a_copy_watches_the_copied_model_and_not_the_first():
-    net, optimizer, pruner = begun()
+    net, _, pruner = begun()
     copied = copy.deepcopy(pruner)
     replace_layer(net)
     copied.tick()
     replace_layer(copied.model)
-    with pytest.raises(RuntimeError, match="layer block.0 was replaced"):
+    with pytest.raises(RuntimeError, match=r"layer block\.0 was replaced"):
         copied.tick()
 
 
@@ -193,6 +193,6 @@ def test_every_update_makes_the_check_however_it_is_asked_for():
     net, _, pruner = begun(steps=0)
     replace_layer(net)
     for attempt in (lambda: pruner.update(0.5), lambda: pruner.raise_sparsity(0.5), pruner.tick, pruner.tick):
-        with pytest.raises(RuntimeError, match="layer block.0 was replaced"):
+        with pytest.raises(RuntimeError, match=r"layer block\.0 was replaced"):
             attempt()
     assert (pruner.clock.step, pruner.updates, pruner.sparsity) == (0, 0, 0.0)
