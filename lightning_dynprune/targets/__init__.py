@@ -6,6 +6,7 @@ May import distributed and base.
 from lightning_dynprune.targets.catalog import Selector
 from lightning_dynprune.targets.covering import Coverage, coverage
 from lightning_dynprune.targets.finding import Targets, find_targets, frozen_targets
+from lightning_dynprune.targets.own_parameters import is_conv1d
 from lightning_dynprune.targets.target import Target, TargetView
 from lightning_dynprune.targets.unwrapping import unwrapped_model, unwrapped_optimizers
 
@@ -18,6 +19,7 @@ __all__ = [
     "coverage",
     "find_targets",
     "frozen_targets",
+    "is_conv1d",
     "unwrapped_model",
     "unwrapped_optimizers",
 ]

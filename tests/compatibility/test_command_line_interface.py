@@ -40,9 +40,8 @@ class Data(LightningDataModule):
 
 
 # Lightning itself still calls jsonargparse by names that this one has deprecated.
-@pytest.mark.filterwarnings(
-    "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning", "ignore:.*isinstance.treespec"
-)
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec")
 @pytest.mark.parametrize("parts", [BY_CLASS, BY_NAME], ids=["class_path", "name"])
 def test_a_configuration_file_gives_the_parts(parts, tmp_path, monkeypatch):
     settings = "".join(f"        {line}\n" for line in ["sparsity: 0.8", *parts.strip().splitlines()])

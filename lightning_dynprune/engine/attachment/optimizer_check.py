@@ -89,7 +89,8 @@ class OptimizerCheck:
             "steps, nor clear momentum at pruned connections. Give the pruner every optimizer that trains a target. To "
             "replace one in mid-run, build the pruner again with the new one and load the state of this one: state = "
             "pruner.state_dict(); pruner.close(); pruner = Pruner(model, optimizer, ...); "
-            "pruner.load_state_dict(state). With the callback, return all optimizers from configure_optimizers, or replace one between two fits"
+            "pruner.load_state_dict(state). With the callback, return all optimizers from configure_optimizers, or "
+            "replace one between two fits"
         )
 
     def _targets_of(self, optimizer: Optimizer) -> set[int]:
