@@ -73,7 +73,9 @@ class DynamicPruning(Callback):
             it falls too far; the journal then remembers the values that are cut.
         slim: take pruned units out of the model: "end", after training, for pattern channel or head; "update", at every
             update, for pattern channel, so that memory and time of a step fall. With several processes both mean the
-            end. A module built anew takes the weights of checkpoints from before a slimming, not of the slim model.
+            end. The outputs on the example input are compared before and after; where they would change, a warning
+            says so and the model stays as it is. A module built anew takes the weights of checkpoints from before a
+            slimming, not of the slim model.
         seed: of random strategies.
         example_input: input of the model, for patterns that trace it; by default the module's ``example_input_array``,
             else the input in the first batch.
@@ -277,6 +279,7 @@ class DynamicPruning(Callback):
         """Capture the inputs of the targets' layers if the update after this step reads them."""
         if (pruner := self._running()).needs_coupling:
             pruner.couple(input_of_batch(batch))
+        self._slimming.prepare(pruner, pl_module, self._example_input, batch)
         if pruner.needs_layer_inputs and pruner.updates_next(trainer.is_last_batch):
             pruner.start_capture()
 

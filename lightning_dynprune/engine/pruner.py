@@ -19,7 +19,7 @@ from lightning_dynprune.engine.ownership import add_owner, remove_owner
 from lightning_dynprune.engine.plan import Plan
 from lightning_dynprune.engine.run import PruningRun
 from lightning_dynprune.engine.settings import Settings
-from lightning_dynprune.engine.slimming import slim_run
+from lightning_dynprune.engine.slimming import check_slim, slim_run
 from lightning_dynprune.engine.state import load_run, save_run
 from lightning_dynprune.engine.updates import UpdateRequest, restore_masks, update_run
 from lightning_dynprune.journal import Update
@@ -427,20 +427,37 @@ class Pruner:
         return update_run(self._run, request, keeps_inputs, stacklevel)
 
     @torch.no_grad()
-    def slim(self) -> dict[str, tuple[int, int]]:
+    def slim(self, example_input: Any = None) -> dict[str, tuple[int, int]]:
         """Remove the pruned units from all their tensors: the model computes the same with smaller parameters.
 
         Parameters stay the same objects, and the optimizers' slots follow entry for entry. Removed connections still
         count as pruned. The journal discards the positions it recorded, which mean nothing in smaller tensors.
 
+        Args:
+            example_input: the outputs on it are compared before and after, in eval mode: a tensor, a tuple of arguments
+                or a mapping of keywords. None: they are not compared.
+
         Returns:
             Group name -> its units before and after.
 
         Raises:
+            SlimError: the outputs would change; model, optimizers and masks are as before.
             ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something
                 that cannot be narrowed; the model is as before.
         """
-        return slim_run(self._run)
+        return slim_run(self._run, example_input)
+
+    def check_slim(self, example_input: Any) -> None:
+        """Raise if pruned heads cannot be removed by :meth:`slim`; half the heads are removed for a trial.
+
+        Args:
+            example_input: a tensor, a tuple of arguments or a mapping of keywords.
+
+        Raises:
+            CouplingError: an attention module does not compute the same with fewer heads; the message names it and the
+                settings that leave it out.
+        """
+        check_slim(self._run, example_input)
 
     @torch.no_grad()
     def restore(self, step: int) -> Update:

@@ -298,7 +298,7 @@ def test_without_torch_pruning_the_extra_is_named(monkeypatch):
 
 def test_heads_of_one_projection_lie_in_its_three_thirds():
     group = attention_heads(GPT(width=6, heads=3, depth=1))[0]
-    assert (group.name, group.units, group.count_attribute) == ("blocks.0.qkv.weight", 3, "blocks.0.heads")
+    assert (group.name, group.units, group.width_attributes) == ("blocks.0.qkv.weight", 3, ("blocks.0.heads",))
     index = {axis.name: (axis.dim, axis.writes, axis.index[1].tolist()) for axis in group.axes}
     assert index == {
         "blocks.0.qkv.weight": (0, True, [2, 3, 8, 9, 14, 15]),
@@ -349,7 +349,7 @@ def test_the_number_of_heads_can_be_given_and_a_module_left_out():
     network = nn.ModuleDict({"self": Attention(heads=0), "cross": Attention(heads=4)})
     assert [group.name for group in attention_heads(network)] == ["cross.to_q.weight"]
     groups = attention_heads(network, {"self": 2, "cr*": 0})
-    assert [(group.name, group.units, group.count_attribute) for group in groups] == [("self.to_q.weight", 2, "")]
+    assert [(group.name, group.units, group.width_attributes) for group in groups] == [("self.to_q.weight", 2, ())]
 
 
 @pytest.mark.parametrize(("network", "heads", "message"), [
