@@ -14,7 +14,7 @@ from lightning_dynprune.engine import Pruner
 from lightning_dynprune.selection.scores import NonFiniteError
 from lightning_dynprune.strategies import Wanda
 from lightning_dynprune.targets import Target
-from tests.stand_ins import Conv1D
+from tests.targets.own_layers import Conv1D
 
 
 def scores(weight: Tensor, *inputs: Tensor, per_row: bool = True, groups: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_dynprune import Pruner
 from lightning_dynprune.targets import find_targets
-from tests.stand_ins import Conv1D, MixtralExperts
+from tests.targets.own_layers import Conv1D, MixtralExperts
 
 NOW = {"name": "one_shot", "begin": 1}
 
