@@ -132,9 +132,11 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
         return {"nx": rows.shape[0], "nf": rows.shape[1]}
     if isinstance(module, CONVOLUTIONS):
         first, second = module.weight.shape[:2]
-        if is_channelwise(module):
-            return {"out_channels": first, "in_channels": first, "groups": first}
-        first, second = (first, second * module.groups)
+        if module.groups > 1:
+            # Whole groups are removed, so each of those that stay has as many channels as before.
+            groups = first * module.groups // (module.in_channels if module.transposed else module.out_channels)
+            names = ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
+            return {names[0]: first, names[1]: second * groups, "groups": groups}
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),
                         (first, second), strict=True))  # fmt: skip
     if isinstance(module, nn.Embedding):

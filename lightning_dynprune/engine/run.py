@@ -121,7 +121,7 @@ class PruningRun:
         plan = self.plan
         if not isinstance(plan.pattern, CoupledPattern):
             raise ValueError(f"pattern {plan.pattern.label} has no units that reach over several targets")
-        groups = plan.pattern.groups(plan.model, example_input)
+        groups = plan.pattern.groups(plan.model, example_input, [target.name for target in self.masks.targets])
         units = CoupledMasks(plan.model, groups, self.masks, plan.pattern, plan.optimizers)
         units.check_reachable(plan.schedule.final)
         units.load_state_dict(self.units.state_dict() if self.needs_coupling else None)

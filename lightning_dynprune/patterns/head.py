@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class Head(CoupledPattern):
         if self.grouped_query not in ("groups", "queries"):
             raise ValueError(f"pattern head: grouped_query={self.grouped_query!r} is unknown; known: groups, queries")
 
-    def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
+    def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:
         """Return one group of heads per attention module."""
         from lightning_dynprune.coupling import attention_heads
 
