@@ -294,6 +294,8 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update if that is due at the end of an epoch, and log the last update."""
         was_skipped = self._steps.end_batch()
+        self._steps.check_optimizers(trainer)
+        self._running().check_attached()
         self._end_epoch(trainer)
         self._averages.mask(trainer, self._running())
         self._log(trainer, pl_module, was_skipped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -50,18 +50,23 @@ def expert_channels(model: nn.Module) -> dict[str, list[Group]]:
     return found
 
 
-def verified_experts(model: nn.Module, example_input: Any) -> tuple[list[Group], dict[str, str]]:
+def verified_experts(
+    model: nn.Module, example_input: Any, writers: Collection[str] | None = None
+) -> tuple[list[Group], dict[str, str]]:
     """Return the groups of hidden channels of experts for which the model runs with fewer channels.
 
     Args:
         model: the network, in eval mode.
         example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`.
+        writers: names of the weights whose channels may be removed; None for all.
 
     Returns:
         The groups, and for each module without one the name of its first weight and the reason.
     """
     groups, left_out = [], {}
     for name, candidates in expert_channels(model).items():
+        if writers is not None and candidates[0].name not in writers:
+            continue
         for group in candidates:
             failed = failing_groups(model, example_input, [group])
             if not failed:

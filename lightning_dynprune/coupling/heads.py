@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,6 +82,25 @@ def attention_heads(
                 raise
             left_out[name] = str(error)
     return _joined(model, found)
+
+
+def attention_projections(model: nn.Module) -> dict[str, Projections]:
+    """Return the projections of every attention module of a model by its name; ambiguous modules are left out.
+
+    Args:
+        model: the network.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            heads, width = module.num_heads, module.out_proj.weight.shape[1]
+            outputs = _join(name, "out_proj")
+            found[name] = Projections((_join(name, "in_proj"),), outputs, heads, heads, width // heads)
+            continue
+        with contextlib.suppress(CouplingError):
+            if projections := find_projections(model, name, module, None):
+                found[name] = projections
+    return found
 
 
 def _given(model: nn.Module, modules: Iterable[str], heads: Mapping[str, int]) -> dict[str, int]:

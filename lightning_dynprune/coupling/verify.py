@@ -20,7 +20,8 @@ def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]
     """Return the groups whose units cannot be removed, name -> reason.
 
     The model is run with half the units of each group zero, and again with them removed; then they are restored. All
-    groups are tried at once, and one by one only if that fails.
+    groups are tried at once, and one by one only if that fails. Weights of heads and experts that are zero hold noise
+    meanwhile.
 
     Args:
         model: the network, in eval mode.
@@ -41,6 +42,7 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     kept = [_half(group.units) for group in groups]
     change = Narrowing(model, trial=True)
     try:
+        _fill_zeros(change, groups)
         change.zero(groups, kept)
         expected, inner = _outputs(model, example_input, groups)
         change.narrow(groups, kept)
@@ -58,6 +60,17 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     if difference <= rounding_tolerance(expected):
         return ""
     return f"removing them while they are zero changes the outputs by {difference:.3g}"
+
+
+def _fill_zeros(change: Narrowing, groups: Sequence[Group]) -> None:
+    """Put noise in place of zeros, which would hide that heads or experts lie in other places than supposed."""
+    generator = torch.Generator().manual_seed(0)
+    for name in dict.fromkeys(axis.name for group in groups if group.modules for axis in group.axes):
+        data = change.tensors[name].data
+        if data.is_floating_point() and bool((data == 0).any()):
+            scale = float(data[data != 0].float().abs().mean()) if data.any() else data.shape[-1] ** -0.5
+            noise = scale * torch.randn(data.shape, generator=generator)
+            change.set(name, torch.where(data == 0, noise.to(data), data), change.tensors[name].grad)
 
 
 def _outputs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:

@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.base import check_flag, check_share
+from lightning_dynprune.engine.attachment import add_owner, remove_owner
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.gradients import GradientFeed
 from lightning_dynprune.engine.overview import describe, html_table, progress_text
-from lightning_dynprune.engine.ownership import add_owner, remove_owner
 from lightning_dynprune.engine.plan import Plan
 from lightning_dynprune.engine.run import PruningRun
 from lightning_dynprune.engine.settings import Settings
@@ -285,6 +285,7 @@ class Pruner:
 
         Raises:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
+            RuntimeError: a layer, parameter or optimizer was replaced, see :meth:`check_attached`; nothing was counted.
         """
         run = self._run
         if not self.optimizers:
@@ -314,6 +315,16 @@ class Pruner:
             ending_epoch: the current step is the last of its epoch.
         """
         return self._run.progress.updates_next(ending_epoch)
+
+    def check_attached(self) -> None:
+        """Raise where a layer, parameter or optimizer was replaced since the pruner was built; no host sync.
+
+        Every :meth:`tick` and update makes this check. Call it where an optimizer of your own may step without a tick.
+
+        Raises:
+            RuntimeError: naming what was replaced, and what to do.
+        """
+        self._run.check_attached()
 
     def apply(self) -> None:
         """Set pruned entries to zero, in place; no host sync."""
@@ -411,6 +422,7 @@ class Pruner:
                 # The update after the first step reads the same inputs as the one before it.
                 keeps_inputs = starting and progress.has_started and progress.updates_next()
                 return self._update(progress.due_sparsity, keeps_inputs, stacklevel=5)
+            run.check_attached()
             run.apply()
         except BaseException:
             progress.go_back(before)
@@ -445,6 +457,7 @@ class Pruner:
             ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something
                 that cannot be narrowed; the model is as before.
         """
+        self._run.check_attached()
         return slim_run(self._run, example_input)
 
     def check_slim(self, example_input: Any) -> None:
@@ -473,11 +486,13 @@ class Pruner:
         Raises:
             ValueError: there is no journal, it does not reach back so far, or several processes hold parts of targets.
         """
+        self._run.check_attached()
         return restore_masks(self._run, step)
 
     def close(self) -> None:
         """Detach from the model, so that another pruner may take over its parameters."""
         self._feed.close()
+        self._run.optimizer_check.close()
         self.stop_capture()
         self.apply()
         remove_owner(self)

@@ -41,12 +41,10 @@ def _made(model: str, config: str, **settings: Any) -> nn.Module:
     return network
 
 
-def _family(
-    name: str, model: str, config: str, settings: Mapping[str, Any], heads: float = 0.2, **others: Any
-) -> Family:
+def _family(name: str, model: str, config: str, sizes: Mapping[str, Any], heads: float = 0.2, **others: Any) -> Family:
     return Family(
         name=name,
-        build=lambda: _made(model, config, **settings),
+        build=lambda: _made(model, config, **sizes),
         loss=_own_loss,
         sparsity={"channel": 0.2, "head": heads},
         **others,
@@ -56,6 +54,7 @@ def _family(
 _GENERATE = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
 _TEXT = {"input_ids": _tokens(4, 7), "labels": _tokens(4, 7)}
 _DECODER = {"num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": _POSITIONS}
+_LLAMA = {**_SIZES, **_DECODER, "pad_token_id": 0}
 
 FAMILIES = (
     _family(
@@ -78,17 +77,30 @@ FAMILIES = (
         "LLaMA (grouped-query attention)",
         "LlamaForCausalLM",
         "LlamaConfig",
-        {**_SIZES, **_DECODER, "pad_token_id": 0},
+        _LLAMA,
         heads=0.15,
+        note="a head of keys and values goes with its query heads",
         batch=_TEXT,
         generate=_GENERATE,
+    ),
+    Family(
+        "LLaMA, query heads alone",
+        lambda: _made("LlamaForCausalLM", "LlamaConfig", **_LLAMA),
+        _TEXT,
+        _own_loss,
+        _GENERATE,
+        sparsity={"head": 0.1},
+        settings={"head": {"pattern": {"name": "head", "grouped_query": "queries"}}},
+        note='`pattern={"name": "head", "grouped_query": "queries"}`',
     ),
     _family(
         "Mixtral (grouped-query attention, experts)",
         "MixtralForCausalLM",
         "MixtralConfig",
-        {**_SIZES, **_DECODER, "num_local_experts": 3, "pad_token_id": 0},
+        {**_LLAMA, "num_local_experts": 3},
         heads=0.05,
+        settings={"channel": {"pattern": {"name": "channel", "round_to": 8}}},
+        note="`round_to=8`: torch multiplies the matrices of experts only at such widths",
         batch=_TEXT,
         generate=_GENERATE,
     ),
@@ -100,6 +112,7 @@ FAMILIES = (
         | {"decoder_start_token_id": 0, "pad_token_id": 0},
         batch={"input_ids": _tokens(4, 7), "labels": _tokens(4, 5, seed=1)},
         generate=_GENERATE,
+        note="layers that share a table of position biases lose the same heads",
     ),
     _family(
         "ViT",

@@ -207,7 +207,10 @@ def _explain_failure(model: nn.Module, example_input: Any, groups: Sequence[Grou
     with isolated(model):
         failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
     where = f"it comes from {', '.join(failed)}" if failed else "no single group causes it"
-    return f"the model is as it was; {where}; exclude such layers, or raise the tolerance where it is rounding"
+    return (
+        f"the model is as it was; {where}; exclude such layers, give round_to=8 where a kernel needs such widths, or "
+        "raise the tolerance where it is rounding"
+    )
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from lightning_dynprune.coupling import (
     Group,
     Narrowing,
     attention_heads,
+    attention_projections,
     coupled_groups,
     expert_channels,
     isolated,
@@ -89,7 +90,8 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         (True, 2)
     """
     path = Path(path)
-    heads, experts = attention_heads(model, left_out={}), list(expert_channels(model))
+    heads, projections = attention_heads(model, left_out={}), attention_projections(model)
+    experts = list(expert_channels(model))
     groups: list[Group] = []
     if example_input is not None:
         groups = coupled_groups(model, example_input).groups
@@ -99,7 +101,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         before = {name: tensor.shape for name, tensor in change.tensors.items()}
         try:
             _load_into(change, tensors, attributes)
-            validate_layers(model, heads, experts)
+            validate_layers(model, heads, projections, experts)
             if example_input is not None:
                 validate_groups(model, groups, heads, before)
                 with isolated(model), torch.no_grad():

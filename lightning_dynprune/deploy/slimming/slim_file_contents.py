@@ -13,7 +13,10 @@ from lightning_dynprune.coupling import (
     EXPERT_ATTRIBUTES,
     HEAD_ATTRIBUTES,
     Group,
+    Projections,
     attention_heads,
+    attention_projections,
+    column_dim,
     expert_channels,
     holds_tensors,
     is_channelwise,
@@ -131,12 +134,15 @@ def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict
     return found
 
 
-def validate_layers(model: nn.Module, heads: Sequence[Group], experts: Iterable[str]) -> None:
+def validate_layers(
+    model: nn.Module, heads: Sequence[Group], projections: Mapping[str, Projections], experts: Iterable[str]
+) -> None:
     """Check that the tensors of each layer, attention module and module of experts agree in their widths.
 
     Args:
         model: the network.
         heads: of the network with its original widths.
+        projections: of the attention modules of that network.
         experts: names of its modules of experts.
 
     Raises:
@@ -155,23 +161,36 @@ def validate_layers(model: nn.Module, heads: Sequence[Group], experts: Iterable[
         if len(set(lengths.values())) > 1:
             lengths_text = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
             raise ValueError(f"channels do not agree: {lengths_text}")
-    if heads:
-        now = {group.modules: group for group in attention_heads(model, left_out={})}
-        for group in heads:
-            count = now[group.modules].units if group.modules in now else 0
-            for axis in group.axes:
-                length, size = model.get_parameter(axis.name).shape[axis.dim], axis.index.shape[1]
-                if not axis.writes and length != count * size:
-                    raise ValueError(
-                        f"heads do not agree: {axis.name!r} reads {length} channels, which are not "
-                        f"{count or 'whole'} heads of {size}"
-                    )
-
+    _validate_heads(model, heads, projections)
     if differing := sorted(set(experts) - set(expert_channels(model))):
         shapes = ", ".join(
             f"{name} {list(p.shape)}" for name, p in model.get_submodule(differing[0]).named_parameters(recurse=False)
         )
         raise ValueError(f"experts do not agree: the weights of {differing[0]!r} are {shapes}")
+
+
+def _validate_heads(model: nn.Module, heads: Sequence[Group], projections: Mapping[str, Projections]) -> None:
+    """Check that heads have their original size, and that what belongs to one group has as many heads."""
+    now = attention_projections(model)
+    for name, before in projections.items():
+        weight = model.get_parameter(f"{before.output}.weight")
+        width = weight.shape[column_dim(model.get_submodule(before.output))]
+        count = now[name].heads if name in now else 0
+        if width != count * before.size:
+            raise ValueError(
+                f"heads do not agree: '{before.output}.weight' reads {width} channels, which are not "
+                f"{count or 'whole'} heads of {before.size}"
+            )
+    for group in heads:
+        counts = {name: now[name].heads for name in group.modules}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"heads do not agree: {counts} have to have as many")
+        for axis in group.axes:
+            length = model.get_parameter(axis.name).shape[axis.dim]
+            if axis.is_table and length != counts[group.modules[0]]:
+                raise ValueError(
+                    f"heads do not agree: {axis.name!r} has {length} columns for {counts[group.modules[0]]} heads"
+                )
 
 
 def validate_groups(
