@@ -18,6 +18,7 @@ from lightning_dynprune.coupling.layers import (
     num_output_channels,
     row_dim,
 )
+from lightning_dynprune.coupling.multihead import SlimMultiheadAttention
 from lightning_dynprune.coupling.narrow import Narrowing
 from lightning_dynprune.coupling.projections import Projections
 from lightning_dynprune.coupling.verify import explain_heads, failing_groups, output_difference, rounding_tolerance
@@ -33,6 +34,7 @@ __all__ = [
     "Narrowing",
     "Projections",
     "SlimError",
+    "SlimMultiheadAttention",
     "attention_heads",
     "attention_projections",
     "channel_dim",

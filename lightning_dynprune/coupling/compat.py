@@ -3,6 +3,9 @@
 If ``TorchDispatchMode`` changes, :func:`coupled_groups` sees no operations of a model: it must call
 ``__torch_dispatch__`` for each of torch's basic operations, with the tensors that the forward pass uses, and with
 composite operations already taken apart.
+
+If torch's fused attention is entered by other attributes of ``nn.MultiheadAttention``, slim attention in an encoder
+layer raises or computes something else in eval mode without gradients.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Called with an operation, its positional and keyword arguments, and what it returned.
@@ -61,3 +65,16 @@ def named_arguments(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: 
         else:
             found[argument.name] = kwargs.get(argument.name, argument.default_value)
     return found
+
+
+class WithoutFastPath(nn.MultiheadAttention):
+    """Multi-head attention that torch's fused kernels, which expect heads that fill the width, leave alone."""
+
+    @property
+    def _qkv_same_embed_dim(self) -> bool:
+        """False: encoder layers then call the module's own forward."""
+        return False
+
+    @_qkv_same_embed_dim.setter
+    def _qkv_same_embed_dim(self, value: bool) -> None:
+        """Do nothing: torch's modules set it."""

@@ -154,7 +154,7 @@ def _group(model: nn.Module, name: str, found: Projections, grouped_query: str) 
 
 
 def _multihead(name: str, module: nn.MultiheadAttention) -> Group:
-    width, count = module.embed_dim, module.num_heads
+    width, count = module.out_proj.weight.shape[1], module.num_heads
     per_head = torch.arange(width).view(count, -1)
     fused = torch.cat([per_head, per_head + width, per_head + 2 * width], dim=1)
     if getattr(module, "in_proj_weight", None) is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_dynprune.base import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
 from lightning_dynprune.coupling.group import Group
 from lightning_dynprune.coupling.layers import holds_tensors, is_channelwise
+from lightning_dynprune.coupling.multihead import SlimMultiheadAttention
 from lightning_dynprune.masks import select_along
 from lightning_dynprune.targets import is_conv1d
 
@@ -87,6 +88,23 @@ class Narrowing:
             for attribute, value in layer_widths(module).items():
                 if getattr(module, attribute) != value:
                     self.set_attribute(module, attribute, value)
+            self._fit_attention(module)
+
+    def _fit_attention(self, module: nn.Module) -> None:
+        """Let torch's attention, and encoders that hold it, compute with the number of heads that its tensors have."""
+        if type(module) is nn.MultiheadAttention and module.out_proj.weight.shape[1] != module.embed_dim:
+            self.set_attribute(module, "__class__", SlimMultiheadAttention)
+        if isinstance(module, SlimMultiheadAttention):
+            heads = module.out_proj.weight.shape[1] // module.head_dim
+            if module.num_heads != heads:
+                self.set_attribute(module, "num_heads", heads)
+        slim = isinstance(module, nn.TransformerEncoder) and any(
+            layer.self_attn.out_proj.weight.shape[1] != layer.self_attn.embed_dim
+            for layer in module.layers
+            if isinstance(layer, nn.TransformerEncoderLayer)
+        )
+        if slim and module.use_nested_tensor:  # which only the fused kernels take
+            self.set_attribute(module, "use_nested_tensor", False)
 
     @contextmanager
     def matching_instance_norms(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ def _outputs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> t
     inner: list[Tensor] = []
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
-        inner.extend(tensor.clone() for tensor in nested_tensors(output))
+        inner.extend(tensor.clone() for tensor in nested_tensors(output)[:1])  # others may be means over heads
 
     modules = {name for group in groups for name in group.modules}
     handles = [model.get_submodule(name).register_forward_hook(record) for name in modules]
@@ -153,11 +153,6 @@ def explain_heads(model: nn.Module, group: Group, reason: str) -> str:
     first, module = next(iter(kinds.items()))
     others = f" and {len(kinds) - 1} like it" if len(kinds) > 1 else ""
     zeros = ", ".join(f"{name!r}: 0" for name in kinds)
-    if isinstance(module, nn.MultiheadAttention):
-        return (
-            f"its heads stay: nn.MultiheadAttention {first!r} takes the head size from its width, so that fewer heads "
-            f"would be larger ones; give heads={{{zeros}}} to leave it out"
-        )
     return (
         f"its heads stay: {type(module).__name__} {first!r}{others} does not compute the same with fewer heads "
         f"({reason}); its forward must keep the head size fixed and derive all else from the number of heads, as "

@@ -209,3 +209,24 @@ def test_a_slim_model_that_would_compute_something_else_is_undone_and_said(tmp_p
     run.optimizers[0].zero_grad()
     module(torch.randn(2, 3, 8)).sum().backward()
     run.optimizers[0].step()
+
+
+def test_torchs_attention_is_slimmed_at_the_end_too(tmp_path):
+    class Encoder(Heads):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.attention = nn.TransformerEncoderLayer(8, 4, 16, dropout=0.0, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x)
+
+    slim, wide = Encoder(), Encoder()
+    run = trainer([heads_pruning(slim="end", targets="*self_attn*")], tmp_path)
+    run.fit(slim)
+    trainer([heads_pruning(targets="*self_attn*")], tmp_path).fit(wide)
+    x = torch.randn(5, 3, 8)
+    assert slim.attention.self_attn.in_proj_weight.shape == (12, 8)
+    assert torch.allclose(slim.eval()(x), wide.eval()(x), atol=1e-5)
+    slim.train()(x).sum().backward()
+    run.optimizers[0].step()

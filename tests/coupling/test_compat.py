@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_dynprune.coupling.compat import (
     OperationListener,
+    WithoutFastPath,
     changes_arguments,
     is_entrywise,
     named_arguments,
@@ -30,3 +31,19 @@ def test_a_listener_hears_every_basic_operation_with_the_tensors_that_the_model_
 def test_arguments_have_their_names_and_defaults():
     found = named_arguments(torch.ops.aten.slice.Tensor, ("x", 1), {"end": 3})
     assert found == {"self": "x", "dim": 1, "start": None, "end": 3, "step": 1}
+
+
+def test_an_encoder_layer_calls_the_forward_of_attention_that_is_kept_from_the_fused_kernels():
+    layer, called = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), []
+
+    class Recording(WithoutFastPath):
+        def forward(self, query, *others, **named):
+            called.append(query)
+            return query, None
+
+    with torch.no_grad():
+        layer(torch.randn(1, 3, 8))
+        layer.self_attn.__class__ = Recording
+        layer(torch.randn(1, 3, 8))
+    assert len(called) == 1
+    assert vars(layer.self_attn)["_qkv_same_embed_dim"] is True  # what the class hides

@@ -96,6 +96,7 @@ def slim(
     fold = check_flag("slim: fold", fold)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     before = _size(model)
+    kinds = {name: type(module) for name, module in model.named_modules()}
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
     coupling = coupled_groups(model, example_input, exclude=excluded)
     attention = _attention(model, example_input, heads, excluded, coupling)
@@ -131,6 +132,7 @@ def slim(
         folded,
         constant,
         coupling.left_out,
+        {name: type(m).__name__ for name, m in model.named_modules() if type(m) is not kinds[name]},
     )
 
 

@@ -187,6 +187,10 @@ def _validate_heads(model: nn.Module, heads: Sequence[Group], projections: Mappi
             raise ValueError(f"heads do not agree: {counts} have to have as many")
         for axis in group.axes:
             length = model.get_parameter(axis.name).shape[axis.dim]
+            if len(group.modules) == 1 and isinstance(model.get_submodule(group.modules[0]), nn.MultiheadAttention):
+                expected = axis.index.shape[1] * counts[group.modules[0]]
+                if length != expected:
+                    raise ValueError(f"heads do not agree: {axis.name!r} has {length} rows, and not {expected}")
             if axis.is_table and length != counts[group.modules[0]]:
                 raise ValueError(
                     f"heads do not agree: {axis.name!r} has {length} columns for {counts[group.modules[0]]} heads"

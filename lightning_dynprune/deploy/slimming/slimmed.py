@@ -17,6 +17,7 @@ class Slimmed:
         folded: layer -> number of constant channels that its bias absorbed.
         kept_constant: group -> why constant channels were kept.
         left_out: name of a weight -> why its outputs were not considered.
+        replaced: module -> the class that it was given, as torch's attention cannot have fewer heads.
     """
 
     widths: dict[str, tuple[int, int]]
@@ -26,6 +27,7 @@ class Slimmed:
     folded: dict[str, int] = field(default_factory=dict)
     kept_constant: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = [("", "before", "after")]
@@ -36,5 +38,6 @@ class Slimmed:
         lines = [f"{name:<{first}}  {before:>{second}}  {after:>{third}}" for name, before, after in rows]
         lines.append(f"outputs changed by {self.difference:.2g} of their largest value")
         lines += [f"{layer}.bias took over {count} constant channels" for layer, count in self.folded.items()]
+        lines += [f"{module} is a {kind} now" for module, kind in self.replaced.items()]
         lines += [f"{name}: {reason}" for name, reason in {**self.kept_constant, **self.left_out}.items()]
         return "\n".join(lines)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_dynprune.coupling import CouplingError, Narrowing, attention_heads, coupled_groups
-from lightning_dynprune.deploy.slimming import slim
+from lightning_dynprune.deploy.slimming import load, save, slim
 from lightning_dynprune.deploy.slimming.removal import SlimError
 from tests.coupling.test_heads import GroupedQuery
 from tests.networks import GPT, NETWORKS, Block, Concat, flattened, residual, settled
@@ -271,13 +271,23 @@ def test_excluded_parameters_keep_their_heads():
     assert network.blocks[0].heads == 4
 
 
-def test_torch_attention_keeps_its_zero_heads_and_is_said():
-    network = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    network.self_attn.out_proj.weight.data[:, :4] = 0
+def test_torch_attention_loses_its_zero_heads_and_its_new_class_is_said(tmp_path):
+    network = nn.TransformerEncoderLayer(8, 4, 16, batch_first=True)
+    network.self_attn.out_proj.weight.data[:, 2:6] = 0
     network.linear2.weight.data[:, :5] = 0
-    report = slim(network, torch.randn(2, 3, 8))
-    assert report.widths == {"linear1.weight": (16, 11)}
-    assert "head size from its width" in report.left_out["self_attn.in_proj_weight"]
+    optimizer, x = torch.optim.Adam(network.parameters()), torch.randn(2, 3, 8)
+    expected = network.eval()(x)
+    report = slim(network, x, optimizer)
+    assert report.widths == {"linear1.weight": (16, 11), "self_attn.in_proj_weight": (4, 2)}
+    assert report.replaced == {"self_attn": "SlimMultiheadAttention"}
+    assert "self_attn is a SlimMultiheadAttention now" in str(report)
+    assert torch.allclose(network(x), expected, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(network(x), expected, atol=1e-6)
+    save(network, tmp_path / "slim.safetensors")
+    again = load(nn.TransformerEncoderLayer(8, 4, 16, batch_first=True), tmp_path / "slim.safetensors").eval()
+    assert torch.equal(again(x), network(x))
+    assert again.self_attn.num_heads == 2
 
 
 def test_ambiguous_heads_matter_only_where_heads_are_asked_for():
