@@ -18,6 +18,7 @@ from lightning_dynprune.coupling.compat import (
     is_entrywise,
     named_arguments,
     operation_name,
+    without_listeners,
 )
 from lightning_dynprune.coupling.group import CouplingError
 from lightning_dynprune.coupling.isolation import run_example
@@ -60,11 +61,15 @@ class Trace:
     def __init__(
         self, model: nn.Module, example_input: Any, closed: Collection[str] = (), writers: Collection[str] | None = None
     ) -> None:
-        self._names = {module: name for name, module in model.named_modules()}
         self.writes: dict[str, Tensor] = {}
+        # Modules that are taken as one operation.
+        self._whole = set(closed)
         count = 0
         for name, module in model.named_modules():
+            if is_channelwise(module):
+                self._whole.add(name)
             if _writes(module):
+                self._whole.add(name)
                 size = num_output_channels(module)
                 self.writes[name] = torch.arange(count, count + size)
                 count += size
@@ -78,7 +83,8 @@ class Trace:
         self.carries: dict[str, Tensor] = {}
         self.closed, self.ran = frozenset(closed), set[str]()
         self._running, self._paused, self._count = [("", model)], 0, 0
-        self._fixed: dict[int, tuple[Tensor, Labels]] = {}
+        # Inputs, parameters and buffers, by their id: the tensor, what it is, and its labels once they are needed.
+        self._fixed: dict[int, tuple[Tensor, str, Labels | None]] = {}
         # A forward pass may keep tensors with labels of an earlier trace, so labels carry the mark of theirs.
         self._mark, self._labelled = object(), list[weakref.ref[Tensor]]()
         self._run(model, example_input)
@@ -103,16 +109,19 @@ class Trace:
     def labels_of(self, tensor: Tensor) -> Labels | None:
         """Return the labels of a tensor of the forward pass, None for a constant."""
         if (fixed := self._fixed.get(id(tensor))) is not None:
-            return fixed[1]
+            if fixed[2] is None:
+                labels = constant(self.units.mixture([], fixed[1], mixes=False), tensor.shape)
+                self._fixed[id(tensor)] = fixed = (tensor, fixed[1], labels)
+            return fixed[2]
         mark, labels = getattr(tensor, _LABELS, (None, None))
         return labels if mark is self._mark else None
 
     def _fix(self, tensor: Tensor, origin: str) -> None:
-        self._fixed[id(tensor)] = (tensor, constant(self.units.mixture([], origin, mixes=False), tensor.shape))
+        self._fixed[id(tensor)] = (tensor, origin, None)
 
     def _put(self, tensor: Tensor, labels: Labels | None) -> None:
         if (fixed := self._fixed.get(id(tensor))) is not None:
-            self._fixed[id(tensor)] = (tensor, labels or fixed[1])
+            self._fixed[id(tensor)] = (tensor, fixed[1], labels)
         else:
             setattr(tensor, _LABELS, (self._mark, labels))
             self._labelled.append(weakref.ref(tensor))
@@ -136,12 +145,12 @@ class Trace:
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._running.append((name, module))
-        self._paused += self._is_whole(name, module)
+        self._paused += name in self._whole
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self._running.pop()
         self.ran.add(name)
-        if not self._is_whole(name, module):
+        if name not in self._whole:
             return
         self._paused -= 1
         if self._paused:
@@ -151,11 +160,8 @@ class Trace:
             self._close(name, given, found)
         elif (labels := self.labels_of(given[0])) is not None or _writes(module):
             labels = labels or constant(FIXED, given[0].shape)
-            self._put(found[0], self._through(name, module, labels, given[0], found[0]))
-
-    def _is_whole(self, name: str, module: nn.Module) -> bool:
-        """Return whether a module is taken as one operation."""
-        return name in self.closed or mixes_channels(module) or is_channelwise(module) or _is_grouped(module)
+            with without_listeners():
+                self._put(found[0], self._through(name, module, labels, given[0], found[0]))
 
     def _close(self, name: str, given: list[Tensor], found: list[Tensor]) -> None:
         origin = f"the module {name!r}, which is excluded" if name in self.closed else f"the module {name!r}"

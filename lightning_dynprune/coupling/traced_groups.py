@@ -32,6 +32,38 @@ class _Place:
     writes: bool
     begins: bool = False
 
+    @property
+    def weight(self) -> str:
+        """Name of the layer's weight."""
+        return f"{self.layer}.weight".lstrip(".")
+
+
+@dataclass
+class _Found:
+    """A group that is being put together.
+
+    Attributes:
+        units: number of its sets of channels.
+        axes: so far.
+        begins: names of the weights that its channels begin in.
+        is_read: whether a layer reads them.
+        is_tied: whether a weight holds several channels of a unit.
+    """
+
+    units: int
+    axes: list[Axis]
+    begins: list[str]
+    is_read: bool = False
+    is_tied: bool = False
+
+    def why_not(self) -> str:
+        """Return why its channels cannot be removed; empty if they can."""
+        if not self.is_read:
+            return "no layer reads them"
+        if self.units == 1 and self.is_tied:
+            return "they can only be removed all at once, because equal parts of them are mixed with one another"
+        return ""
+
 
 def traced_groups(model: nn.Module, trace: Trace) -> Coupling:
     """Return the groups of channels of a model; channels that cannot be removed are left out with the reason.
@@ -42,59 +74,65 @@ def traced_groups(model: nn.Module, trace: Trace) -> Coupling:
         model: the network.
         trace: of the model.
     """
-    refused = trace.units.retained()
+    retained = trace.units.retained()
     places = list(_places(model, trace))
-    # For each set of channels: the places that it lies in, each as often as it has positions there.
-    members: dict[int, list[int]] = {}
-    positions: dict[tuple[int, int], list[int]] = {}
-    for number, place in enumerate(places):
-        for position, root in enumerate(place.sets.tolist()):
-            if root >= 0 and root not in refused:
-                members.setdefault(root, []).append(number)
-                positions.setdefault((root, number), []).append(position)
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for root, numbers in members.items():
-        alike.setdefault(tuple(numbers), []).append(root)
+    kinds = _kinds(places, trace.units.count, torch.tensor(list(retained), dtype=torch.int64))
+    found: dict[int, _Found] = {}
+    for place in places:
+        for kind, index in _positions(place, kinds):
+            group = found.setdefault(kind, _Found(len(index), [], []))
+            group.axes += [Axis(f"{place.layer}.{l}".lstrip("."), dim, place.writes, index) for l, dim in place.axes]
+            group.is_read |= not place.writes
+            if place.begins:
+                group.begins.append(place.weight)
+                group.is_tied |= index.shape[1] > 1
     coupling = Coupling([])
     taken: set[str] = set()
-    for found, roots in alike.items():
-        where = list(dict.fromkeys(found))
-        axes = []
-        for number in where:
-            index = torch.tensor([positions[root, number] for root in roots])
-            place = places[number]
-            axes += [Axis(f"{place.layer}.{local}".lstrip("."), dim, place.writes, index) for local, dim in place.axes]
-        names = [f"{places[n].layer}.weight".lstrip(".") for n in where if places[n].begins]
-        name = next((name for name in names if name not in taken), "")
-        reason = _why_not(places, where, len(roots), found)
-        if not name:
-            continue
+    for group in found.values():
+        # A weight may make the units of several groups, but gives its name to one.
+        name = next((name for name in group.begins if name not in taken), "")
         taken.add(name)
-        if reason:
-            coupling.left_out[name] = reason
-        else:
-            coupling.groups.append(Group(name, len(roots), tuple(axes)))
-    _add_refusals(coupling, places, refused, trace)
+        if reason := group.why_not():
+            coupling.left_out.setdefault(name, reason)
+        elif name:
+            coupling.groups.append(Group(name, group.units, tuple(group.axes)))
+    coupling.left_out.pop("", None)
+    _add_retained(coupling, places, retained, trace)
     return coupling
 
 
-def _why_not(places: list[_Place], where: list[int], units: int, found: tuple[int, ...]) -> str:
-    """Return why sets of channels in the same places are no group; empty if they are one."""
-    if not any(not places[number].writes for number in where):
-        return "no layer reads them"
-    if units == 1 and any(found.count(n) > 1 for n in where if places[n].begins):
-        return "they can only be removed all at once, because equal parts of them are mixed with one another"
-    return ""
+def _kinds(places: list[_Place], count: int, retained: Tensor) -> Tensor:
+    """Return one number for each set of channels, equal where sets lie in the same places; -1 if retained."""
+    kinds, following = torch.zeros(count, dtype=torch.int64), 1
+    for place in places:
+        times = torch.bincount(place.sets[place.sets >= 0], minlength=count)
+        present = times.nonzero().flatten()
+        if len(present):
+            key = kinds[present] * (int(times.max()) + 1) + times[present]
+            _, kinds[present] = torch.unique(key, return_inverse=True)
+            kinds[present] += following
+            following = int(kinds.max()) + 1
+    kinds[retained] = -1
+    return kinds
 
 
-def _add_refusals(coupling: Coupling, places: list[_Place], refused: dict[int, str], trace: Trace) -> None:
+def _positions(place: _Place, kinds: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield for each group with channels in a place its kind, and the positions of each unit: ``(units, width)``."""
+    own = torch.where(place.sets >= 0, kinds[place.sets.clamp(min=0)], -1) if len(kinds) else place.sets
+    for kind in torch.unique(own[own >= 0]).tolist():
+        positions = (own == kind).nonzero().flatten()
+        sets = place.sets[positions]
+        order = sets.argsort(stable=True)
+        yield kind, positions[order].view(len(torch.unique(sets)), -1)
+
+
+def _add_retained(coupling: Coupling, places: list[_Place], retained: dict[int, str], trace: Trace) -> None:
     """Note for each layer why some of its channels cannot be removed."""
     for place in places:
-        name = f"{place.layer}.weight".lstrip(".")
-        if place.begins and place.layer in trace.ran and name not in coupling.left_out:
-            reasons = dict.fromkeys(refused[root] for root in torch.unique(place.sets).tolist() if root in refused)
+        if place.begins and place.layer in trace.ran and place.weight not in coupling.left_out:
+            reasons = dict.fromkeys(retained[root] for root in torch.unique(place.sets).tolist() if root in retained)
             if reasons:
-                coupling.left_out[name] = "; ".join(reasons)
+                coupling.left_out[place.weight] = "; ".join(reasons)
 
 
 def _places(model: nn.Module, trace: Trace) -> Iterator[_Place]:
