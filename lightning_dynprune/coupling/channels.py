@@ -12,8 +12,7 @@ from torch import nn
 from lightning_dynprune.coupling.group import Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels
-from lightning_dynprune.coupling.trace import Trace
-from lightning_dynprune.coupling.traced_groups import traced_groups
+from lightning_dynprune.coupling.tracing import Trace, traced_groups
 from lightning_dynprune.coupling.verify import failing_groups
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_dynprune.base import CONVOLUTIONS
 from lightning_dynprune.coupling.group import Axis, Coupling, Group
 from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, mixes_channels, row_dim
-from lightning_dynprune.coupling.trace import Trace
+from lightning_dynprune.coupling.tracing.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_dynprune.coupling.units import ChannelUnits
+from lightning_dynprune.coupling.tracing.units import ChannelUnits
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Numbers of :class:`~lightning_dynprune.coupling.units.ChannelUnits` for the entries of a tensor.
+    """Numbers of :class:`~lightning_dynprune.coupling.tracing.units.ChannelUnits` for the entries of a tensor.
 
     Attributes:
         numbers: int64, on the CPU, with as many dimensions as the tensor; of size 1 along dimensions in which they do

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dynprune.base import CONVOLUTIONS, nested_tensors
-from lightning_dynprune.coupling.compat import (
+from lightning_dynprune.coupling.group import CouplingError
+from lightning_dynprune.coupling.isolation import run_example
+from lightning_dynprune.coupling.layers import channel_dim, is_channelwise, mixes_channels, num_output_channels
+from lightning_dynprune.coupling.tracing.compat import (
     OperationListener,
     changes_arguments,
     is_entrywise,
@@ -20,12 +23,9 @@ from lightning_dynprune.coupling.compat import (
     operation_name,
     without_listeners,
 )
-from lightning_dynprune.coupling.group import CouplingError
-from lightning_dynprune.coupling.isolation import run_example
-from lightning_dynprune.coupling.labels import Labels, constant, labels_of, meet, united
-from lightning_dynprune.coupling.layers import channel_dim, is_channelwise, mixes_channels, num_output_channels
-from lightning_dynprune.coupling.rules import Operation, resulting_labels
-from lightning_dynprune.coupling.units import FIXED, ChannelUnits
+from lightning_dynprune.coupling.tracing.labels import Labels, constant, labels_of, meet, united
+from lightning_dynprune.coupling.tracing.rules import Operation, resulting_labels
+from lightning_dynprune.coupling.tracing.units import FIXED, ChannelUnits
 
 # Operations on channels after which following a model is given up; each takes about a tenth of a millisecond.
 MAX_OPERATIONS = 50_000
