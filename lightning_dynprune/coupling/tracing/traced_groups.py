@@ -81,7 +81,8 @@ def traced_groups(model: nn.Module, trace: Trace) -> Coupling:
     for place in places:
         for kind, index in _positions(place, kinds):
             group = found.setdefault(kind, _Found(len(index), [], []))
-            group.axes += [Axis(f"{place.layer}.{l}".lstrip("."), dim, place.writes, index) for l, dim in place.axes]
+            for local, dim in place.axes:
+                group.axes.append(Axis(f"{place.layer}.{local}".lstrip("."), dim, place.writes, index))
             group.is_read |= not place.writes
             if place.begins:
                 group.begins.append(place.weight)
