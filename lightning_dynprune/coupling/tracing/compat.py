@@ -40,7 +40,7 @@ class OperationListener(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def without_listeners() -> AbstractContextManager[Any]:
     """Return a context in which no listener is called."""
-    return _disable_current_modes()  # type: ignore[no-untyped-call]
+    return _disable_current_modes()
 
 
 def operation_name(func: torch._ops.OpOverload) -> str:

@@ -109,10 +109,9 @@ class Trace:
     def labels_of(self, tensor: Tensor) -> Labels | None:
         """Return the labels of a tensor of the forward pass, None for a constant."""
         if (fixed := self._fixed.get(id(tensor))) is not None:
-            if fixed[2] is None:
-                labels = constant(self.units.mixture([], fixed[1], mixes=False), tensor.shape)
-                self._fixed[id(tensor)] = fixed = (tensor, fixed[1], labels)
-            return fixed[2]
+            known = fixed[2] or constant(self.units.mixture([], fixed[1], mixes=False), tensor.shape)
+            self._fixed[id(tensor)] = (tensor, fixed[1], known)
+            return known
         mark, labels = getattr(tensor, _LABELS, (None, None))
         return labels if mark is self._mark else None
 
