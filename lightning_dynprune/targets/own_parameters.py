@@ -19,7 +19,7 @@ def is_conv1d(module: nn.Module) -> bool:
 
     The type is recognised by its name, so that transformers is not imported.
     """
-    return _is_conv1d_type(type(module))
+    return _is_conv1d_type(type(module))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for its own
 
 
 @lru_cache
