@@ -25,8 +25,8 @@ from lightning_dynprune.coupling import (
     output_difference,
     run_example,
 )
+from lightning_dynprune.deploy.slimming.constant_inputs import ConstantInputs
 from lightning_dynprune.deploy.slimming.dead_units import (
-    ConstantInputs,
     constant_units,
     dead_heads,
     dead_units,
