@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_dynprune.coupling.experts import verified_experts
 from lightning_dynprune.coupling.group import Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels
@@ -23,16 +24,18 @@ def coupled_groups(
     *,
     exclude: str | Sequence[str] = (),
     writers: Collection[str] | None = None,
+    verify: bool = True,
 ) -> Coupling:
     """Return the groups of channels that can be removed from a model, each only as a whole.
 
     One forward pass follows every channel from the layer that writes it to the layers that read it. Channels that are
     added or multiplied belong together, and so do the channels of one group of a grouped convolution, and those at the
-    same position in equal parts, as ``chunk`` and channel shuffles make them. Finally the model is run with half of all
-    channels removed and compared with the same model with these channels zero; only groups for which both agree are
-    returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a softmax mixes,
-    attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters that no known
-    layer type owns.
+    same position in equal parts, as ``chunk`` and channel shuffles make them. The hidden channels of experts whose
+    weights are stacked in parameters of three dimensions (Mixtral) are removed in all experts alike. Finally the model
+    is run with half of all channels removed and compared with the same model with these channels zero; only groups for
+    which both agree are returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a
+    softmax mixes, attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters
+    that no known layer type owns.
 
     The model is run in eval mode; parameters, modes, gradients, buffers and random states are restored.
 
@@ -43,6 +46,8 @@ def coupled_groups(
             parameters match are not followed.
         writers: names of the weights whose output channels may be removed, such as the targets of a pruner; channels
             of other layers are not followed. None for all.
+        verify: whether to run the model without half of the channels; if False, compare the outputs yourself after
+            channels are removed, and look for the cause of a difference by :func:`failing_groups`.
 
     Raises:
         CouplingError: the model does not run on the example, or runs too many operations to be followed; or a glob
@@ -59,12 +64,16 @@ def coupled_groups(
     with isolated(model):
         trace = Trace(model, example_input, _closed(model, excluded), layers)
         coupling = traced_groups(model, trace)
+        coupling.outputs.extend(trace.outputs)
+        experts, stuck = verified_experts(model, example_input, writers)
+        coupling.groups.extend(experts)
+        coupling.left_out.update(stuck)
         tied = _tied(model)
         for group in [*coupling.groups]:
             if reason := _why_not(group, excluded, tied):
                 coupling.left_out[group.name] = reason
                 coupling.groups.remove(group)
-        failed = failing_groups(model, example_input, coupling.groups)
+        failed = failing_groups(model, example_input, coupling.groups) if verify else {}
     coupling.left_out.update(failed)
     coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
     return coupling

@@ -56,6 +56,7 @@ class Trace:
         ran: names of the modules that the forward pass ran.
         reads: layer that mixes channels -> the number that each input channel reads.
         carries: layer that works channel by channel -> the number of each channel.
+        outputs: tensors that the model returned.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Trace:
                 )
         self.reads: dict[str, Tensor] = {}
         self.carries: dict[str, Tensor] = {}
+        self.outputs: list[Tensor] = []
         self.closed, self.ran = frozenset(closed), set[str]()
         self._running, self._paused, self._count = [("", model)], 0, 0
         # Inputs, parameters and buffers, by their id: the tensor, what it is, and its labels once they are needed.
@@ -99,6 +101,7 @@ class Trace:
             with self._hooked(model), OperationListener(self._follow):
                 outputs = run_example(model, example_input)
             for tensor in nested_tensors(outputs):
+                self.outputs.append(tensor.clone())
                 if (labels := self.labels_of(tensor)) is not None:
                     self.units.retain(labels.numbers, "they are the model's outputs")
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.coupling import Group, Narrowing, mixes_channels
+from lightning_dynprune.coupling import Group, Narrowing
 from lightning_dynprune.deploy.slimming.constant_inputs import ConstantInputs, readers, units_are_zero
 
 # Layers whose bias can absorb a constant input; a subclass may pad or scale inside its forward.
@@ -84,8 +84,7 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
         unread, unwritten = torch.ones(2, group.units, dtype=torch.bool)
         unwritten &= not group.share_values
         for axis in group.axes:
-            # Tables of position biases are no columns.
-            if axis.writes or mixes_channels(model.get_submodule(axis.name.rpartition(".")[0])):
+            if not axis.is_table:
                 (unwritten if axis.writes else unread).logical_and_(units_are_zero(tensor[axis.name], axis))
         found.append(unread | unwritten)
     return found
