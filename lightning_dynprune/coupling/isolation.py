@@ -83,7 +83,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors hold the same values, NaN equal to NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
 
 
 def _named(name: str, module: nn.Module) -> str:

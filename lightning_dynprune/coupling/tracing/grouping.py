@@ -78,8 +78,12 @@ def traced_groups(model: nn.Module, trace: Trace) -> Coupling:
     places = list(_places(model, trace))
     kinds = _kinds(places, trace.units.count, torch.tensor(list(retained), dtype=torch.int64))
     found: dict[int, _Found] = {}
+    positions: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for place in places:
-        for kind, index in _positions(place, kinds):
+        key = tuple(place.sets.tolist())
+        if key not in positions:
+            positions[key] = list(_positions(place, kinds))
+        for kind, index in positions[key]:
             group = found.setdefault(kind, _Found(len(index), [], []))
             for local, dim in place.axes:
                 group.axes.append(Axis(f"{place.layer}.{local}".lstrip("."), dim, place.writes, index))
@@ -105,7 +109,8 @@ def traced_groups(model: nn.Module, trace: Trace) -> Coupling:
 def _kinds(places: list[_Place], count: int, retained: Tensor) -> Tensor:
     """Return one number for each set of channels, equal where sets lie in the same places; -1 if retained."""
     kinds, following = torch.zeros(count, dtype=torch.int64), 1
-    for place in places:
+    # A norm holds the same sets as the layer before it, and tells no new differences.
+    for place in {tuple(place.sets.tolist()): place for place in places}.values():
         times = torch.bincount(place.sets[place.sets >= 0], minlength=count)
         present = times.nonzero().flatten()
         if len(present):

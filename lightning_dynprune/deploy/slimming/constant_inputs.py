@@ -17,6 +17,7 @@ from lightning_dynprune.coupling import Axis, Group, channel_dim, mixes_channels
 _NUM_VALUES = 64
 # Runs start at different places in one array of noise, which is longer by this number than what a layer needs.
 _NUM_PLACES = 1 << 16
+_NUM_SIZES = 1 << 14
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -43,7 +44,33 @@ class ConstantInputs:
         self._high: dict[str, Tensor] = {}
         self._values: dict[nn.Module, int] = {}
         self._alive: dict[nn.Module, Tensor] = {}
+        self._written: list[Tensor] = []
         self._noise = Noise()
+        self._measure(example_input)
+
+    def refresh(self, example_input: Any, dead: Sequence[Tensor]) -> None:
+        """Find the constants again if rows of weights became zero that belong to no dead unit.
+
+        Zeroing units that do not contribute changes constants in no other way: their own outputs were constants, and
+        what reads them read zeros or has absorbed them.
+
+        Args:
+            example_input: as before.
+            dead: for each group the units that were set to zero, bool ``(units,)``.
+        """
+        expected = {module: alive.clone() for module, alive in self._alive.items()}
+        for group, gone in zip(self._groups, dead, strict=True):
+            for axis, module in self._writers(group):
+                if module in expected:
+                    expected[module][axis.index[gone].flatten().to(expected[module].device)] = False
+        now = {module: _rows_alive(module) for module in self._alive}
+        self._alive = now
+        if any((alive & ~now[module]).any() for module, alive in expected.items()):
+            self._low, self._high = {}, {}
+            self._measure(example_input)
+
+    def _measure(self, example_input: Any) -> None:
+        self._written = [self._writes_something(group) for group in self._groups]
         with self._replaced():
             self._run(example_input, None)
             runs = 1
@@ -89,15 +116,8 @@ class ConstantInputs:
 
     def _has_suspects(self, runs: int) -> bool:
         """Return whether a channel with nonzero weights looks constant and needs more values of noise."""
-        for group in self._groups:
-            values = _NUM_VALUES
-            written = torch.zeros(group.units, dtype=torch.bool)
-            for axis in group.axes:
-                layer, _, local = axis.name.rpartition(".")
-                module = self._model.get_submodule(layer)
-                if axis.writes and local == "weight" and mixes_channels(module):
-                    written |= ~units_are_zero(self._model.get_parameter(axis.name), axis)
-                    values = min(values, self._values[module])
+        for group, written in zip(self._groups, self._written, strict=True):
+            values = min((self._values[module] for _, module in self._writers(group)), default=_NUM_VALUES)
             if runs * values >= _NUM_VALUES:
                 continue
             for axis in readers(group):
@@ -105,6 +125,21 @@ class ConstantInputs:
                 if (written & seen.isfinite().any(dim=1)).any():
                     return True
         return False
+
+    def _writes_something(self, group: Group) -> Tensor:
+        """Return the units of a group that have nonzero weights: bool ``(units,)``."""
+        written = torch.zeros(group.units, dtype=torch.bool)
+        for axis, _ in self._writers(group):
+            written |= ~units_are_zero(self._model.get_parameter(axis.name), axis)
+        return written
+
+    def _writers(self, group: Group) -> Iterator[tuple[Axis, nn.Module]]:
+        """Yield the weights of layers that mix channels which write the units of a group, with their layers."""
+        for axis in group.axes:
+            layer, _, local = axis.name.rpartition(".")
+            module = self._model.get_submodule(layer)
+            if axis.writes and local == "weight" and mixes_channels(module):
+                yield axis, module
 
     def _record_input(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
@@ -124,8 +159,7 @@ class ConstantInputs:
 
     def _noise_like(self, module: Any, shape: Sequence[int], like: Tensor) -> Tensor:
         if module not in self._alive:
-            rows = module.weight.detach().movedim(row_dim(module), 0).flatten(1)
-            self._alive[module] = (rows != 0).any(dim=1)
+            self._alive[module] = _rows_alive(module)
         alive = self._alive[module]
         noise = self._noise.of_shape(shape, like)
         self._values[module] = noise.numel() // len(alive)
@@ -147,23 +181,23 @@ class Noise:
     def __init__(self) -> None:
         self.level: float | None = None
         self._generator = torch.Generator().manual_seed(0)
-        # Uniform and mixed values, drawn once for each kind of tensor.
-        self._drawn: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        size = torch.rand(_NUM_SIZES, generator=self._generator)
+        self._sizes = 10 ** (6 * size - 2) * (2 * torch.randint(2, size.shape, generator=self._generator) - 1)
+        # Values of mixed signs and sizes, drawn once for each kind of tensor.
+        self._drawn: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def of_shape(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Return noise of a shape, on the device and of the dtype of another tensor; not to be changed in place."""
         count = torch.Size(shape).numel()
+        if self.level is not None:
+            uniform = torch.rand(tuple(shape), generator=self._generator)
+            return (self.level * (0.5 + uniform)).to(like.device, like.dtype)
         key = (like.device, like.dtype)
-        if key not in self._drawn or len(self._drawn[key][0]) < count + _NUM_PLACES:
-            uniform = torch.rand(count + _NUM_PLACES, generator=self._generator)
-            signs = 2 * torch.randint(2, uniform.shape, generator=self._generator) - 1
-            size = torch.rand(uniform.shape, generator=self._generator)
-            self._drawn[key] = (uniform.to(*key), (10 ** (6 * size - 2) * signs).to(*key))
-        uniform, mixed = self._drawn[key]
-        start = int(torch.randint(len(uniform) - count + 1, (1,), generator=self._generator))
-        if self.level is None:
-            return mixed[start : start + count].view(*shape)
-        return self.level * (0.5 + uniform[start : start + count].view(*shape))
+        if key not in self._drawn or len(self._drawn[key]) < count + _NUM_PLACES:
+            which = torch.randint(_NUM_SIZES, (count + _NUM_PLACES,), generator=self._generator)
+            self._drawn[key] = self._sizes[which].to(*key)
+        start = int(torch.randint(len(self._drawn[key]) - count + 1, (1,), generator=self._generator))
+        return self._drawn[key][start : start + count].view(tuple(shape))
 
     def added_to(self, tensor: Tensor) -> Tensor:
         """Return a floating-point tensor with normal noise added; others as they are."""
@@ -183,6 +217,12 @@ def units_are_zero(tensor: Tensor, axis: Axis) -> Tensor:
     nonzero = tensor.detach() != 0
     zero = ~(nonzero.any(dim=others) if others else nonzero)
     return zero.cpu()[axis.index].all(dim=1)
+
+
+def _rows_alive(module: Any) -> Tensor:
+    """Return whether a layer's output channels have a weight that is not zero."""
+    rows: Tensor = (module.weight.detach() != 0).movedim(row_dim(module), 0).flatten(1)
+    return rows.any(dim=1)
 
 
 def _has_known_shape(module: nn.Module) -> bool:

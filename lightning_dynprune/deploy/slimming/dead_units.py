@@ -59,8 +59,10 @@ def fold_constants(
     for group, gone in zip(groups, dead, strict=True):
         for axis in readers(group):
             layer = axis.name.rpartition(".")[0]
-            units = gone & ~units_are_zero(change.tensors[axis.name], axis)
-            units &= (constants.of(layer)[axis.index] != 0).any(dim=1)
+            units = gone & (constants.of(layer)[axis.index] != 0).any(dim=1)
+            if not units.any():
+                continue
+            units &= ~units_are_zero(change.tensors[axis.name], axis)
             if not units.any():
                 continue
             positions = axis.index[units].flatten()

@@ -190,9 +190,9 @@ def _zero_dead_units(
     model = change.model
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
     folded: dict[str, int] = {}
+    with isolated(model):
+        constants = ConstantInputs(model, example_input, groups)
     while True:
-        with isolated(model):
-            constants = ConstantInputs(model, example_input, groups)
         now = dead_units(model, groups, constants, fold)
         has_folded = fold_constants(change, groups, now, constants) if fold else {}
         for layer, count in has_folded.items():
@@ -203,6 +203,8 @@ def _zero_dead_units(
         dead = [a | b for a, b in zip(dead, now, strict=True)]
         if not change.zero([*groups, *attention], [~gone for gone in dead]) and not has_folded:
             break
+        with isolated(model):
+            constants.refresh(example_input, dead[: len(groups)])
     stuck = constant_units(model, groups, constants)
     return dead, folded, {g.name: f"{n} constant channels stay for {layer!r}" for g, layer, n in stuck}
 
