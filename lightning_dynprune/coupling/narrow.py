@@ -147,7 +147,11 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
         first, second = module.weight.shape[:2]
         if module.groups > 1:
             # Whole groups are removed, so each of those that stay has as many channels as before.
-            groups = first * module.groups // (module.in_channels if module.transposed else module.out_channels)
+            whole = module.in_channels if module.transposed else module.out_channels
+            groups, rest = divmod(first * module.groups, whole)
+            if rest:
+                size = whole // module.groups
+                raise ValueError(f"{first} channels of a grouped convolution are no whole groups of {size}")
             names = ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
             return {names[0]: first, names[1]: second * groups, "groups": groups}
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import CONVOLUTIONS
 from lightning_dynprune.coupling.group import Axis, Coupling, Group
-from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, mixes_channels, row_dim
+from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, is_grouped, mixes_channels, row_dim
 from lightning_dynprune.coupling.tracing.trace import Trace
 
 
@@ -151,7 +150,7 @@ def _places(model: nn.Module, trace: Trace) -> Iterator[_Place]:
     for name, module in modules:
         if mixes_channels(module) and name in trace.reads:
             yield _Place(name, find(trace.reads[name]), (("weight", column_dim(module)),), False)
-        elif isinstance(module, CONVOLUTIONS) and module.groups > 1 and name in trace.reads:
+        elif is_grouped(module) and name in trace.reads:
             rows, columns = find(trace.writes[name]), find(trace.reads[name])
             yield _Place(name, columns if module.transposed else rows, (("weight", 0),), True)
             if module.bias is not None:

@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import CONVOLUTIONS, nested_tensors
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.coupling.group import CouplingError
 from lightning_dynprune.coupling.isolation import run_example
-from lightning_dynprune.coupling.layers import channel_dim, is_channelwise, mixes_channels, num_output_channels
+from lightning_dynprune.coupling.layers import (
+    channel_dim,
+    is_channelwise,
+    is_grouped,
+    mixes_channels,
+    num_output_channels,
+)
 from lightning_dynprune.coupling.tracing.compat import (
     OperationListener,
     changes_arguments,
@@ -180,7 +186,7 @@ class Trace:
         dim = channel_dim(module) % given.dim()
         numbers = labels.over([given.shape[d] if d == dim else n for d, n in enumerate(labels.numbers.shape)])
         columns = united(self.units, numbers, dim, origin)
-        known = self.carries if is_channelwise(module) and not _is_grouped(module) else self.reads
+        known = self.carries if is_channelwise(module) and not is_grouped(module) else self.reads
         meet(self.units, columns, known.setdefault(name, columns), origin)
         if mixes_channels(module):
             # Numbers of mixtures tell that all channels of the mixture are needed as they are.
@@ -188,7 +194,7 @@ class Trace:
         if not _writes(module):
             return labels_of(_along(columns, dim, given.dim()), found.shape)
         rows = self.writes[name]
-        if _is_grouped(module):
+        if is_grouped(module):
             groups = int(module.groups)  # type: ignore[arg-type]
             blocks = torch.cat([columns.view(groups, -1), rows.view(groups, -1)], dim=1)
             united(self.units, blocks, 0, origin)
@@ -235,12 +241,7 @@ class Trace:
 
 
 def _writes(module: nn.Module) -> bool:
-    return mixes_channels(module) or _is_grouped(module)
-
-
-def _is_grouped(module: nn.Module) -> bool:
-    """Return whether a layer mixes channels within groups only; a depthwise convolution is one."""
-    return isinstance(module, CONVOLUTIONS) and module.groups > 1
+    return mixes_channels(module) or is_grouped(module)
 
 
 def _is_part(tensor: Tensor) -> bool:
