@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lightning_dynprune.app.arguments import flags_first
+from lightning_dynprune.app.arguments import flags_first, search_working_folder
 from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.log_filters import silence_lightning
 from lightning_dynprune.app.runs import (
@@ -83,6 +83,7 @@ def run() -> None:
     """Run the console script: expand ``resume=`` and ``checkpoint=`` to a full command line, then start Hydra."""
     try:
         sys.argv[1:] = flags_first(expand_checkpoint(expand_resume(sys.argv[1:])))
+        search_working_folder(sys.argv[1:])
         main()
     except ResumeError as error:
         raise SystemExit(f"dynprune: {error}") from None

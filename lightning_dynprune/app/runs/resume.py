@@ -17,11 +17,11 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.base import DamagedError, validate_checkpoint_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
-CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 INPUT_FOLDERS = ("data_dir", "data.data_dir")
 # Settings by which other tasks name the file they write.
 OUTPUT_FILES = ("output",)

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.app.runs.records import read_record
-from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeError, read_run, safe_overrides
+from lightning_dynprune.app.runs.resume import ResumeError, read_run, safe_overrides
 
 TASK = "task=deploy"
 _KEY = re.compile(r"[0-9a-f]{16}")

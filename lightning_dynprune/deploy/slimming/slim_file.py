@@ -63,7 +63,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         model: a model of the original class with its original widths.
         path: the file.
         example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`. If set, :func:`load` also checks that
-            tensors which share channels agree in their number, and that the model runs; this needs torch-pruning.
+            tensors which share channels agree in their number, and that the model runs.
             Without it, widths are compared only within each layer and each attention module.
 
     Returns:

@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling import (
     CHANNELWISE_TENSORS,
-    HEAD_COUNT_ATTRIBUTES,
+    HEAD_ATTRIBUTES,
     Group,
     attention_heads,
     holds_tensors,
@@ -31,9 +31,7 @@ def width_attributes(model: nn.Module) -> dict[str, int]:
     found = {}
     for name, module in model.named_modules():
         locals_ = (
-            ("num_features",)
-            if isinstance(module, InstanceNorm) and not holds_tensors(module)
-            else HEAD_COUNT_ATTRIBUTES
+            ("num_features",) if isinstance(module, InstanceNorm) and not holds_tensors(module) else HEAD_ATTRIBUTES
         )
         for local in locals_:
             value = getattr(module, local, None)
@@ -153,16 +151,16 @@ def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
             lengths_text = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
             raise ValueError(f"channels do not agree: {lengths_text}")
     if heads:
-        now = {group.name: group for group in attention_heads(model, left_out={})}
+        now = {group.modules: group for group in attention_heads(model, left_out={})}
         for group in heads:
-            last = group.axes[-1]
-            size = last.index.shape[1]
-            count = now[group.name].units if group.name in now else 0
-            if model.get_parameter(last.name).shape[last.dim] != count * size:
-                raise ValueError(
-                    f"heads do not agree: {last.name!r} reads {model.get_parameter(last.name).shape[last.dim]} "
-                    f"channels, which are not {count or 'whole'} heads of {size}"
-                )
+            count = now[group.modules].units if group.modules in now else 0
+            for axis in group.axes:
+                length, size = model.get_parameter(axis.name).shape[axis.dim], axis.index.shape[1]
+                if not axis.writes and length != count * size:
+                    raise ValueError(
+                        f"heads do not agree: {axis.name!r} reads {length} channels, which are not "
+                        f"{count or 'whole'} heads of {size}"
+                    )
 
 
 def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[str, Size]) -> None:
@@ -193,11 +191,14 @@ def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[s
 
 
 def _free_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the dimensions along which a layer's tensors have removable channels: name -> dimensions."""
+    """Return the dimensions along which tensors have removable channels or heads: name -> dimensions."""
     free: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         if mixes_channels(module) or is_channelwise(module):
             for local in CHANNELWISE_TENSORS:
                 both = mixes_channels(module) and local == "weight"
                 free[f"{name}.{local}".lstrip(".")] = (0, 1) if both else (0,)
+    for group in attention_heads(model, left_out={}):
+        for axis in group.axes:  # among them tables of position biases, which belong to no layer
+            free[axis.name] = tuple({*free.get(axis.name, ()), axis.dim})
     return free
