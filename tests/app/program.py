@@ -57,6 +57,8 @@ def work(asked):
     for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
         os.dup2(os.open(path, os.O_RDWR), number)
     sys.argv = [asked["program"] or "dynprune", *asked["arguments"]]
+    if asked["program"]:
+        sys.path[0] = os.path.dirname(asked["program"])  # as for any script; the working folder stood here, as for -m
     sys.path[:0] = asked["path"]
     if asked["stop"]:
         stop_at(*asked["stop"])

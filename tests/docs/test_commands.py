@@ -137,7 +137,7 @@ def test_a_strategy_of_ones_own_is_found_beside_its_settings(tmp_path):
     script = tmp_path / "dynprune.py"
     script.write_text("from lightning_dynprune.app.main import run\n\nrun()\n", encoding="utf-8")
     arguments = (*shlex.split(OWN_BESIDE)[1:], *SPARSE_ONLY, "hydra.run.dir=run")
-    done = dynprune_afresh(*arguments, folder=tmp_path / "mine", program=script)
+    done = dynprune(*arguments, folder=tmp_path / "mine", program=script)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine" / "run" / "results.json").exists()
 
