@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_dynprune.coupling.experts import verified_experts
 from lightning_dynprune.coupling.group import Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels
@@ -29,11 +30,12 @@ def coupled_groups(
 
     One forward pass follows every channel from the layer that writes it to the layers that read it. Channels that are
     added or multiplied belong together, and so do the channels of one group of a grouped convolution, and those at the
-    same position in equal parts, as ``chunk`` and channel shuffles make them. Finally the model is run with half of all
-    channels removed and compared with the same model with these channels zero; only groups for which both agree are
-    returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a softmax mixes,
-    attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters that no known
-    layer type owns.
+    same position in equal parts, as ``chunk`` and channel shuffles make them. The hidden channels of experts whose
+    weights are stacked in parameters of three dimensions (Mixtral) are removed in all experts alike. Finally the model
+    is run with half of all channels removed and compared with the same model with these channels zero; only groups for
+    which both agree are returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a
+    softmax mixes, attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters
+    that no known layer type owns.
 
     The model is run in eval mode; parameters, modes, gradients, buffers and random states are restored.
 
@@ -60,6 +62,9 @@ def coupled_groups(
     with isolated(model):
         trace = Trace(model, example_input, _closed(model, excluded), layers)
         coupling = traced_groups(model, trace)
+        experts, stuck = verified_experts(model, example_input, writers)
+        coupling.groups.extend(experts)
+        coupling.left_out.update(stuck)
         tied = _tied(model)
         for group in [*coupling.groups]:
             if reason := _why_not(group, excluded, tied):

@@ -26,12 +26,15 @@ class Axis:
             reads the channel (columns of the next weight).
         index: int64 ``(units, width)``, on the CPU: positions along ``dim`` that belong to each unit. The width is 1
             for plain channels, H*W behind a flatten, 3 * head size for queries, keys and values in one weight.
+        is_table: whether the tensor neither computes nor reads the units but has entries for each, as a table of
+            position biases with a column for each head.
     """
 
     name: str
     dim: int
     writes: bool
     index: Tensor
+    is_table: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class Group:
             ``"blocks.0.heads"``; removing units scales their values.
         share_values: whether several units read the same values, as query heads of one group do; such a unit is unused
             only where nothing reads it, whatever its queries are.
-        modules: names of the attention modules that hold the units; empty for channels.
+        modules: names of the attention modules, or modules of experts, that hold the units; empty for other channels.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -83,6 +84,25 @@ def attention_heads(
     return _joined(model, found)
 
 
+def attention_projections(model: nn.Module) -> dict[str, Projections]:
+    """Return the projections of every attention module of a model by its name; ambiguous modules are left out.
+
+    Args:
+        model: the network.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            heads, width = module.num_heads, module.out_proj.weight.shape[1]
+            outputs = _join(name, "out_proj")
+            found[name] = Projections((_join(name, "in_proj"),), outputs, heads, heads, width // heads)
+            continue
+        with contextlib.suppress(CouplingError):
+            if projections := find_projections(model, name, module, None):
+                found[name] = projections
+    return found
+
+
 def _given(model: nn.Module, modules: Iterable[str], heads: Mapping[str, int]) -> dict[str, int]:
     """Return the numbers of heads that the user gave, by module."""
     given: dict[str, int] = {}
@@ -117,7 +137,7 @@ def _group(model: nn.Module, name: str, found: Projections, grouped_query: str) 
     module = model.get_submodule(name)
     heads = queries[:, ::size] // size
     for table, dim in per_head_tables(name, module, found.heads):
-        axes.append(Axis(table, dim, False, heads))
+        axes.append(Axis(table, dim, False, heads, is_table=True))
     axes.append(Axis(f"{found.output}.weight", column_dim(model.get_submodule(found.output)), False, queries))
     proportional = [(HEAD_COUNT_ATTRIBUTES, found.heads), (WIDTH_ATTRIBUTES, width)]
     if by_queries:
@@ -155,7 +175,7 @@ def _joined(model: nn.Module, groups: list[Group]) -> list[Group]:
     That is so where of several modules in the same place of repeated blocks only some have a table; then the other
     modules of that type hand on a bias likewise (the cross-attention of T5).
     """
-    tables = {group: any(not axis.writes for axis in group.axes[:-1]) for group in groups}
+    tables = {group: any(axis.is_table for axis in group.axes) for group in groups}
     places: dict[tuple[type[nn.Module], str], list[Group]] = {}
     for group in groups:
         (name,) = group.modules

@@ -20,7 +20,8 @@ def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]
     """Return the groups whose units cannot be removed, name -> reason.
 
     The model is run with half the units of each group zero, and again with them removed; then they are restored. All
-    groups are tried at once, and one by one only if that fails.
+    groups are tried at once, and one by one only if that fails. Weights of heads and experts that are zero hold noise
+    meanwhile.
 
     Args:
         model: the network, in eval mode.
@@ -41,20 +42,51 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     kept = [_half(group.units) for group in groups]
     change = Narrowing(model, trial=True)
     try:
+        _fill_zeros(change, groups)
         change.zero(groups, kept)
-        expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
+        expected, inner = _outputs(model, example_input, groups)
         change.narrow(groups, kept)
         with change.matching_instance_norms():
-            found = nested_tensors(run_example(model, example_input))
+            found, inner_found = _outputs(model, example_input, groups)
     except CouplingError as error:
         cause = error.__cause__ or error
         return f"the model does not run with fewer of these channels ({type(cause).__name__}: {cause})"
     finally:
         change.undo()
+    # What heads or experts add may be small beside the rest of the model, so their own outputs are compared too.
+    pairs = [(a, b) for a, b in zip(inner, inner_found, strict=False) if a.shape == b.shape]
+    expected, found = expected + [a for a, _ in pairs], found + [b for _, b in pairs]
     difference = output_difference(expected, found, groups, kept)
     if difference <= rounding_tolerance(expected):
         return ""
     return f"removing them while they are zero changes the outputs by {difference:.3g}"
+
+
+def _fill_zeros(change: Narrowing, groups: Sequence[Group]) -> None:
+    """Put noise in place of zeros, which would hide that heads or experts lie in other places than supposed."""
+    generator = torch.Generator().manual_seed(0)
+    for name in dict.fromkeys(axis.name for group in groups if group.modules for axis in group.axes):
+        data = change.tensors[name].data
+        if data.is_floating_point() and bool((data == 0).any()):
+            scale = float(data[data != 0].float().abs().mean()) if data.any() else data.shape[-1] ** -0.5
+            noise = scale * torch.randn(data.shape, generator=generator)
+            change.set(name, torch.where(data == 0, noise.to(data), data), change.tensors[name].grad)
+
+
+def _outputs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the outputs of a model, and those of the modules that hold the units of groups, in the order of calls."""
+    inner: list[Tensor] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        inner.extend(tensor.clone() for tensor in nested_tensors(output))
+
+    modules = {name for group in groups for name in group.modules}
+    handles = [model.get_submodule(name).register_forward_hook(record) for name in modules]
+    try:
+        return [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))], inner
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def output_difference(

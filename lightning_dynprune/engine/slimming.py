@@ -143,7 +143,10 @@ class _OutputComparison:
                 return [tensor.clone() for tensor in nested_tensors(run_example(self._run.plan.model, self._example))]
         except CouplingError as error:
             cause = error.__cause__ or error
-            self._problem = f"the model does not run ({type(cause).__name__}: {cause})"
+            self._problem = (
+                f"the model does not run ({type(cause).__name__}: {cause}); where a kernel needs certain widths, "
+                "round_to=8 of the pattern keeps them"
+            )
             return []
 
 

@@ -196,6 +196,21 @@ def test_heads_in_another_order_are_found_out_and_named():
     assert "give heads={'1': 0}" in text
 
 
+def test_a_module_whose_part_of_the_outputs_is_small_is_found_out_too():
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = Interleaved()
+
+        def forward(self, x):
+            return x + 1e-6 * self.attention(x)
+
+    torch.manual_seed(0)
+    network = Small()
+    (group,) = attention_heads(network)
+    assert fails(network, [group], torch.randn(2, 5, 8))
+
+
 def test_outputs_with_an_entry_a_head_are_compared_on_the_heads_that_stay():
     (group,) = attention_heads(GroupedQuery())
     kept = [torch.tensor([False, True])]

@@ -15,6 +15,7 @@ ACROSS = {
     "compatibility": "PyTorch and Lightning features beside pruning, one row of the compatibility matrix each",
     "conformance": "every registered part, held to the design's promises",
     "docs": "the code blocks and commands of the documentation",
+    "families": "public families of networks, slimmed in every way; the table of them in the documentation",
     "faults": "full disks, killed runs, broken files and numbers that are not finite",
     "fuzzing": "random settings and random bytes",
     "house": "rules about the source itself",

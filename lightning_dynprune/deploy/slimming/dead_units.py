@@ -171,8 +171,7 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
         unread, unwritten = torch.ones(2, group.units, dtype=torch.bool)
         unwritten &= not group.share_values
         for axis in group.axes:
-            # Tables of position biases are no columns.
-            if axis.writes or mixes_channels(model.get_submodule(axis.name.rpartition(".")[0])):
+            if not axis.is_table:
                 (unwritten if axis.writes else unread).logical_and_(_units_are_zero(tensor[axis.name], axis))
         found.append(unread | unwritten)
     return found

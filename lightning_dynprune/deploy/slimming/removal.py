@@ -99,14 +99,16 @@ def slim(
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
     coupling = coupled_groups(model, example_input, exclude=excluded)
     attention = _attention(model, example_input, heads, excluded, coupling)
-    groups = [*coupling.groups, *attention]
+    channels = [group for group in coupling.groups if not group.modules]
+    whole = [*(group for group in coupling.groups if group.modules), *attention]  # experts and heads
+    groups = [*channels, *whole]
     widths = [group.units for group in groups]
     change = Narrowing(model)
     shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
     try:
         with isolated(model):
             expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
-        dead, folded, constant = _zero_dead_units(change, example_input, coupling.groups, attention, fold)
+        dead, folded, constant = _zero_dead_units(change, example_input, channels, whole, fold)
         kept = [_round_up(~gone, round_to) for gone in dead]
         stayed = change.narrow(groups, kept)
         difference, problem = _output_change(change, example_input, expected, groups, kept)
@@ -205,7 +207,10 @@ def _explain_failure(model: nn.Module, example_input: Any, groups: Sequence[Grou
     with isolated(model):
         failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
     where = f"it comes from {', '.join(failed)}" if failed else "no single group causes it"
-    return f"the model is as it was; {where}; exclude such layers, or raise the tolerance where it is rounding"
+    return (
+        f"the model is as it was; {where}; exclude such layers, give round_to=8 where a kernel needs such widths, or "
+        "raise the tolerance where it is rounding"
+    )
 
 
 def _size(model: nn.Module) -> tuple[int, int]:
