@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_dynprune.app.models import LeNet300100
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.deploy.compact import load_compact
 from tests.app.program import SHORT, dynprune, dynprune_afresh, stopped, words
 
@@ -162,8 +162,10 @@ def test_a_job_of_a_sweep_that_was_killed_is_named_and_can_be_resumed_on_its_own
     killed = stopped("pruned", "on_train_batch_end", 15, "-m", *sweep, folder=tmp_path)
     assert killed.returncode == -9
     job = tmp_path / "sweep" / "0"
-    assert [row.error for row in read_jobs(tmp_path / "sweep")] == ["ended without results"]
+    assert [row.error for row in read_jobs(tmp_path / "sweep")] == [
+        "ended without results",
+        "was not started",
+    ]
     assert dynprune("resume=sweep/0", folder=tmp_path).returncode == 0
     assert json.loads((job / "results.json").read_text())["sparsity"] == 0.5
-    (row,) = read_jobs(tmp_path / "sweep")
-    assert row.error is None
+    assert [row.state for row in read_jobs(tmp_path / "sweep", ended=False)] == ["finished", "not started"]
