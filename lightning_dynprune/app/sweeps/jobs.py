@@ -23,12 +23,14 @@ def read_jobs(folder: Path, ended: bool = True) -> list[SweepRow]:
     """
     started = {path.parents[name.count("/")] for name in _JOB_FILES for path in folder.glob(f"**/{name}")}
     jobs = _recorded_jobs(folder)
-    rows = [_row(job, folder, jobs or []) for job in started if job.parent.name != REFUSED]
-    missing = list(jobs or [])
+    rows = [_row(job, folder, jobs) for job in started if job.parent.name != REFUSED]
+    missing = dict(enumerate(jobs))
     for row in rows:
-        if list(row.overrides) in missing:
-            missing.remove(list(row.overrides))
-    rows += [SweepRow(str((jobs or []).index(overrides)), overrides, started=False) for overrides in missing]
+        # By its number, or else by its overrides, where hydra.sweep.subdir names folders otherwise.
+        same = [number for number, overrides in missing.items() if str(number) == row.job or overrides == row.overrides]
+        for number in same[:1]:
+            del missing[number]
+    rows += [SweepRow(str(number), overrides, started=False) for number, overrides in missing.items()]
     if ended:
         rows = [_as_failed(row) if row.is_left else row for row in rows]
     return sorted(rows, key=lambda row: (not row.job.isdecimal(), int(row.job) if row.job.isdecimal() else 0, row.job))
@@ -39,11 +41,11 @@ def refusal_file(sweep: Path, job: Path) -> Path:
     return sweep / REFUSED / f"{'_'.join(job.relative_to(sweep).parts)}.json"
 
 
-def _recorded_jobs(folder: Path) -> list[list[str]] | None:
+def _recorded_jobs(folder: Path) -> list[list[str]]:
     try:
-        return SweepRecord.read(folder).jobs if (folder / NAME).is_file() else None
+        return (SweepRecord.read(folder).jobs or []) if (folder / NAME).is_file() else []
     except (ValueError, OSError):
-        return None
+        return []
 
 
 def _as_failed(row: SweepRow) -> SweepRow:
@@ -57,10 +59,11 @@ def _row(job: Path, sweep: Path, jobs: Sequence[Sequence[str]]) -> SweepRow:
         for file in (refusal_file(sweep, job), job / "error.json"):
             if file.exists():
                 failure = read_failure(file)
-                return SweepRow(name, failure["overrides"], error=failure["error"])
+                return SweepRow(name, known or failure["overrides"], error=failure["error"])
         if not (job / "results.json").exists():
             return SweepRow(name, known)
         results = read_results(job / "results.json")
     except (ValueError, OSError) as error:
         return SweepRow(name, known, error=str(error))
-    return SweepRow(name, results["overrides"], results=results)
+    # A job that was resumed on its own has the folder among its overrides.
+    return SweepRow(name, known or results["overrides"], results=results)
