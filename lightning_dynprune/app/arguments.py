@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 FLAGS_WITH_VALUE = frozenset(
     ["--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"]
 )
+
+
+def search_working_folder(arguments: Sequence[str]) -> None:
+    """Let Python find modules in the working folder, after all others, if a folder of settings is given.
+
+    The settings name classes by ``_target_``, whose module usually lies beside the folder. Console scripts, other than
+    ``python -m``, do not search the working folder.
+
+    Args:
+        arguments: the command line without the program's name.
+    """
+    if any(argument.startswith(CONFIG_DIR_FLAGS) for argument in arguments):
+        sys.path.append(str(Path.cwd()))
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.arguments import flags_first
+from lightning_dynprune.app.arguments import flags_first, search_working_folder
 from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
 from lightning_dynprune.app.refusals import FULL_ERROR, refusal, wants_traceback
 
@@ -144,6 +144,7 @@ def run() -> None:
     try:
         with stop_on_interrupt():
             sys.argv[1:] = flags_first(expand_checkpoint(expand_resume(continue_sweep(arguments))))
+            search_working_folder(sys.argv[1:])
             main()
     except Stopped as stopped:
         report_stopped_sweep()

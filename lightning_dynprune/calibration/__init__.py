@@ -4,6 +4,7 @@ May import selection and the rooms below it.
 """
 
 from lightning_dynprune.calibration.layer_inputs import InputCapture
+from lightning_dynprune.calibration.progress import with_progress
 from lightning_dynprune.calibration.reconstruction import Hessians
 
-__all__ = ["Hessians", "InputCapture"]
+__all__ = ["Hessians", "InputCapture", "with_progress"]

@@ -1,4 +1,4 @@
-"""The inputs of Linear layers and convolutions, as rows of the matrix that their weights are multiplied with."""
+"""The inputs of linear layers and convolutions, as rows of the matrix that their weights are multiplied with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from lightning_dynprune.calibration.compat import padding_sizes
-from lightning_dynprune.targets import Target
+from lightning_dynprune.targets import Target, is_conv1d
 
 RowConsumer: TypeAlias = Callable[[int, Tensor], None]
 Convolution: TypeAlias = "nn.Conv1d | nn.Conv2d | nn.Conv3d"
@@ -24,19 +24,20 @@ _MAX_VALUES = 2**24
 
 
 def input_rows(module: nn.Module, inputs: Tensor) -> Tensor:
-    r"""Return the inputs of a module as rows that ``module.weight.flatten(1)`` is multiplied with.
+    r"""Return the inputs of a module as rows that the matrix of its weight is multiplied with.
 
     .. math:: y = x\,W^\top
 
-    With ``x`` the rows of a group and ``W`` the flat weights of that group, ``y`` is the module's output without bias,
-    one row per sample and output position.
+    With ``x`` the rows of a group and ``W`` the matrix of that group's weights, one row per output, ``y`` is the
+    module's output without bias, one row per sample and output position.
 
     Args:
-        module: a Linear, or a Conv1d, Conv2d or Conv3d of any stride, padding, dilation and groups.
+        module: a Linear, a Conv1D of transformers, or a Conv1d, Conv2d or Conv3d of any stride, padding, dilation and
+            groups.
         inputs: the input of the module, with or without a batch dimension.
 
     Returns:
-        ``(groups, n, columns)``, 1 group for a Linear; float32, or float64 where the inputs are.
+        ``(groups, n, columns)``, 1 group for a linear layer; float32, or float64 where the inputs are.
 
     Raises:
         TypeError: the module is of another type.
@@ -115,7 +116,7 @@ class InputCapture:
 
     def _hook(self, position: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def pass_on(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs: Tensor = args[0] if args else kwargs["input"]
+            (inputs,) = args or kwargs.values()  # these layers take one argument, whatever its name
             # Tensors that on_rows creates in inference mode could not be changed outside of it.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
                 for rows in row_pieces(module, inputs.detach()):
@@ -141,9 +142,8 @@ def _modules(model: nn.Module, targets: Sequence[Target]) -> dict[nn.Module, int
     unsupported |= {name: f"no parameter of {type(model).__name__}" for name in missing if name not in unsupported}
     if unsupported:
         raise ValueError(
-            "activations are known of weights of Linear, Conv1d, Conv2d and Conv3d only, and "
-            + ", ".join(f"{name} is {what}" for name, what in unsupported.items())
-            + "; exclude it from targets"
+            "layer inputs can be captured for weights of Linear, Conv1d, Conv2d, Conv3d and transformers' Conv1D only, "
+            "and " + ", ".join(f"{name} is {what}" for name, what in unsupported.items()) + "; exclude it from targets"
         )
     return modules
 
@@ -151,12 +151,12 @@ def _modules(model: nn.Module, targets: Sequence[Target]) -> dict[nn.Module, int
 def _has_known_inputs(module: nn.Module) -> bool:
     # MultiheadAttention reads the weight of its output projection and never calls it.
     is_called = not isinstance(module, NonDynamicallyQuantizableLinear)
-    return isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and is_called
+    return is_called and (isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) or is_conv1d(module))
 
 
 def _table(module: nn.Module, inputs: Tensor) -> tuple[Tensor, int]:
     """Return a view ``(*positions, groups, *columns)`` of a module's inputs, and the number of position dimensions."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or is_conv1d(module):
         return inputs.reshape(-1, 1, inputs.shape[-1]), 1
     if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         raise TypeError(f"rows are known of Linear, Conv1d, Conv2d and Conv3d, not of {type(module).__name__}")

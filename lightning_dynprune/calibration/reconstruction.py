@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_count, is_number
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.selection import check_finite
-from lightning_dynprune.targets import Target
+from lightning_dynprune.targets import Target, as_matrix, from_matrix
 
 _TRIES = 6  # dampings to try, each ten times the one before
 _STEPS = 10
@@ -21,7 +21,7 @@ class Hessians:
 
     .. math:: H = X^\top X
 
-    Takes 4 bytes for each pair of columns of ``weight.flatten(1)``, so ``4 * columns * groups / rows`` bytes a
+    Takes 4 bytes for each pair of columns of the weight's matrix, so ``4 * columns * groups / rows`` bytes a
     connection; nothing before the first call of :meth:`accumulate`.
 
     Args:
@@ -51,7 +51,7 @@ class Hessians:
     def sum_over_ranks(self, position: int, ranks: Ranks) -> None:
         """Sum the Hessian of the target at ``position`` over all processes, each of which calls this."""
         target = self.targets[position]
-        columns = target.parameter[:1].numel()
+        columns = target.columns
         seen = ranks.sum(torch.tensor([position in self.tensors]).int())
         if not int(seen):
             return
@@ -85,7 +85,10 @@ class Hessians:
         self, position: int, weight: Tensor, mask: Tensor, damping: float = 0.01, block: int = 128, steps: int = _STEPS
     ) -> Tensor:
         """Return :func:`refit` of the weight of the target at ``position``, on the accumulated inputs."""
-        return refit(weight, mask, self.tensors[position], damping, block, steps)
+        transposed = self.targets[position].transposed
+        rows, kept = as_matrix(weight, transposed), as_matrix(mask, transposed)
+        refitted = refit(rows, kept, self.tensors[position], damping, block, steps)
+        return from_matrix(refitted, weight.shape, transposed)
 
     def clear(self) -> None:
         """Discard all Hessians and free their memory."""

@@ -35,7 +35,7 @@ from lightning_dynprune.callback.worker_results import (
     returns_results,
     send_to_main_process,
 )
-from lightning_dynprune.engine import AccuracyGuard, Pruner, Settings
+from lightning_dynprune.engine import AccuracyGuard, Pruner, Settings, describe, html_table, progress_text
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.schedules import Schedule
 from lightning_dynprune.strategies import Strategy
@@ -73,7 +73,9 @@ class DynamicPruning(Callback):
             it falls too far; the journal then remembers the values that are cut.
         slim: take pruned units out of the model: "end", after training, for pattern channel or head; "update", at every
             update, for pattern channel, so that memory and time of a step fall. With several processes both mean the
-            end. A module built anew takes the weights of checkpoints from before a slimming, not of the slim model.
+            end. The outputs on the example input are compared before and after; where they would change, a warning
+            says so and the model stays as it is. A module built anew takes the weights of checkpoints from before a
+            slimming, not of the slim model.
         seed: of random strategies.
         example_input: input of the model, for patterns that trace it; by default the module's ``example_input_array``,
             else the input in the first batch.
@@ -111,10 +113,10 @@ class DynamicPruning(Callback):
     def __init__(
         self,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "taylor",
-        threshold: str | Mapping[str, Any] | Threshold | None = None,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
-        pattern: str | Mapping[str, Any] | Pattern = "element",
+        strategy: str | Strategy | Mapping[str, Any] = "taylor",
+        threshold: str | Threshold | Mapping[str, Any] | None = None,
+        schedule: str | Schedule | Mapping[str, Any] | None = None,
+        pattern: str | Pattern | Mapping[str, Any] = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         *,
@@ -164,6 +166,21 @@ class DynamicPruning(Callback):
         vars(self).update(state)
         self._listener_id = listener_id(self, self._listener_id)
 
+    def __repr__(self) -> str:
+        return describe("DynamicPruning", self._settings, self._state_text())
+
+    def _repr_html_(self) -> str:
+        return html_table("DynamicPruning", self._settings, self._state_text(), self.connections, self.layer_sparsity)
+
+    def _state_text(self) -> str:
+        """Return in words what has been pruned."""
+        if self._evaluated is not None:
+            return f"{self.sparsity:.2%} zeros in the weights evaluated last"
+        if not self.connections:
+            return "no fit yet"
+        updates = None if self.pruner is None else self.pruner.updates
+        return progress_text(self.sparsity, updates, self.connections)
+
     @property
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
@@ -205,7 +222,7 @@ class DynamicPruning(Callback):
         """Number of connections of every target, by name, including those that were slimmed away."""
         if self.pruner is None:
             return {} if self._resume.worker_result is None else dict(self._resume.worker_result.connections)
-        return {t.name: n for t, n in zip(self.pruner.targets, self.pruner.masks.original_numel, strict=True)}
+        return self.pruner.connections
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
@@ -262,6 +279,7 @@ class DynamicPruning(Callback):
         """Capture the inputs of the targets' layers if the update after this step reads them."""
         if (pruner := self._running()).needs_coupling:
             pruner.couple(input_of_batch(batch))
+        self._slimming.prepare(pruner, pl_module, self._example_input, batch)
         if pruner.needs_layer_inputs and pruner.updates_next(trainer.is_last_batch):
             pruner.start_capture()
 
@@ -276,6 +294,8 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update if that is due at the end of an epoch, and log the last update."""
         was_skipped = self._steps.end_batch()
+        self._steps.check_optimizers(trainer)
+        self._running().check_attached()
         self._end_epoch(trainer)
         self._averages.mask(trainer, self._running())
         self._log(trainer, pl_module, was_skipped)

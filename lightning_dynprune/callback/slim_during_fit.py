@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_dynprune.callback.clipping import Handle
+from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
+from lightning_dynprune.coupling import SlimError
 from lightning_dynprune.engine import AccuracyGuard, Pruner, fit_to
 from lightning_dynprune.journal import Update
 from lightning_dynprune.patterns import Pattern
@@ -39,9 +41,10 @@ class SlimDuringFit:
         self.when = when
         self._original_numel: dict[nn.Parameter, int] = {}
         self._load_hook: Handle | None = None
+        self._example: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_load_hook": None}
+        return {**vars(self), "_load_hook": None, "_example": None}
 
     def setup(self, module: LightningModule) -> None:
         """Let weights of a slimmed model be loaded into one that has not been slimmed, until :meth:`begin`.
@@ -58,9 +61,34 @@ class SlimDuringFit:
     def begin(self, trainer: Trainer) -> None:
         """Refuse other shapes again, and slim at the end only if there are several processes."""
         self.remove_hook()
+        self._example = None
         if self.when == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.when = "end"
+
+    def prepare(self, pruner: Pruner, module: LightningModule, given: Any, batch: Any) -> None:
+        """Check at the first batch that units can be removed, on the example that the slim model is compared on.
+
+        Args:
+            pruner: of the fit.
+            module: is trained.
+            given: the setting ``example_input``; None: the module's, or the input in the batch.
+            batch: as the module gets it.
+
+        Raises:
+            CouplingError: the module does not run on the example, or not with fewer heads.
+        """
+        if self.when is None or self._example is not None:
+            return
+        example = example_input_of(module, given)
+        self._example = input_of_batch(batch) if example is None else example
+        try:
+            pruner.check_slim(self._example)
+        except ValueError as error:
+            raise type(error)(
+                f"slim={self.when!r} compares the outputs of the slim model on an example: {error}; or leave slim out, "
+                "which keeps the pruned units as zeros"
+            ) from error
 
     def remove_hook(self) -> None:
         """Refuse weights of other shapes again."""
@@ -76,13 +104,24 @@ class SlimDuringFit:
             update: the update, or None if none was due.
         """
         if self.when == "update" and update is not None:
-            pruner.slim()
+            self._slim(pruner)
 
     def at_end(self, pruner: Pruner) -> None:
-        """Take out all pruned units, with ``when="end"``."""
+        """Take out all pruned units, with ``when="end"``; warn, and leave all as it is, if the outputs would change."""
         if self.when == "end" and not pruner.needs_coupling:
-            widths = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in pruner.slim().items())
-            rank_zero_info(f"dynprune: slimmed, {widths}")
+            changed = self._slim(pruner)
+            if changed is not None:
+                widths = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
+                rank_zero_info(f"dynprune: slimmed, {widths}")
+        self._example = None
+
+    def _slim(self, pruner: Pruner) -> dict[str, tuple[int, int]] | None:
+        """Return what was taken out; None, with a warning, where the outputs would have changed."""
+        try:
+            return pruner.slim(self._example)
+        except SlimError as error:
+            rank_zero_warn(f"slim={self.when!r}: the model was not slimmed: {error}")
+            return None
 
     def removed_from(self, module: LightningModule) -> int:
         """Return how many entries were taken out of a module's parameters, with ``when="update"``."""

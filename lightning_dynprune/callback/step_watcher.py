@@ -30,13 +30,14 @@ class StepWatcher:
         self.clock: Optimizer | None = None
         self.skipped_steps = 0
         self._tick: Callable[[], None] | None = None
+        self._watched: list[Optimizer] = []
         self._handles: list[Handle] = []
         # The clock has stepped, and its tick waits for the other optimizers to step in the same batch.
         self._tick_is_pending = False
         self._expects_step = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "clock": None, "_tick": None, "_handles": []}
+        return {**vars(self), "clock": None, "_watched": [], "_tick": None, "_handles": []}
 
     @property
     def is_attached(self) -> bool:
@@ -64,6 +65,7 @@ class StepWatcher:
             )
         self.detach()
         self.clock, self._tick, self._tick_is_pending = watched[0], tick, False
+        self._watched = watched
         on_step = partial(self._on_step, trainer, pruner, owner)
         self._handles = [optimizer.register_step_post_hook(on_step) for optimizer in watched]
         # Where the Trainer clips, on_before_optimizer_step comes first; it does not where a module clips by itself.
@@ -76,7 +78,7 @@ class StepWatcher:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._tick = None
+        self._watched, self._tick = [], None
 
     def expect_step(self, optimizer: Optimizer) -> None:
         """Note that a step follows, unless a gradient scaler skips it.
@@ -85,6 +87,20 @@ class StepWatcher:
             optimizer: that is about to step.
         """
         self._expects_step = self._expects_step or optimizer is self.clock
+
+    def check_optimizers(self, trainer: Trainer) -> None:
+        """Raise where an optimizer whose steps are watched is no optimizer of the Trainer any more.
+
+        Raises:
+            RuntimeError: naming the optimizer.
+        """
+        for optimizer in self._watched:
+            if not any(optimizer is one for one in trainer.optimizers):
+                raise RuntimeError(
+                    f"{type(optimizer).__name__}, which trains targets, was taken out of Trainer.optimizers during the "
+                    "fit, so that its steps, by which the pruning counts, have ended. Return all optimizers from "
+                    "configure_optimizers, or replace one between two fits: a second fit keeps the masks"
+                )
 
     def end_batch(self) -> bool:
         """Tick if that waited for other optimizers, and return whether a scaler skipped the step of this batch."""

@@ -4,12 +4,14 @@ May import selection and the rooms below it.
 """
 
 from lightning_dynprune.coupling.channels import coupled_groups
-from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
-from lightning_dynprune.coupling.heads import HEAD_COUNT_ATTRIBUTES, attention_heads
+from lightning_dynprune.coupling.experts import EXPERT_ATTRIBUTES, expert_channels
+from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group, SlimError
+from lightning_dynprune.coupling.heads import HEAD_ATTRIBUTES, attention_heads, attention_projections
 from lightning_dynprune.coupling.isolation import isolated, run_example
 from lightning_dynprune.coupling.layers import (
     CHANNELWISE_TENSORS,
     channel_dim,
+    column_dim,
     holds_tensors,
     is_channelwise,
     mixes_channels,
@@ -17,25 +19,35 @@ from lightning_dynprune.coupling.layers import (
     row_dim,
 )
 from lightning_dynprune.coupling.narrow import Narrowing
-from lightning_dynprune.coupling.verify import failing_groups
+from lightning_dynprune.coupling.projections import Projections
+from lightning_dynprune.coupling.verify import explain_heads, failing_groups, output_difference, rounding_tolerance
 
 __all__ = [
     "CHANNELWISE_TENSORS",
-    "HEAD_COUNT_ATTRIBUTES",
+    "EXPERT_ATTRIBUTES",
+    "HEAD_ATTRIBUTES",
     "Axis",
     "Coupling",
     "CouplingError",
     "Group",
     "Narrowing",
+    "Projections",
+    "SlimError",
     "attention_heads",
+    "attention_projections",
     "channel_dim",
+    "column_dim",
     "coupled_groups",
+    "expert_channels",
+    "explain_heads",
     "failing_groups",
     "holds_tensors",
     "is_channelwise",
     "isolated",
     "mixes_channels",
     "num_output_channels",
+    "output_difference",
+    "rounding_tolerance",
     "row_dim",
     "run_example",
 ]

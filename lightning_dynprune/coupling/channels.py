@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_dynprune.coupling.graph import WrittenChannels, written_channels
-from lightning_dynprune.coupling.group import Axis, Coupling, CouplingError, Group
+from lightning_dynprune.coupling.experts import verified_experts
+from lightning_dynprune.coupling.group import Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
-from lightning_dynprune.coupling.layers import CHANNELWISE_TENSORS, column_dim, is_channelwise, mixes_channels, row_dim
-from lightning_dynprune.coupling.probe import MIXED, OUTPUT, ChannelReads, probe_reads
+from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels
+from lightning_dynprune.coupling.trace import Trace
+from lightning_dynprune.coupling.traced_groups import traced_groups
 from lightning_dynprune.coupling.verify import failing_groups
 
 
-def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Sequence[str] = ()) -> Coupling:
+@torch.no_grad()
+def coupled_groups(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    exclude: str | Sequence[str] = (),
+    writers: Collection[str] | None = None,
+) -> Coupling:
     """Return the groups of channels that can be removed from a model, each only as a whole.
 
-    Torch-Pruning's dependency graph gives the layers that write into the same channels. The layers that read them are
-    found by changing channels and comparing the inputs of all layers. Finally the model is run with half of all
-    channels removed and compared with the same model with these channels zero; only groups for which both agree are
-    returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a softmax mixes, grouped
-    convolutions, attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters
+    One forward pass follows every channel from the layer that writes it to the layers that read it. Channels that are
+    added or multiplied belong together, and so do the channels of one group of a grouped convolution, and those at the
+    same position in equal parts, as ``chunk`` and channel shuffles make them. The hidden channels of experts whose
+    weights are stacked in parameters of three dimensions (Mixtral) are removed in all experts alike. Finally the model
+    is run with half of all channels removed and compared with the same model with these channels zero; only groups for
+    which both agree are returned. Left out, with the reason, are the model's outputs, channels that a layer norm or a
+    softmax mixes, attention (see :func:`attention_heads`), recurrent layers, embeddings, tied weights, and parameters
     that no known layer type owns.
 
     The model is run in eval mode; parameters, modes, gradients, buffers and random states are restored.
@@ -32,13 +42,14 @@ def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Seque
     Args:
         model: the network.
         example_input: a tensor, a tuple or list of arguments, or a dict of keyword arguments; on the model's device.
-        exclude: globs on parameter names; groups with a matching parameter are left out.
+        exclude: globs on parameter names; groups with a matching parameter are left out, and modules all of whose
+            parameters match are not followed.
+        writers: names of the weights whose output channels may be removed, such as the targets of a pruner; channels
+            of other layers are not followed. None for all.
 
     Raises:
-        CouplingError: the model does not run on the example, or cannot be traced; or a glob matches no parameter.
-        ImportError: torch-pruning is missing.
-
-    Source: Fang et al., "DepGraph: Towards Any Structural Pruning" (2023), for the graph.
+        CouplingError: the model does not run on the example, or runs too many operations to be followed; or a glob
+            matches no parameter.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
@@ -47,81 +58,42 @@ def coupled_groups(model: nn.Module, example_input: Any, *, exclude: str | Seque
         (4, [('4.weight', 1, (4, 4))])
     """
     excluded = _excluded(model, [exclude] if isinstance(exclude, str) else exclude)
-    tied = _tied(model)
-    coupling = Coupling([])
-    with isolated(model), torch.enable_grad():
-        every = written_channels(model, example_input)
-        candidates = [written for written in every if not written.reason]
-        coupling.left_out.update({_name(w): w.reason for w in every if w.reason})
-        reads = probe_reads(model, example_input, [w.writers for w in candidates], [w.units for w in candidates])
-        start = 0
-        for position, written in enumerate(candidates):
-            try:
-                group = _group(model, written, reads, reads.touched[position], start)
-                _check_allowed(group, excluded, tied)
-                coupling.groups.append(group)
-            except CouplingError as reason:
-                coupling.left_out[_name(written)] = str(reason)
-            start += written.units
-        # Verification changes tensors in place, so no autograd graph may still need them.
+    layers = None if writers is None else {name.rpartition(".")[0] for name in writers}
+    with isolated(model):
+        trace = Trace(model, example_input, _closed(model, excluded), layers)
+        coupling = traced_groups(model, trace)
+        experts, stuck = verified_experts(model, example_input, writers)
+        coupling.groups.extend(experts)
+        coupling.left_out.update(stuck)
+        tied = _tied(model)
+        for group in [*coupling.groups]:
+            if reason := _why_not(group, excluded, tied):
+                coupling.left_out[group.name] = reason
+                coupling.groups.remove(group)
         failed = failing_groups(model, example_input, coupling.groups)
     coupling.left_out.update(failed)
     coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
     return coupling
 
 
-def _group(model: nn.Module, written: WrittenChannels, reads: ChannelReads, touched: set[str], start: int) -> Group:
-    """Return the group of the channels that some layers write.
-
-    Raises:
-        CouplingError: the channels cannot be removed; the message gives the reason.
-    """
-    if OUTPUT in touched:
-        raise CouplingError("they are the model's outputs, or reach them through a layer of an unknown type")
-    every = torch.arange(written.units).unsqueeze(1)
-    axes = []
-    for name in written.writers:
-        module = model.get_submodule(name)
-        axes.append(Axis(_join(name, "weight"), row_dim(module), True, every))
-        if module.bias is not None:
-            axes.append(Axis(_join(name, "bias"), 0, True, every))
-    readers = 0
-    for name, module in model.named_modules():
-        if name not in touched:
-            continue
-        if not (mixes_channels(module) or is_channelwise(module)):
-            raise CouplingError(f"{type(module).__name__} {name!r} reads them, and it needs all or mixes them")
-        units = reads.units[name]
-        if (units == MIXED).any():
-            raise CouplingError(f"{type(module).__name__} {name!r} reads them mixed with one another")
-        index = _index(units - start, written.units, name)
-        if mixes_channels(module):
-            readers += 1
-            axes.append(Axis(_join(name, "weight"), column_dim(module), False, index))
-        else:
-            held = [local for local in CHANNELWISE_TENSORS if getattr(module, local, None) is not None]
-            axes += [Axis(_join(name, local), 0, True, index) for local in held]
-    if not readers:
-        raise CouplingError("no layer reads them")
-    return Group(axes[0].name, written.units, tuple(axes))
+def _closed(model: nn.Module, excluded: set[str]) -> list[str]:
+    """Return the modules all of whose parameters are excluded."""
+    closed = []
+    for name, module in model.named_modules() if excluded else ():
+        held = [_join(name, local) for local, _ in module.named_parameters()]
+        if held and excluded.issuperset(held):
+            closed.append(name)
+    return closed
 
 
-def _index(units: torch.Tensor, count: int, name: str) -> torch.Tensor:
-    """Return the positions that read each unit, ``(count, width)``, given the unit that each position reads."""
-    positions = ((units >= 0) & (units < count)).nonzero().flatten()
-    per_unit = torch.bincount(units[positions], minlength=count)
-    if per_unit.min() != per_unit.max() or not per_unit.min():
-        raise CouplingError(f"{name!r} reads some of them more often than others")
-    return positions[units[positions].argsort(stable=True)].view(count, -1)
-
-
-def _check_allowed(group: Group, excluded: set[str], tied: dict[str, str]) -> None:
-    """Raise a CouplingError if a tensor of a group is excluded or tied."""
+def _why_not(group: Group, excluded: set[str], tied: dict[str, str]) -> str:
+    """Return the tensor of a group that is excluded or tied, as a message; empty if there is none."""
     for axis in group.axes:
         if axis.name in excluded:
-            raise CouplingError(f"{axis.name!r} is excluded")
+            return f"{axis.name!r} is excluded"
         if axis.name in tied:
-            raise CouplingError(f"{axis.name!r} {tied[axis.name]}")
+            return f"{axis.name!r} {tied[axis.name]}"
+    return ""
 
 
 def _tied(model: nn.Module) -> dict[str, str]:
@@ -150,10 +122,6 @@ def _excluded(model: nn.Module, globs: Sequence[str]) -> set[str]:
             raise CouplingError(f"exclude: {glob!r} matches no parameter of {type(model).__name__}")
         excluded |= matched
     return excluded
-
-
-def _name(written: WrittenChannels) -> str:
-    return _join(written.writers[0], "weight")
 
 
 def _join(prefix: str, local: str) -> str:

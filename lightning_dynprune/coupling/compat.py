@@ -1,84 +1,63 @@
-"""The parts of Torch-Pruning's dependency graph that this room uses, none of which is a documented interface.
+"""The parts of torch that this room uses without a documented interface.
 
-If one of them changes, :func:`coupled_groups` finds no groups: the graph is built by ``DependencyGraph``, whose nodes,
-pruning groups and index lists are read here and nowhere else.
+If ``TorchDispatchMode`` changes, :func:`coupled_groups` sees no operations of a model: it must call
+``__torch_dispatch__`` for each of torch's basic operations, with the tensors that the forward pass uses, and with
+composite operations already taken apart.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-
-@dataclass(frozen=True)
-class Member:
-    """A layer or parameter that shares channels with the root layer of a pruning group.
-
-    Attributes:
-        module: the layer, or an ``nn.Parameter`` that no layer known to Torch-Pruning owns.
-        writes: whether the channels are its outputs.
-        indices: positions of the channels in this layer.
-        root_indices: positions of the same channels in the root layer.
-    """
-
-    module: nn.Module | nn.Parameter
-    writes: bool
-    indices: list[int]
-    root_indices: list[int]
+# Called with an operation, its positional and keyword arguments, and what it returned.
+Listener: TypeAlias = "Callable[[torch._ops.OpOverload, tuple[Any, ...], Mapping[str, Any], Any], None]"
 
 
-class DependencyGraph:
-    """Torch-Pruning's dependency graph of a model.
+class OperationListener(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While entered, calls a function after every basic operation of torch.
 
     Args:
-        model: the network; gradients must be enabled.
-        example_input: passed on to ``forward``.
-        forward: runs the model and returns output tensors with a ``grad_fn``.
-
-    Raises:
-        ImportError: torch-pruning is missing.
-        Exception: whatever Torch-Pruning raises for a model that it cannot trace.
+        listener: called with the operation, its arguments and its result; its own operations are not listened to.
     """
 
-    def __init__(self, model: nn.Module, example_input: Any, forward: Callable[..., list[Tensor]]) -> None:
-        try:
-            from torch_pruning.dependency import DependencyGraph as Graph
-        except ImportError as error:
-            raise ImportError(
-                "following channels through a model needs torch-pruning; pip install 'lightning-dynprune[slim]'"
-            ) from error
-        # Torch-Pruning warns of parameters that it does not know; they are reported per group here.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._graph = Graph().build_dependency(
-                model,
-                example_input,
-                forward_fn=forward,
-                unwrapped_parameters=[],
-                customized_pruners={},
-                ignored_layers=[],
-                ignored_params=[],
-                verbose=False,
-            )
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._listener = listener
 
-    def __contains__(self, module: nn.Module) -> bool:
-        """Return whether the forward pass used a module."""
-        return module in self._graph.module2node
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and tell the listener."""
+        result = func(*args, **(kwargs or {}))
+        self._listener(func, args, kwargs or {}, result)
+        return result
 
-    def members(self, root: nn.Module, channels: int) -> Iterator[Member]:
-        """Yield the layers and parameters that must lose output channels together with a layer.
 
-        Args:
-            root: the layer.
-            channels: its number of output channels.
-        """
-        prune = self._graph.get_pruner_of_module(root).prune_out_channels
-        group = self._graph.get_pruning_group(root, prune, range(channels))
-        for position in range(len(group)):
-            item = group[position]
-            writes = self._graph.is_out_channel_pruning_fn(item.dep.handler)
-            yield Member(item.dep.target.module, writes, list(item.idxs), list(item.root_idxs))
+def operation_name(func: torch._ops.OpOverload) -> str:
+    """Return the name of an operation without namespace and overload, such as ``"add_"``."""
+    return str(func.overloadpacket.__name__)
+
+
+def is_entrywise(func: torch._ops.OpOverload) -> bool:
+    """Return whether each entry of an operation's result depends on the same entry of each argument only."""
+    return torch.Tag.pointwise in func.tags
+
+
+def changes_arguments(func: torch._ops.OpOverload) -> bool:
+    """Return whether an operation writes into its first argument."""
+    return bool(func._schema.is_mutable)
+
+
+def named_arguments(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an operation by name, with defaults."""
+    found = {}
+    for position, argument in enumerate(func._schema.arguments):
+        if position < len(args):
+            found[argument.name] = args[position]
+        else:
+            found[argument.name] = kwargs.get(argument.name, argument.default_value)
+    return found

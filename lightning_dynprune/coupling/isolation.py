@@ -33,6 +33,8 @@ def run_example(model: nn.Module, example_input: Any) -> Any:
     try:
         torch.manual_seed(_SEED)
         return call_model(model, example_input)
+    except CouplingError:
+        raise
     except Exception as error:
         name, module = running[-1] if running else ("", model)
         raise CouplingError(

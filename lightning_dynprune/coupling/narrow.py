@@ -13,6 +13,7 @@ from lightning_dynprune.base import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
 from lightning_dynprune.coupling.group import Group
 from lightning_dynprune.coupling.layers import holds_tensors, is_channelwise
 from lightning_dynprune.masks import select_along
+from lightning_dynprune.targets import is_conv1d
 
 
 class Narrowing:
@@ -73,9 +74,10 @@ class Narrowing:
                 grad = None if grad is None else select_along(grad, dim, positions_kept[name][dim])
             self.set(name, data, grad)
         for group, keep in zip(groups, kept, strict=True):
-            if group.count_attribute:
-                owner, _, attribute = group.count_attribute.rpartition(".")
-                self.set_attribute(self.model.get_submodule(owner), attribute, int(keep.sum()))
+            for name in group.width_attributes:
+                owner, _, attribute = name.rpartition(".")
+                module = self.model.get_submodule(owner)
+                self.set_attribute(module, attribute, getattr(module, attribute) * int(keep.sum()) // group.units)
         self.update_widths()
         return positions_kept
 
@@ -125,13 +127,20 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
     """Return the attributes of a layer that follow from its tensors' shapes, with their values."""
     if isinstance(module, nn.Linear):
         return {"out_features": module.weight.shape[0], "in_features": module.weight.shape[1]}
+    if is_conv1d(module):
+        rows: Tensor = getattr(module, "weight")  # noqa: B009 - the type is known by its name alone
+        return {"nx": rows.shape[0], "nf": rows.shape[1]}
     if isinstance(module, CONVOLUTIONS):
         first, second = module.weight.shape[:2]
-        if is_channelwise(module):
-            return {"out_channels": first, "in_channels": first, "groups": first}
-        first, second = (first, second * module.groups)
+        if module.groups > 1:
+            # Whole groups are removed, so each of those that stay has as many channels as before.
+            groups = first * module.groups // (module.in_channels if module.transposed else module.out_channels)
+            names = ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
+            return {names[0]: first, names[1]: second * groups, "groups": groups}
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),
                         (first, second), strict=True))  # fmt: skip
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": module.weight.shape[1]}
     weight = getattr(module, "weight", None)
     if isinstance(module, (*BATCH_NORMS, *INSTANCE_NORMS)):
         held = weight if weight is not None else module.running_mean

@@ -1,6 +1,6 @@
 """Turn masks into savings: smaller files, narrower models, faster kernels, exported files, and measurements of them.
 
-May import every room but app, callback and report.
+May import every room but app, callback, report and adaptive.
 """
 
 from lightning_dynprune.deploy.compact import load_compact, save_compact

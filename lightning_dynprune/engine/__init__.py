@@ -4,6 +4,7 @@ May import every room but app, callback, report and deploy.
 """
 
 from lightning_dynprune.engine.guard import AccuracyGuard
+from lightning_dynprune.engine.overview import describe, html_table, progress_text
 from lightning_dynprune.engine.pruner import Pruner
 from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters
@@ -15,7 +16,10 @@ __all__ = [
     "Pruner",
     "Settings",
     "check_no_flat_parameters",
+    "describe",
     "fit_to",
+    "html_table",
+    "progress_text",
     "sealed",
     "state_for_new_fit",
 ]

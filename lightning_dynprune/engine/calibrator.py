@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.calibration import Hessians, InputCapture
+from lightning_dynprune.calibration import Hessians, InputCapture, with_progress
 from lightning_dynprune.distributed import Ranks
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.strategies import Strategy
@@ -44,12 +44,13 @@ class Calibrator:
         """Whether an update reads inputs of layers."""
         return self.strategy.needs_activations or self._hessians is not None
 
-    def run(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None) -> None:
+    def run(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None, progress: bool = False) -> None:
         """Run batches forward in evaluation mode and capture the inputs of layers.
 
         Args:
             batches: each is an argument of ``forward``.
             forward: runs one batch; None: the model itself, which gets a mapping as keyword arguments.
+            progress: show a progress bar once it takes longer than a moment.
 
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
@@ -63,7 +64,7 @@ class Calibrator:
         self.model.eval()
         self.start_capture()
         try:
-            for batch in batches:
+            for batch in with_progress(batches) if progress else batches:
                 if forward is not None:
                     forward(batch)
                 elif isinstance(batch, Mapping):

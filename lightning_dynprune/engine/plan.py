@@ -9,9 +9,9 @@ from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_dynprune.calibration import InputCapture
+from lightning_dynprune.engine.attachment import check_not_owned
 from lightning_dynprune.engine.exchange_count import warn_if_few_exchanges
 from lightning_dynprune.engine.gradients import check_gradients
-from lightning_dynprune.engine.ownership import check_not_owned
 from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.updates import check_reachable

@@ -11,14 +11,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_share
+from lightning_dynprune.base import check_flag, check_share
+from lightning_dynprune.engine.attachment import add_owner, remove_owner
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.gradients import GradientFeed
-from lightning_dynprune.engine.ownership import add_owner, remove_owner
+from lightning_dynprune.engine.overview import describe, html_table, progress_text
 from lightning_dynprune.engine.plan import Plan
 from lightning_dynprune.engine.run import PruningRun
 from lightning_dynprune.engine.settings import Settings
-from lightning_dynprune.engine.slimming import slim_run
+from lightning_dynprune.engine.slimming import check_slim, slim_run
 from lightning_dynprune.engine.state import load_run, save_run
 from lightning_dynprune.engine.updates import UpdateRequest, restore_masks, update_run
 from lightning_dynprune.journal import Update
@@ -99,10 +100,10 @@ class Pruner:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "taylor",
-        threshold: str | Mapping[str, Any] | Threshold | None = None,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
-        pattern: str | Mapping[str, Any] | Pattern = "element",
+        strategy: str | Strategy | Mapping[str, Any] = "taylor",
+        threshold: str | Threshold | Mapping[str, Any] | None = None,
+        schedule: str | Schedule | Mapping[str, Any] | None = None,
+        pattern: str | Pattern | Mapping[str, Any] = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         min_kept: int = 1,
@@ -152,6 +153,13 @@ class Pruner:
         if self.coverage.is_low and run.ranks.rank == 0:
             warnings.warn(self.coverage.text, stacklevel=3)
 
+    def __repr__(self) -> str:
+        return describe("Pruner", self._run.plan.settings, progress_text(self.sparsity, self.updates, self.connections))
+
+    def _repr_html_(self) -> str:
+        state = progress_text(self.sparsity, self.updates, self.connections)
+        return html_table("Pruner", self._run.plan.settings, state, self.connections, self.layer_sparsity)
+
     @property
     def sparsity(self) -> float:
         """Share of connections pruned, over the targets."""
@@ -166,6 +174,11 @@ class Pruner:
     def scheduled_sparsity(self) -> float:
         """Share of connections that the schedule asked for at the last update."""
         return self._run.progress.scheduled_sparsity
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """Number of connections of every target, by name, including those that were slimmed away."""
+        return {t.name: n for t, n in zip(self.targets, self.masks.original_numel, strict=True)}
 
     @property
     def layer_sparsity(self) -> dict[str, float]:
@@ -272,6 +285,7 @@ class Pruner:
 
         Raises:
             NonFiniteError: at an update, a score or weight is not finite; masks and weights are as they were.
+            RuntimeError: a layer, parameter or optimizer was replaced, see :meth:`check_attached`; nothing was counted.
         """
         run = self._run
         if not self.optimizers:
@@ -302,6 +316,16 @@ class Pruner:
         """
         return self._run.progress.updates_next(ending_epoch)
 
+    def check_attached(self) -> None:
+        """Raise where a layer, parameter or optimizer was replaced since the pruner was built; no host sync.
+
+        Every :meth:`tick` and update makes this check. Call it where an optimizer of your own may step without a tick.
+
+        Raises:
+            RuntimeError: naming what was replaced, and what to do.
+        """
+        self._run.check_attached()
+
     def apply(self) -> None:
         """Set pruned entries to zero, in place; no host sync."""
         self._run.apply()
@@ -325,7 +349,9 @@ class Pruner:
         for position in range(len(self.targets)):
             self._run.observer.observe(position)
 
-    def calibrate(self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None) -> None:
+    def calibrate(
+        self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None, *, progress: bool = True
+    ) -> None:
         """Run batches forward and capture the inputs of the targets' modules, for strategy and reconstruction.
 
         The model runs in evaluation mode and returns to its own mode; nothing is trained.
@@ -334,12 +360,13 @@ class Pruner:
             batches: each is one argument of ``forward``.
             forward: runs one batch; by default the model itself, which gets a mapping as keyword arguments, as it does
                 an ``example_input``.
+            progress: show a progress bar where it takes more than two seconds and stderr is a terminal or a notebook.
 
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
         """
         with torch.no_grad():
-            self._run.calibrator.run(batches, forward)
+            self._run.calibrator.run(batches, forward, check_flag("progress", progress) and self.ranks.rank == 0)
 
     def start_capture(self) -> None:
         """Capture the inputs of the targets' modules from now on, until :meth:`stop_capture`."""
@@ -395,6 +422,7 @@ class Pruner:
                 # The update after the first step reads the same inputs as the one before it.
                 keeps_inputs = starting and progress.has_started and progress.updates_next()
                 return self._update(progress.due_sparsity, keeps_inputs, stacklevel=5)
+            run.check_attached()
             run.apply()
         except BaseException:
             progress.go_back(before)
@@ -411,20 +439,38 @@ class Pruner:
         return update_run(self._run, request, keeps_inputs, stacklevel)
 
     @torch.no_grad()
-    def slim(self) -> dict[str, tuple[int, int]]:
+    def slim(self, example_input: Any = None) -> dict[str, tuple[int, int]]:
         """Remove the pruned units from all their tensors: the model computes the same with smaller parameters.
 
         Parameters stay the same objects, and the optimizers' slots follow entry for entry. Removed connections still
         count as pruned. The journal discards the positions it recorded, which mean nothing in smaller tensors.
 
+        Args:
+            example_input: the outputs on it are compared before and after, in eval mode: a tensor, a tuple of arguments
+                or a mapping of keywords. None: they are not compared.
+
         Returns:
             Group name -> its units before and after.
 
         Raises:
+            SlimError: the outputs would change; model, optimizers and masks are as before.
             ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something
                 that cannot be narrowed; the model is as before.
         """
-        return slim_run(self._run)
+        self._run.check_attached()
+        return slim_run(self._run, example_input)
+
+    def check_slim(self, example_input: Any) -> None:
+        """Raise if pruned heads cannot be removed by :meth:`slim`; half the heads are removed for a trial.
+
+        Args:
+            example_input: a tensor, a tuple of arguments or a mapping of keywords.
+
+        Raises:
+            CouplingError: an attention module does not compute the same with fewer heads; the message names it and the
+                settings that leave it out.
+        """
+        check_slim(self._run, example_input)
 
     @torch.no_grad()
     def restore(self, step: int) -> Update:
@@ -440,11 +486,13 @@ class Pruner:
         Raises:
             ValueError: there is no journal, it does not reach back so far, or several processes hold parts of targets.
         """
+        self._run.check_attached()
         return restore_masks(self._run, step)
 
     def close(self) -> None:
         """Detach from the model, so that another pruner may take over its parameters."""
         self._feed.close()
+        self._run.optimizer_check.close()
         self.stop_capture()
         self.apply()
         remove_owner(self)

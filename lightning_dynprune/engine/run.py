@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lightning_dynprune.distributed import Ranks, owned_here
+from lightning_dynprune.engine.attachment import ModelCheck, OptimizerCheck
 from lightning_dynprune.engine.calibrator import Calibrator
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.gradients import GradientObserver, GradientSnapshot
@@ -41,6 +42,8 @@ class PruningRun:
         min_kept_warnings: warns of targets that are pruned down to ``min_kept``.
         journal: the record of all updates; None: none.
         rewind: the weights to go back to at every update; None: none.
+        model_check: notices layers and parameters that are replaced.
+        optimizer_check: notices optimizers that are replaced.
     """
 
     plan: Plan
@@ -56,6 +59,8 @@ class PruningRun:
     min_kept_warnings: MinKeptWarnings
     journal: Journal | None
     rewind: Rewind | None
+    model_check: ModelCheck
+    optimizer_check: OptimizerCheck
 
     @classmethod
     def build(cls, plan: Plan, process_group: dist.ProcessGroup | None) -> PruningRun:
@@ -94,6 +99,8 @@ class PruningRun:
             min_kept_warnings=MinKeptWarnings(),
             journal=None if settings.journal is None else Journal(masks, **settings.journal),
             rewind=rewind,
+            model_check=ModelCheck(plan.model, plan.targets),
+            optimizer_check=OptimizerCheck(plan.targets, plan.optimizers, plan.trained_by),
         )
 
     @property
@@ -114,11 +121,24 @@ class PruningRun:
         plan = self.plan
         if not isinstance(plan.pattern, CoupledPattern):
             raise ValueError(f"pattern {plan.pattern.label} has no units that reach over several targets")
-        groups = plan.pattern.groups(plan.model, example_input)
+        groups = plan.pattern.groups(plan.model, example_input, [target.name for target in self.masks.targets])
         units = CoupledMasks(plan.model, groups, self.masks, plan.pattern, plan.optimizers)
         units.check_reachable(plan.schedule.final)
         units.load_state_dict(self.units.state_dict() if self.needs_coupling else None)
         self.units = units
+
+    def check_attached(self) -> None:
+        """Raise where a layer, parameter or optimizer was replaced since the pruner was built; no host sync.
+
+        Raises:
+            RuntimeError: naming it, and what to do.
+        """
+        problem = self.model_check.problem()
+        if problem is None and (problem := self.optimizer_check.problem()) is not None:
+            self.apply()
+            self.masks.apply()  # the other optimizer moved pruned entries where no latent weights were expected
+        if problem is not None:
+            raise RuntimeError(problem)
 
     def apply(self) -> None:
         """Set pruned entries to zero, in place; no host sync."""

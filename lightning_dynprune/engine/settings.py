@@ -43,7 +43,7 @@ class Settings:
     sparsity: float | None
     strategy: Strategy
     threshold: Threshold
-    schedule: str | Mapping[str, Any] | Schedule
+    schedule: str | Schedule | Mapping[str, Any]
     pattern: Pattern
     targets: Targets
     exclude: Selector | Sequence[Selector]
@@ -58,10 +58,10 @@ class Settings:
         cls,
         *,
         sparsity: float | None = None,
-        strategy: str | Mapping[str, Any] | Strategy = "taylor",
-        threshold: str | Mapping[str, Any] | Threshold | None = None,
-        schedule: str | Mapping[str, Any] | Schedule | None = None,
-        pattern: str | Mapping[str, Any] | Pattern = "element",
+        strategy: str | Strategy | Mapping[str, Any] = "taylor",
+        threshold: str | Threshold | Mapping[str, Any] | None = None,
+        schedule: str | Schedule | Mapping[str, Any] | None = None,
+        pattern: str | Pattern | Mapping[str, Any] = "element",
         targets: Targets = None,
         exclude: Selector | Sequence[Selector] = (),
         min_kept: int = 1,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
+from lightning_dynprune.base import nested_tensors
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.updates import finish
 from lightning_dynprune.masks import KeptEntries, NarrowedSlots, select_along
@@ -14,19 +16,45 @@ from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:
+    from lightning_dynprune.coupling import Group
     from lightning_dynprune.engine.run import PruningRun
 
 
-def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
+def check_slim(run: PruningRun, example_input: Any) -> None:
+    """Raise if an attention module of a run does not compute the same with fewer heads.
+
+    Channels are verified when they are found; heads are found without running the model.
+
+    Args:
+        run: what is pruned.
+        example_input: a tensor, a tuple of arguments or a mapping of keywords.
+
+    Raises:
+        CouplingError: naming the module, and the settings that leave it out; or the model does not run on the example.
+    """
+    from lightning_dynprune.coupling import CouplingError, explain_heads, failing_groups, isolated, run_example
+
+    heads = [group for group in run.units.groups if group.modules] if isinstance(run.units, CoupledMasks) else []
+    with isolated(run.plan.model), torch.no_grad():
+        run_example(run.plan.model, example_input)
+        failed = failing_groups(run.plan.model, example_input, heads)
+    reasons = [explain_heads(run.plan.model, group, failed[group.name]) for group in heads if group.name in failed]
+    if reasons:
+        raise CouplingError(f"slim: {reasons[0]}" + (f" ({len(reasons)} modules in all)" if len(reasons) > 1 else ""))
+
+
+def slim_run(run: PruningRun, example_input: Any = None) -> dict[str, tuple[int, int]]:
     """Remove the pruned units of a run from its model and optimizers, and let masks and state follow.
 
     Args:
         run: what is pruned.
+        example_input: compare the outputs on it before and after, in eval mode; None: do not compare.
 
     Returns:
         Group name -> its units before and after.
 
     Raises:
+        SlimError: the outputs would change in this process or another; all is as before.
         ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something that
             cannot be narrowed; the model is as before.
     """
@@ -44,8 +72,11 @@ def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
     parameters = dict(run.plan.model.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     change, is_certain = Narrowing(run.plan.model), False
+    compare = None if example_input is None else _OutputComparison(run, example_input)
     try:
         stayed = change.narrow(units.groups, units.alive)
+        if compare is not None:
+            compare.check_unchanged(units.groups, units.alive)
         moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
         slots = NarrowedSlots(run.plan.optimizers, moves)
         smaller = [(i, t, stayed[t.name]) for i, t in enumerate(run.masks.targets) if t.name in stayed]
@@ -71,6 +102,52 @@ def slim_run(run: PruningRun) -> dict[str, tuple[int, int]]:
             change.undo()
         raise
     return widths
+
+
+class _OutputComparison:
+    """The outputs of a run's model on an example, to be compared once its units are removed.
+
+    Args:
+        run: what is pruned.
+        example_input: a tensor, a tuple of arguments or a mapping of keywords.
+    """
+
+    def __init__(self, run: PruningRun, example_input: Any) -> None:
+        self._run, self._example = run, example_input
+        self._problem, self._expected = "", self._outputs()
+
+    def check_unchanged(self, groups: Sequence[Group], alive: Sequence[Tensor]) -> None:
+        """Raise if the outputs are other ones now, in this process or another.
+
+        Raises:
+            SlimError: they are.
+        """
+        from lightning_dynprune.coupling import SlimError, output_difference, rounding_tolerance
+
+        found = self._outputs()
+        difference = output_difference(self._expected, found, groups, alive)
+        if not self._problem and not difference <= rounding_tolerance(self._expected):
+            self._problem = f"the outputs on the example would change by {difference:.3g} of their largest value"
+        if self._run.ranks.sum(torch.tensor([bool(self._problem)], dtype=torch.int64)).item():
+            raise SlimError(
+                f"{self._problem or 'the outputs would change in another process'}; model, optimizer and masks are as "
+                "they were, with the pruned units at zero"
+            )
+
+    def _outputs(self) -> list[Tensor]:
+        """Return the outputs now; none, and note the problem, if the model does not run."""
+        from lightning_dynprune.coupling import CouplingError, isolated, run_example
+
+        try:
+            with isolated(self._run.plan.model):
+                return [tensor.clone() for tensor in nested_tensors(run_example(self._run.plan.model, self._example))]
+        except CouplingError as error:
+            cause = error.__cause__ or error
+            self._problem = (
+                f"the model does not run ({type(cause).__name__}: {cause}); where a kernel needs certain widths, "
+                "round_to=8 of the pattern keeps them"
+            )
+            return []
 
 
 def _narrowed_state(strategy: Strategy, target: Target, stayed: Mapping[int, Tensor]) -> dict[str, Tensor]:

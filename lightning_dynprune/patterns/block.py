@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_dynprune.base import check_count, check_flag, is_number
 from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
-from lightning_dynprune.patterns.matrix import as_matrix, check_layouts, from_matrix
-from lightning_dynprune.targets import Target
+from lightning_dynprune.patterns.layouts import check_layouts
+from lightning_dynprune.targets import Target, as_matrix, from_matrix
 
 if TYPE_CHECKING:
     from lightning_dynprune.schedules import Schedule
@@ -72,7 +72,7 @@ class Block(TargetPattern):
         high, wide = self._blocks(target)
         if not high * wide:
             return scores.new_zeros(0)
-        whole = as_matrix(target, scores)[: high * self.rows, : wide * self.columns]
+        whole = as_matrix(scores, target.transposed)[: high * self.rows, : wide * self.columns]
         return whole.reshape(high, self.rows, wide, self.columns).mean((1, 3)).view(-1)
 
     def expand(self, target: Target, keep: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ class Block(TargetPattern):
         mask = torch.ones_like(target.parameter, dtype=torch.bool, requires_grad=False)
         if not high * wide:
             return mask
-        matrix = torch.ones(as_matrix(target, mask).shape, dtype=torch.bool, device=keep.device)
+        matrix = torch.ones(as_matrix(mask, target.transposed).shape, dtype=torch.bool, device=keep.device)
         blocks = keep.view(high, 1, wide, 1).expand(high, self.rows, wide, self.columns)
         matrix[: high * self.rows, : wide * self.columns] = blocks.reshape(high * self.rows, wide * self.columns)
-        return from_matrix(target, matrix)
+        return from_matrix(matrix, target.parameter.shape, target.transposed)
 
     def num_uncovered(self, target: Target) -> int:
         """Return the number of connections outside whole blocks."""
@@ -106,7 +106,7 @@ class Block(TargetPattern):
                     f"pattern {self.label}: {target.name} has {target.parameter.dim()} dimension, and blocks need two; "
                     "exclude it, or give pad=True to leave it dense"
                 )
-            outputs, inputs = as_matrix(target, target.parameter.detach()).shape
+            outputs, inputs = as_matrix(target.parameter.detach(), target.transposed).shape
             for setting, given, has in (("rows", self.rows, outputs), ("columns", self.columns, inputs)):
                 if has % given:
                     raise ValueError(
@@ -133,7 +133,7 @@ class Block(TargetPattern):
         """Return how many whole blocks fit below and beside each other."""
         if target.parameter.dim() < 2:
             return 0, 0
-        outputs, inputs = as_matrix(target, target.parameter.detach()).shape
+        outputs, inputs = as_matrix(target.parameter.detach(), target.transposed).shape
         return outputs // self.rows, inputs // self.columns
 
 

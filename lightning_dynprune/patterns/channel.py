@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,8 @@ from lightning_dynprune.patterns.coupled import CoupledPattern
 
 if TYPE_CHECKING:
     from lightning_dynprune.coupling import Group
+
+_MAX_REASONS = 5
 
 
 @PATTERNS.register("channel")
@@ -52,8 +55,19 @@ class Channel(CoupledPattern):
         check_count("pattern channel: round_to", self.round_to)
         check_flag("pattern channel: relative", self.relative)
 
-    def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
-        """Return the groups of coupled channels, found by running the example input through the model."""
-        from lightning_dynprune.coupling import coupled_groups
+    def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:
+        """Return the groups of coupled channels, found by running the example input through the model.
 
-        return list(coupled_groups(model, example_input).groups)
+        Raises:
+            CouplingError: no channels of the model can be removed; the message gives the reasons.
+        """
+        from lightning_dynprune.coupling import CouplingError, coupled_groups
+
+        coupling = coupled_groups(model, example_input, writers=targets)
+        if not coupling.groups:
+            shown = [f"{name!r}: {reason}" for name, reason in coupling.left_out.items()][:_MAX_REASONS]
+            raise CouplingError(
+                f"pattern channel: no channels of {type(model).__name__} can be removed ({'; '.join(shown)}); give "
+                "other targets, or a pattern that needs no channels, such as block"
+            )
+        return coupling.groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -38,8 +38,13 @@ class CoupledPattern(Pattern, ABC):
     relative: bool = True
 
     @abstractmethod
-    def groups(self, model: nn.Module, example_input: Any) -> list[Group]:
+    def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:
         """Return the groups of units that can only be pruned together.
+
+        Args:
+            model: the network.
+            example_input: a tensor, a tuple of arguments or a mapping of keywords; None unless ``needs_example``.
+            targets: names of the parameters that are pruned; units that others make need not be found. None for all.
 
         Raises:
             CouplingError: the groups of this model cannot be determined.

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_count, check_flag
 from lightning_dynprune.patterns.base import PATTERNS, TargetPattern
 from lightning_dynprune.patterns.block import divisors
-from lightning_dynprune.patterns.matrix import check_layouts
+from lightning_dynprune.patterns.layouts import check_layouts
 from lightning_dynprune.targets import Target
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lightning_dynprune.base import check_share
 from lightning_dynprune.schedules.base import SCHEDULES, Schedule
 
 
-def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: float | None) -> Schedule:
+def sparsity_schedule(schedule: str | Schedule | Mapping[str, Any], sparsity: float | None) -> Schedule:
     """Return the schedule of the sparsity, from the settings ``schedule`` and ``sparsity``.
 
     Args:
@@ -43,7 +43,7 @@ def sparsity_schedule(schedule: str | Mapping[str, Any] | Schedule, sparsity: fl
     return built
 
 
-def _has_own_final(schedule: str | Mapping[str, Any] | Schedule) -> bool:
+def _has_own_final(schedule: str | Schedule | Mapping[str, Any]) -> bool:
     """Return whether the class of a schedule knows its final sparsity, so that no setting has to give it."""
     if isinstance(schedule, Schedule):
         return False

@@ -88,7 +88,7 @@ class Strategy(ABC):
         Args:
             target: the whole target.
             inputs: the vectors that the weight matrix is multiplied with, float ``(groups, n, columns)``: each row of
-                ``target.weight.flatten(1)`` is multiplied with the ``n`` vectors of its group. A Linear has one group.
+                the matrix, which is one output, is multiplied with the ``n`` vectors of its group.
         """
         return
 

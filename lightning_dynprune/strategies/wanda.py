@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_dynprune.base import check_flag
 from lightning_dynprune.selection import check_finite
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
-from lightning_dynprune.targets import Target, TargetView
+from lightning_dynprune.targets import Target, TargetView, as_matrix, from_matrix
 
 _PIECE = 2**20  # entries ranked at once, as the indices of a sort take 8 bytes each
 
@@ -60,7 +60,7 @@ class Wanda(Strategy):
 
     def init_state(self, target: Target) -> dict[str, Tensor]:
         """Return the sum of squares ``input_squares``, float32 ``(groups, columns)``, and the count ``inputs``."""
-        groups, columns, device = target.groups, target.parameter[:1].numel(), target.parameter.device
+        groups, columns, device = target.groups, target.columns, target.parameter.device
         return {
             "input_squares": torch.zeros(groups, columns, dtype=torch.float32, device=device),
             "inputs": torch.zeros((), dtype=torch.int64, device=device),
@@ -87,10 +87,10 @@ class Wanda(Strategy):
         check_finite(target.state["input_squares"], f"inputs of {target.name}")
         norms = (target.state["input_squares"] / target.state["inputs"]).sqrt()
         groups, columns = norms.shape
-        rows = target.weight.reshape(groups, -1, columns)
+        rows = as_matrix(target.weight, target.transposed).reshape(groups, -1, columns)
         step = max(1, _PIECE // (groups * columns))
         pieces = [self._scores(piece.abs() * norms.unsqueeze(1)) for piece in torch.split(rows, step, dim=1)]
-        return torch.cat(pieces, dim=1).view(target.weight.shape)
+        return from_matrix(torch.cat(pieces, dim=1).flatten(0, 1), target.weight.shape, target.transposed)
 
     def _scores(self, products: Tensor) -> Tensor:
         if not self.per_row:
@@ -98,4 +98,4 @@ class Wanda(Strategy):
         columns = products.shape[-1]
         best_first = products.argsort(dim=-1, descending=True, stable=True)
         ranks = torch.arange(columns - 1, -1, -1, dtype=torch.float32, device=products.device) / columns
-        return torch.empty_like(products).scatter_(-1, best_first, ranks.expand_as(products))
+        return torch.empty_like(products, dtype=ranks.dtype).scatter_(-1, best_first, ranks.expand_as(products))

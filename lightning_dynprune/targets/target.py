@@ -45,6 +45,11 @@ class Target:
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     @property
+    def columns(self) -> int:
+        """Number of columns of the weight's matrix, which has one row per output: inputs times kernel entries."""
+        return self.parameter.numel() // self.parameter.shape[1 if self.transposed else 0]
+
+    @property
     def numel(self) -> int:
         """Number of connections of this target, over all processes that hold parts of it."""
         return self.parameter.numel()
@@ -73,7 +78,9 @@ class Target:
         grad = self.grad
         if grad is not None and grad.layout != torch.strided:
             grad = None  # an embedding's sparse gradient has no entry for each connection
-        return TargetView(self.name, self.values, grad, mask, self.state, seed, run_seed, step, shard=self.shard)
+        return TargetView(
+            self.name, self.values, grad, mask, self.state, seed, run_seed, step, self.transposed, shard=self.shard
+        )
 
 
 @dataclass
@@ -89,6 +96,7 @@ class TargetView:
         seed: differs between targets, updates and runs, and is the same on every rank.
         run_seed: differs between targets and runs only.
         step: number of optimizer steps done; 0 before training.
+        transposed: whether the first dimension of the target is that of the inputs.
         start: flat index in the target of the first entry, if the piece is a slice.
         index: flat indices in the target, if the piece was gathered.
         shard: the part of the target that this process holds, if not all of it; ``start`` and ``index`` count in it.
@@ -102,6 +110,7 @@ class TargetView:
     seed: int
     run_seed: int = 0
     step: int = 1
+    transposed: bool = False
     start: int = 0
     index: Tensor | None = None
     shard: Shard | None = None

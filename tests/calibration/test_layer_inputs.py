@@ -188,7 +188,7 @@ def test_targets_without_rows_are_refused_by_name():
         "fine.bias": "the bias of a Linear",
     }
     for name, what in named.items():
-        with pytest.raises(ValueError, match=f"Conv3d only, and {name} is {what}; exclude it from targets"):
+        with pytest.raises(ValueError, match=f"Conv1D only, and {name} is {what}; exclude it from targets"):
             InputCapture(net, find_targets(net, [name, "fine.weight"]), lambda *_: None)
     stranger = Target("far.weight", nn.Parameter(torch.ones(2, 2)))
     with pytest.raises(ValueError, match=r"far.weight is no parameter of ModuleDict"):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 
+import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dynprune import DynamicPruning
+from lightning_dynprune.coupling import CouplingError
 from lightning_dynprune.engine import AccuracyGuard
 from tests.callback.channels import Module, pruning, shapes
 from tests.training import trainer
@@ -113,3 +117,95 @@ def test_a_fit_that_fails_early_leaves_no_hook(tmp_path):
     with pytest.raises(RuntimeError, match="broken"):
         trainer([pruning(slim="update")], tmp_path).fit(module)
     assert not module._load_state_dict_pre_hooks
+
+
+class Heads(L.LightningModule):
+    """Attention whose number of heads is an attribute; it can be told to compute with a number of its own."""
+
+    def __init__(self, fixed=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.Module()
+        self.attention.num_heads = 4
+        for name in ("query", "key", "value", "out"):
+            setattr(self.attention, name, nn.Linear(8, 8))
+        self.fixed = fixed
+
+    def forward(self, x):
+        attention, heads = self.attention, self.fixed or self.attention.num_heads
+        q, k, v = (
+            layer(x).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for layer in (attention.query, attention.key, attention.value)
+        )
+        return attention.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def training_step(self, batch, _):
+        (x,) = batch
+        return (self(x) - x).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-2)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.randn(32, 3, 8, generator=torch.Generator().manual_seed(1))), 8)
+
+
+def heads_pruning(**settings):
+    return DynamicPruning(sparsity=0.5, pattern="head", strategy="magnitude", **settings)
+
+
+def test_heads_slimmed_at_the_end_compute_the_same_as_with_masks(tmp_path):
+    slim, wide = Heads(), Heads()
+    trainer([heads_pruning(slim="end")], tmp_path).fit(slim)
+    trainer([heads_pruning()], tmp_path).fit(wide)
+    x = torch.randn(5, 3, 8)
+    assert slim.attention.num_heads == 2
+    assert slim.attention.query.weight.shape == (4, 8)
+    assert torch.allclose(slim(x), wide(x), atol=1e-6)
+
+
+def test_heads_that_cannot_be_removed_are_refused_at_the_first_batch_by_name(tmp_path):
+    module = Heads(fixed=4)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(CouplingError, match=r"slim='end' .*'attention' does not compute .* heads={'attention': 0}"):
+        trainer([heads_pruning(slim="end")], tmp_path).fit(module)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    trainer([heads_pruning()], tmp_path).fit(module)  # masks need no fewer heads
+
+
+def test_a_module_that_does_not_run_on_the_example_is_refused_and_the_setting_named(tmp_path):
+    class Silent(Heads):
+        forward = L.LightningModule.forward
+
+        def training_step(self, batch, _):
+            (x,) = batch
+            return Heads.forward(self, x).square().mean()
+
+    with pytest.raises(CouplingError, match=r"slim='end' compares the outputs .*example_input"):
+        trainer([heads_pruning(slim="end")], tmp_path).fit(Silent())
+
+
+def test_a_slim_model_that_would_compute_something_else_is_undone_and_said(tmp_path):
+    class Changing(Heads):
+        def training_step(self, batch, index):
+            self.fixed = 4 if self.global_step > 10 else 0  # the model no longer runs with fewer heads
+            return super().training_step(batch, index)
+
+    module, callback = Changing(), heads_pruning(slim="end")
+    run = trainer([callback], tmp_path)
+    with pytest.warns(UserWarning, match=r"slim='end': the model was not slimmed: .* masks are as they were"):
+        run.fit(module)
+    wide = Changing()
+    other = heads_pruning()
+    again = trainer([other], tmp_path)
+    again.fit(wide)
+    assert shapes(module) == shapes(wide)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), wide.parameters(), strict=True))
+    assert module.attention.num_heads == 4
+    assert all(torch.equal(callback.masks[name], mask) for name, mask in other.masks.items())
+    for a, b in zip(module.parameters(), wide.parameters(), strict=True):
+        slots = run.optimizers[0].state[a], again.optimizers[0].state[b]
+        assert all(torch.equal(slots[0][name], slots[1][name]) for name in slots[1])
+    run.optimizers[0].zero_grad()
+    module(torch.randn(2, 3, 8)).sum().backward()
+    run.optimizers[0].step()

@@ -1,24 +1,32 @@
-"""The parts of Torch-Pruning's dependency graph that the room reads are there and mean what they did."""
+"""The parts of torch that the room uses without a documented interface are there and do what they did."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
-from lightning_dynprune.coupling.compat import DependencyGraph, Member
+from lightning_dynprune.coupling.compat import (
+    OperationListener,
+    changes_arguments,
+    is_entrywise,
+    named_arguments,
+    operation_name,
+)
 
-pytest.importorskip("torch_pruning")
+
+def test_a_listener_hears_every_basic_operation_with_the_tensors_that_the_model_uses():
+    heard = []
+    x, layer = torch.ones(2, 3), nn.Linear(3, 3)
+    with torch.no_grad(), OperationListener(lambda func, args, kwargs, result: heard.append((func, args, result))):
+        y = layer(x).relu_().view(6)
+    names = [operation_name(func) for func, _, _ in heard]
+    assert names[-2:] == ["relu_", "view"]
+    assert heard[-1][2] is y
+    assert any(x is argument for argument in heard[names.index("addmm")][1])
+    assert [is_entrywise(func) for func, _, _ in heard[-2:]] == [True, False]
+    assert [changes_arguments(func) for func, _, _ in heard[-2:]] == [True, False]
 
 
-def test_the_graph_lists_every_layer_that_shares_channels_with_the_first():
-    first, norm, last = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
-    net, unused = nn.Sequential(first, norm, last), nn.Linear(4, 4)
-    graph = DependencyGraph(net, torch.ones(2, 3), lambda model, example: [model(example)])
-    assert first in graph
-    assert unused not in graph
-    every = [0, 1, 2, 3]
-    members = {member.module: member for member in graph.members(first, 4)}
-    assert members[first] == Member(first, True, every, every)
-    assert members[norm] == Member(norm, True, every, every)
-    assert members[last] == Member(last, False, every, every)
+def test_arguments_have_their_names_and_defaults():
+    found = named_arguments(torch.ops.aten.slice.Tensor, ("x", 1), {"end": 3})
+    assert found == {"self": "x", "dim": 1, "start": None, "end": 3, "step": 1}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_dynprune.coupling import CouplingError, attention_heads, coupled_groups
+from lightning_dynprune.coupling import CouplingError, attention_heads, coupled_groups, trace
 from tests.networks import GPT, NETWORKS, Concat, flattened, mobile, residual, settled, waves
 
 
@@ -122,25 +122,21 @@ class Do(nn.Module):
 
 
 @pytest.mark.parametrize(("middle", "reason"), [
-    (nn.LayerNorm(6), "LayerNorm 'middle' reads them, and it needs all or mixes them"),
-    (nn.RMSNorm(6), "meets the parameter 'middle.weight'"),
-    (nn.GroupNorm(2, 6), "GroupNorm 'middle' reads them, and it needs all or mixes them"),
-    (nn.Softmax(-1), "Linear 'last' reads them mixed with one another"),
-    (Do(lambda x: x.cumsum(-1)), "Linear 'last' reads them mixed with one another"),
-    (Do(lambda x: x - x.mean(-1, keepdim=True)), "Linear 'last' reads them mixed with one another"),
-    (Do(lambda x: x * x.flip(-1)), "Linear 'last' reads them mixed with one another"),
-    (Do(lambda x: x.maximum(x.amax(-1, keepdim=True))), "Linear 'last' reads them mixed with one another"),
-    (Do(lambda x: torch.cat([x[:, :5], x[:, :1]], dim=1)), "'last' reads some of them more often than others"),
-    (Do(lambda x: x.view(-1, 6)[:, [3, 4, 5, 0, 1, 2]]), "the model does not run with fewer of these channels"),
-    (Scale(), "meets the parameter 'middle.scale'"),
-    (Buffered(), "Buffered 'middle' reads them"),
+    (nn.LayerNorm(6), "LayerNorm 'middle' (native_layer_norm) mixes them with one another"),
+    (nn.RMSNorm(6), "RMSNorm 'middle' (mean) mixes them with one another"),
+    (nn.GroupNorm(2, 6), "GroupNorm 'middle' (native_group_norm) mixes them"),
+    (nn.Softmax(-1), "Softmax 'middle' (_softmax) mixes them with one another"),
+    (Do(lambda x: x.cumsum(-1)), "Do 'middle' (cumsum) mixes them with one another"),
+    (Do(lambda x: x - x.mean(-1, keepdim=True)), "Do 'middle' (mean) mixes them with one another"),
+    (Do(lambda x: x.maximum(x.amax(-1, keepdim=True))), "Do 'middle' (amax) mixes them with one another"),
+    (Do(lambda x: torch.cat([x[:, :5], x[:, :1]], dim=1)), "Do 'middle' (slice) takes some of them by their position"),
+    (Do(lambda x: x.view(-1, 6)[:, [3, 4, 5, 0, 1, 2]]), "Do 'middle' (index) takes them by their position"),
+    (Scale(), "they meet the parameter 'middle.scale' in Scale 'middle' (mul)"),
+    (Buffered(), "they meet the buffer 'middle.shift' in Buffered 'middle' (add)"),
     (Do(lambda x: x + torch.ones(6)), "the model does not run with fewer of these channels"),
-    (Do(lambda x: x[:, :3] * x[:, 3:].repeat(1, 2)[:, :3]), ""),
 ])  # fmt: skip
 def test_channels_that_do_not_stay_apart_are_left_out_with_the_reason(middle, reason):
     network = Around(middle, example=(2, 4))
-    if not reason:
-        network.last, reason = nn.Linear(3, 3), "'last' reads them mixed with one another"
     coupling = coupled_groups(network, network.example)
     assert coupling.groups == []
     assert reason in coupling.left_out["first.weight"]
@@ -166,28 +162,52 @@ def test_groups_of_one_channel_in_a_group_norm_are_carried():
     assert {"1.weight", "1.bias"} <= names(group, True)
 
 
-def test_grouped_convolutions_and_recurrent_layers_keep_their_channels():
-    grouped = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 2, 1))
-    coupling = coupled_groups(grouped, torch.randn(1, 3, 4, 4))
-    assert coupling.groups == []
-    assert "meets the grouped convolution '1'" in coupling.left_out["0.weight"]
+def test_recurrent_layers_keep_their_channels():
     recurrent = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 5), Do(lambda x: x[0]), nn.Linear(5, 2))
     coupling = coupled_groups(recurrent, torch.randn(6, 3))
     assert coupling.groups == []
-    assert "LSTM '1' reads them" in coupling.left_out["0.weight"]
+    assert re.fullmatch(r"LSTM '1' \(.*\) mixes them with one another", coupling.left_out["0.weight"])
+
+
+def test_the_channels_of_one_group_of_a_grouped_convolution_are_a_unit():
+    grouped = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    (group,) = coupled_groups(grouped, torch.randn(1, 3, 4, 4)).groups
+    assert (group.name, group.units) == ("0.weight", 2)
+    index = {axis.name: (axis.dim, axis.writes, axis.index.tolist()) for axis in group.axes}
+    assert index == {
+        "0.weight": (0, True, [[0, 1], [2, 3]]),
+        "0.bias": (0, True, [[0, 1], [2, 3]]),
+        "1.weight": (0, True, [[0, 1, 2], [3, 4, 5]]),
+        "1.bias": (0, True, [[0, 1, 2], [3, 4, 5]]),
+        "3.weight": (1, False, [[0, 1, 2], [3, 4, 5]]),
+    }
+
+
+def test_a_transposed_grouped_convolution_has_its_groups_in_the_first_dimension():
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ConvTranspose2d(4, 6, 2, groups=2), nn.Conv2d(6, 1, 1))
+    (group,) = coupled_groups(net, torch.randn(1, 1, 2, 2)).groups
+    index = {axis.name: (axis.dim, axis.index.tolist()) for axis in group.axes}
+    assert index["1.weight"] == (0, [[0, 1], [2, 3]])
+    assert index["1.bias"] == (0, [[0, 1, 2], [3, 4, 5]])
+
+
+def test_a_grouped_convolution_of_the_inputs_keeps_its_channels():
+    net = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 2, 1))
+    coupling = coupled_groups(net, torch.randn(1, 4, 3, 3))
+    assert coupling.groups == []
 
 
 def test_attention_and_embeddings_keep_their_channels_and_the_feed_forward_does_not():
     coupling = coupled_groups(GPT(), torch.randint(11, (2, 7)))
     assert [group.name for group in coupling.groups] == ["blocks.0.feed_in.weight", "blocks.1.feed_in.weight"]
-    assert "embedding 'tokens'" in coupling.left_out["blocks.0.project.weight"]
-    assert "mixed with one another" in coupling.left_out["blocks.0.qkv.weight"]
+    assert "meet the parameter 'positions.weight'" in coupling.left_out["blocks.0.project.weight"]
+    assert "scaled_dot_product" in coupling.left_out["blocks.0.qkv.weight"]
     encoder = nn.TransformerEncoderLayer(8, 2, 16)
     coupling = coupled_groups(encoder, torch.randn(5, 2, 8))
     assert [(group.name, group.units) for group in coupling.groups] == [("linear1.weight", 16)]
 
 
-def test_a_split_that_is_read_apart_is_found_or_left_out_never_wrong():
+def test_channels_that_are_taken_by_their_position_are_left_out():
     class Split(nn.Module):
         def __init__(self):
             super().__init__()
@@ -199,7 +219,52 @@ def test_a_split_that_is_read_apart_is_found_or_left_out_never_wrong():
 
     coupling = coupled_groups(Split(), torch.randn(2, 4))
     assert coupling.groups == []
-    assert "first.weight" in coupling.left_out
+    assert coupling.left_out["first.weight"] == "Split (split_with_sizes) takes some of them by their position"
+
+
+class Halves(nn.Module):
+    """Reads one half of the channels and multiplies by the other."""
+
+    def __init__(self, split):
+        super().__init__()
+        self.first, self.last, self.split = nn.Linear(4, 6), nn.Linear(3, 3), split
+
+    def forward(self, x):
+        left, right = self.split(self.first(x))
+        return self.last(left.tanh()) + self.last(right)
+
+
+@pytest.mark.parametrize("split", [
+    lambda x: x.chunk(2, dim=1),
+    lambda x: x.unflatten(1, (2, -1)).unbind(1),
+    lambda x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]),
+    lambda x: x.view(2, 2, x.shape[1] // 2).transpose(0, 1),
+])  # fmt: skip
+def test_equal_parts_lose_the_same_positions(split):
+    (group,) = coupled_groups(Halves(split), torch.randn(2, 4)).groups
+    assert group.units == 3
+    index = {axis.name: axis.index.tolist() for axis in group.axes}
+    assert index["first.weight"] == [[0, 3], [1, 4], [2, 5]]
+    assert index["last.weight"] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("split", [lambda x: x.split(3, 1), lambda x: (x[:, :3], x[:, 3:])])
+def test_parts_of_a_fixed_size_are_left_out(split):
+    coupling = coupled_groups(Halves(split), torch.randn(2, 4))
+    assert coupling.groups == []
+    assert "does not run with fewer of these channels" in coupling.left_out["first.weight"]
+
+
+def test_units_of_a_gated_linear_unit_are_a_channel_and_its_gate():
+    net = nn.Sequential(nn.Conv1d(2, 6, 1), nn.GLU(1), nn.Conv1d(3, 2, 1))
+    (group,) = coupled_groups(net, torch.randn(1, 2, 5)).groups
+    assert [axis.index.tolist() for axis in group.axes if axis.name == "0.weight"] == [[[0, 3], [1, 4], [2, 5]]]
+
+
+def test_behind_a_pixel_shuffle_a_channel_is_written_by_all_rows_of_its_pixels():
+    net = nn.Sequential(nn.Conv2d(1, 8, 1), nn.PixelShuffle(2), nn.Conv2d(2, 2, 1))
+    (group,) = coupled_groups(net, torch.randn(1, 1, 3, 3)).groups
+    assert group.axes[0].index.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_tied_and_computed_weights_are_left_out():
@@ -239,7 +304,10 @@ def test_a_layer_that_runs_twice_couples_what_its_runs_read():
 def test_exclude_leaves_out_every_group_with_such_a_parameter():
     coupling = coupled_groups(residual(), torch.randn(1, 3, 8, 8), exclude="1.*")
     assert [group.name for group in coupling.groups] == ["2.conv_1.weight"]
-    assert coupling.left_out["0.0.weight"] == "'1.conv_2.weight' is excluded"
+    assert coupling.left_out["0.0.weight"] == "they are read by the module '1', which is excluded"
+    coupling = coupled_groups(residual(), torch.randn(1, 3, 8, 8), exclude="1.norm_2.weight")
+    assert [group.name for group in coupling.groups] == ["1.conv_1.weight", "2.conv_1.weight"]
+    assert coupling.left_out["0.0.weight"] == "'1.norm_2.weight' is excluded"
     with pytest.raises(CouplingError, match="exclude: 'nothing' matches no parameter of Sequential"):
         coupled_groups(residual(), torch.randn(1, 3, 8, 8), exclude=["nothing"])
 
@@ -261,8 +329,6 @@ def test_examples_are_a_tensor_arguments_or_keyword_arguments():
 def test_an_example_that_does_not_fit_names_the_module_it_fails_in():
     with pytest.raises(CouplingError, match=r"module '1.conv_1' \(Conv2d\) raised RuntimeError.*tuple of arguments"):
         coupled_groups(nn.Sequential(nn.Identity(), residual()[1]), torch.randn(1, 3, 8, 8))
-    with pytest.raises(CouplingError, match="gives no tensor that depends on its parameters"):
-        coupled_groups(nn.Sequential(nn.Linear(3, 3), Do(lambda x: x.detach())), torch.randn(1, 3))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -290,15 +356,57 @@ def test_a_model_is_as_it_was_afterwards(name):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-def test_without_torch_pruning_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch_pruning.dependency", None)
-    with pytest.raises(ImportError, match=r"lightning-dynprune\[slim\]"):
-        coupled_groups(flattened(), torch.randn(1, 1, 10, 10))
+def test_only_the_channels_of_the_given_writers_are_followed():
+    every = coupled_groups(residual(), torch.randn(1, 3, 8, 8))
+    assert [group.name for group in every.groups] == ["0.0.weight", "1.conv_1.weight", "2.conv_1.weight"]
+    coupling = coupled_groups(residual(), torch.randn(1, 3, 8, 8), writers=["1.conv_1.weight", "1.conv_2.weight"])
+    assert [group.name for group in coupling.groups] == ["1.conv_1.weight"]
+    assert "meet the outputs of '0.0'" in coupling.left_out["1.conv_2.weight"]
+
+
+class Recurrence(nn.Module):
+    """A layer whose result runs through many steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.first, self.last, self.steps = nn.Linear(3, 4), nn.Linear(4, 2), steps
+
+    def forward(self, x):
+        x = self.first(x)
+        for _ in range(self.steps):
+            x = x * 1.01
+        return self.last(x)
+
+
+def test_a_model_of_too_many_steps_is_refused_unless_the_module_is_excluded(monkeypatch):
+    monkeypatch.setattr(trace, "MAX_OPERATIONS", 50)
+    net = nn.Sequential(Recurrence(60), nn.ReLU(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    with pytest.raises(CouplingError, match=r"Recurrence '0' runs operation 51 on channels.*exclude the parameters"):
+        coupled_groups(net, torch.randn(1, 3))
+    assert [group.name for group in coupled_groups(net, torch.randn(1, 3), exclude="0.*").groups] == ["2.weight"]
+    writers = ["2.weight", "4.weight"]
+    assert [group.name for group in coupled_groups(net, torch.randn(1, 3), writers=writers).groups] == ["2.weight"]
+
+
+def test_a_tensor_that_the_model_keeps_carries_no_labels_afterwards():
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            self.kept = self.first(x)
+            return self.last(self.kept)
+
+    net = Keeping()
+    for _ in range(2):
+        assert [group.name for group in coupled_groups(net, torch.randn(1, 3)).groups] == ["first.weight"]
+    assert not vars(net.kept)
 
 
 def test_heads_of_one_projection_lie_in_its_three_thirds():
     group = attention_heads(GPT(width=6, heads=3, depth=1))[0]
-    assert (group.name, group.units, group.count_attribute) == ("blocks.0.qkv.weight", 3, "blocks.0.heads")
+    assert (group.name, group.units, group.width_attributes) == ("blocks.0.qkv.weight", 3, ("blocks.0.heads",))
     index = {axis.name: (axis.dim, axis.writes, axis.index[1].tolist()) for axis in group.axes}
     assert index == {
         "blocks.0.qkv.weight": (0, True, [2, 3, 8, 9, 14, 15]),
@@ -349,7 +457,7 @@ def test_the_number_of_heads_can_be_given_and_a_module_left_out():
     network = nn.ModuleDict({"self": Attention(heads=0), "cross": Attention(heads=4)})
     assert [group.name for group in attention_heads(network)] == ["cross.to_q.weight"]
     groups = attention_heads(network, {"self": 2, "cr*": 0})
-    assert [(group.name, group.units, group.count_attribute) for group in groups] == [("self.to_q.weight", 2, "")]
+    assert [(group.name, group.units, group.width_attributes) for group in groups] == [("self.to_q.weight", 2, ())]
 
 
 @pytest.mark.parametrize(("network", "heads", "message"), [

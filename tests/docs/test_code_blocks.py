@@ -16,7 +16,6 @@ from tests.docs.documents import EXAMPLES, PAGES, blocks, name
 # Pages whose blocks need a package that not every installation has.
 NEEDS = {
     "docs/guide/deploy.md": ("onnx", "onnxscript", "onnxruntime"),
-    "docs/guide/patterns.md": ("torch_pruning",),
 }
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ FRESH: dict[str, tuple[tuple[str, ...], str]] = {
 RESUME, DEPLOY = f"dynprune resume={RUN}", f"dynprune task=deploy checkpoint={RUN} formats=[onnx]"
 RESUME_OWN = f"dynprune {CONF} resume={RUN}"
 OWN = f"dynprune {CONF} strategy=row_magnitude"
+OWN_BESIDE = "dynprune --config-dir conf strategy=row_magnitude"
 FUZZ = "python -m tests.fuzzing.harness compact --seconds 600"
 HERE = "tests/docs/test_commands.py"
 TESTED = {
@@ -63,7 +65,8 @@ TESTED = {
     DEPLOY: f"{HERE}::test_a_killed_run_is_resumed_and_measured",
     RESUME_OWN: f"{HERE}::test_a_killed_run_of_own_settings_is_resumed",
     OWN: f"{HERE}::test_a_strategy_of_ones_own_is_found_on_the_path",
-    f"PYTHONPATH=docs/extending/examples {OWN}": f"{HERE}::test_a_strategy_of_ones_own_is_found_on_the_path",
+    "cd docs/extending/examples": f"{HERE}::test_a_strategy_of_ones_own_is_found_beside_its_settings",
+    OWN_BESIDE: f"{HERE}::test_a_strategy_of_ones_own_is_found_beside_its_settings",
     FUZZ: f"{HERE}::test_the_fuzzer_runs",
     "export PYTHONPATH=docs/extending/examples": f"{HERE}::test_a_command_runs",
     "dynprune --help": "tests/app/test_command_line.py::test_help_lists_the_groups_and_trains_nothing",
@@ -126,6 +129,17 @@ def test_a_strategy_of_ones_own_is_found_on_the_path(folder):
     done = dynprune_afresh(*arguments, "hydra.run.dir=run", folder=folder, path="docs/extending/examples")
     assert done.returncode == 0, done.stderr
     assert (folder / "run" / "results.json").exists()
+
+
+def test_a_strategy_of_ones_own_is_found_beside_its_settings(tmp_path):
+    shutil.copytree(EXAMPLES, tmp_path / "mine")
+    # As the console script starts: unlike ``python -m``, with the script's folder on the path and not the working one.
+    script = tmp_path / "dynprune.py"
+    script.write_text("from lightning_dynprune.app.main import run\n\nrun()\n", encoding="utf-8")
+    arguments = (*shlex.split(OWN_BESIDE)[1:], *SPARSE_ONLY, "hydra.run.dir=run")
+    done = dynprune_afresh(*arguments, folder=tmp_path / "mine", program=script)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "run" / "results.json").exists()
 
 
 def test_the_fuzzer_runs():

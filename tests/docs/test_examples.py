@@ -60,12 +60,17 @@ def test_the_schedule_rises_in_stairs():
     assert values == [0.0, 0.0, 0.0, 0.2, 0.4, 0.6, 0.6, 0.8, 0.8]
 
 
-def test_the_pattern_prunes_whole_kernels():
+def test_the_pattern_prunes_whole_kernels_of_any_size():
     torch.manual_seed(0)
-    net = torch.nn.Conv2d(2, 4, 3, bias=False)
-    means = net.weight.detach().abs().mean((2, 3))
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, bias=False), torch.nn.Conv2d(4, 2, 5, bias=False))
+    before = [conv.weight.detach().clone() for conv in net]
     prune_once(net, pattern=example("kernel", "Kernel")())
-    assert torch.equal((net.weight != 0).sum((2, 3)), 9 * (means > means.flatten().sort().values[3]))
+    kept = [conv.weight.ne(0).sum((2, 3)) for conv in net]
+    assert all(set(count.unique().tolist()) <= {0, size} for count, size in zip(kept, (9, 25), strict=True))
+    means = torch.cat([weight.abs().mean((2, 3)).flatten() for weight in before])
+    alive = torch.cat([count.flatten() for count in kept]) > 0
+    assert means[alive].min() > means[~alive].max()
+    assert abs(sum(int(c.sum()) for c in kept) - 136) <= 25  # half of the 272 connections, to one unit
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune.engine import Pruner
-from lightning_dynprune.engine.ownership import _owners
+from lightning_dynprune.engine.attachment.ownership import _owners
 from tests.compatibility.runs import EPOCHS, Module, pruning
 from tests.training import trainer
 

@@ -15,6 +15,7 @@ ACROSS = {
     "compatibility": "PyTorch and Lightning features beside pruning, one row of the compatibility matrix each",
     "conformance": "every registered part, held to the design's promises",
     "docs": "the code blocks and commands of the documentation",
+    "families": "public families of networks, slimmed in every way; the table of them in the documentation",
     "faults": "full disks, killed runs, broken files and numbers that are not finite",
     "fuzzing": "random settings and random bytes",
     "house": "rules about the source itself",
@@ -48,4 +49,5 @@ def test_a_room_has_tests(room):
 
 def test_no_test_lies_outside_the_folders():
     assert not list(TESTS.glob("test_*.py"))
-    assert {path.name for path in TESTS.glob("*.py")} <= {"__init__.py", "conftest.py", "networks.py", "training.py"}
+    shared = {"__init__.py", "conftest.py", "networks.py", "convnets.py", "training.py"}
+    assert {path.name for path in TESTS.glob("*.py")} <= shared

@@ -14,6 +14,7 @@ from lightning_dynprune.engine import Pruner
 from lightning_dynprune.selection.scores import NonFiniteError
 from lightning_dynprune.strategies import Wanda
 from lightning_dynprune.targets import Target
+from tests.targets.own_layers import Conv1D
 
 
 def scores(weight: Tensor, *inputs: Tensor, per_row: bool = True, groups: int = 1) -> Tensor:
@@ -36,6 +37,13 @@ def test_rank_in_the_row_written_out_and_of_equal_connections_the_first_ranks_hi
     weight = torch.tensor([[1.0, -5.0, 0.5, 0.0], [2.0, 1.0, 2.0, -2.0]])
     inputs = torch.tensor([[[1.0, 1.0, 4.0, 1.0]]])
     # products: 1 5 2 0 and 2 1 8 2
+    assert scores(weight, inputs).tolist() == [[0.25, 0.75, 0.5, 0.0], [0.5, 0.0, 0.75, 0.25]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_rank_in_the_row_is_that_of_float32_whatever_the_weights_are(dtype):
+    weight = torch.tensor([[1.0, -5.0, 0.5, 0.0], [2.0, 1.0, 2.0, -2.0]], dtype=dtype)
+    inputs = torch.tensor([[[1.0, 1.0, 4.0, 1.0]]], dtype=torch.promote_types(dtype, torch.float32))
     assert scores(weight, inputs).tolist() == [[0.25, 0.75, 0.5, 0.0], [0.5, 0.0, 0.75, 0.25]]
 
 
@@ -132,3 +140,20 @@ def test_batches_that_are_mappings_are_passed_by_name():
         masks.append(pruner.masks.tensors[0])
     assert torch.equal(*masks)
     assert int((~masks[0]).sum()) == 12
+
+
+@pytest.mark.parametrize("pattern", ["element", "n_m"])
+@pytest.mark.parametrize("reconstruct", [False, True])
+def test_a_conv1d_of_transformers_is_pruned_as_the_linear_layer_that_it_is(reconstruct, pattern):
+    torch.manual_seed(0)
+    linear, conv = nn.Linear(8, 12), Conv1D(12, 8)
+    conv.weight.data = linear.weight.detach().t().clone()
+    batches = [torch.randn(16, 8) @ torch.randn(8, 8) for _ in range(2)]
+    for net, forward in ((linear, linear), (conv, lambda batch: conv(x=batch))):
+        once = {"name": "one_shot", "begin": 1}
+        pruner = Pruner(net, strategy="wanda", sparsity=0.5, schedule=once, pattern=pattern, reconstruct=reconstruct)
+        pruner.calibrate(batches, forward)
+        pruner.tick()
+    assert torch.equal(conv.weight != 0, (linear.weight != 0).t())
+    torch.testing.assert_close(conv.weight, linear.weight.t())
+    assert int((conv.weight == 0).sum()) == 48

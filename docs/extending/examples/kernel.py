@@ -11,19 +11,17 @@ from lightning_dynprune.targets import Target
 @PATTERNS.register("kernel")
 @dataclass(frozen=True)
 class Kernel(TargetPattern):
-    """Kernels of ``side x side`` entries, scored by their mean; every target must be such a convolution."""
+    """Kernels, scored by the mean of their entries; in a linear layer a kernel is one connection."""
 
-    side: int = 3
-
-    @property
-    def size(self) -> int:
-        """Connections of a unit."""
-        return self.side**2
+    def unit_size(self, target: Target) -> int:
+        """Return the number of entries of a kernel, which may differ between layers."""
+        outputs, inputs = target.parameter.shape[:2]
+        return target.numel // (outputs * inputs)
 
     def pool(self, target: Target, scores: Tensor) -> Tensor:
         """Return one score for each kernel."""
-        return scores.reshape(-1, self.size).mean(1)
+        return scores.reshape(-1, self.unit_size(target)).mean(1)
 
     def expand(self, target: Target, keep: Tensor) -> Tensor:
         """Return a mask shaped like the target."""
-        return keep.repeat_interleave(self.size).view(target.parameter.shape)
+        return keep.repeat_interleave(self.unit_size(target)).view(target.parameter.shape)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from lightning_dynprune.app.runs.deploy_arguments import expand_checkpoint
     from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_record, read_results
     from lightning_dynprune.app.runs.resume import (
-        CONFIG_DIR_FLAGS,
         ResumeError,
         check_unchanged,
         expand_resume,
@@ -38,7 +37,6 @@ else:
                 "read_results",
             ],
             "lightning_dynprune.app.runs.resume": [
-                "CONFIG_DIR_FLAGS",
                 "ResumeError",
                 "check_unchanged",
                 "expand_resume",
@@ -65,7 +63,6 @@ else:
     )
 
 __all__ = [
-    "CONFIG_DIR_FLAGS",
     "PHASES",
     "FolderInUse",
     "ResumeError",

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_dynprune.app.runs.resume import CONFIG_DIR_FLAGS, ResumeError, read_run, safe_overrides
+from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
+from lightning_dynprune.app.runs.resume import ResumeError, read_run, safe_overrides
 
 TASK = "task=deploy"
 

@@ -18,8 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
+from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
+
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
-CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 INPUT_FOLDERS = ("data_dir", "data.data_dir")
 # Settings by which other tasks name the file they write.
 OUTPUT_FILES = ("output",)

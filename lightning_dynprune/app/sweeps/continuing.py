@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from lightning_dynprune import __version__
-from lightning_dynprune.app.arguments import split_flags
-from lightning_dynprune.app.runs import CONFIG_DIR_FLAGS, ResumeError, quote_path, safe_overrides
+from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS, split_flags
+from lightning_dynprune.app.runs import ResumeError, quote_path, safe_overrides
 from lightning_dynprune.app.sweeps.jobs import read_jobs
 from lightning_dynprune.app.sweeps.sweep_record import NAME, SweepRecord
 from lightning_dynprune.report import printable

@@ -37,7 +37,7 @@ def preflight(
     model: nn.Module,
     example_input: Any,
     *,
-    patterns: Sequence[str | Mapping[str, Any] | Pattern] = DEFAULTS,
+    patterns: Sequence[str | Pattern | Mapping[str, Any]] = DEFAULTS,
     batches: Sequence[int] = (1, 32),
     sparsities: Sequence[float] = (0.5, 0.7, 0.9),
     targets: Targets = None,

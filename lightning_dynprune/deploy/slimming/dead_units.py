@@ -161,15 +161,18 @@ def fold_constants(
 
 
 def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
-    """Return the heads whose queries, keys and values are zero, or whose outputs no column reads: bool ``(units,)``."""
+    """Return the heads whose queries, keys and values are zero, or whose outputs no column reads: bool ``(units,)``.
+
+    A query head that shares its values with others has an output whatever its queries are, so only the columns count.
+    """
     tensor = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     found = []
     for group in groups:
-        zeros = {axis: _units_are_zero(tensor[axis.name], axis) for axis in group.axes}
-        every = torch.ones(group.units, dtype=torch.bool)
-        unread, unwritten = every.clone(), every.clone()
-        for axis, zero in zeros.items():
-            (unwritten if axis.writes else unread).logical_and_(zero)
+        unread, unwritten = torch.ones(2, group.units, dtype=torch.bool)
+        unwritten &= not group.share_values
+        for axis in group.axes:
+            if not axis.is_table:
+                (unwritten if axis.writes else unread).logical_and_(_units_are_zero(tensor[axis.name], axis))
         found.append(unread | unwritten)
     return found
 

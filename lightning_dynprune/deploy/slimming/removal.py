@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_dynprune.base import check_count, check_flag, check_real, max_relative_difference, nested_tensors
+from lightning_dynprune.base import check_count, check_flag, check_real, nested_tensors
 from lightning_dynprune.coupling import (
     Coupling,
     CouplingError,
     Group,
     Narrowing,
+    SlimError,
     attention_heads,
     coupled_groups,
+    explain_heads,
     failing_groups,
     isolated,
+    output_difference,
     run_example,
 )
 from lightning_dynprune.deploy.slimming.dead_units import (
@@ -30,10 +34,6 @@ from lightning_dynprune.deploy.slimming.dead_units import (
 )
 from lightning_dynprune.deploy.slimming.slimmed import Slimmed
 from lightning_dynprune.masks import KeptEntries, narrow_slots
-
-
-class SlimError(RuntimeError):
-    """Slimming would have changed the model's outputs; the model is unchanged."""
 
 
 @torch.no_grad()
@@ -53,7 +53,9 @@ def slim(
     A channel is removed where all layers that read it have zeros for it, or where it is zero or constant whatever the
     model's inputs and every reader's bias can absorb it. Removal can expose more such channels, so it repeats until
     none is left. Each group keeps at least one unit. A head is removed where its queries, keys and values are zero, or
-    the columns that read it. It does not matter how the zeros arose; no pruner is needed.
+    the columns that read it. Where query heads share keys and values, a group goes as a whole, or one query head of
+    every group. Heads whose module does not compute the same with fewer of them stay, and the report says so. It does
+    not matter how the zeros arose; no pruner is needed.
 
     Parameters and buffers, and their ``grad``, stay the same objects with fewer entries, so an optimizer, an average of
     weights or a pruner that refers to them remains valid. Names do not change.
@@ -78,8 +80,7 @@ def slim(
 
     Raises:
         CouplingError: the channels cannot be traced through the model.
-        SlimError: the outputs changed by more than the tolerance, or an attention module's forward does not run with
-            fewer heads; the model is unchanged.
+        SlimError: the outputs changed by more than the tolerance; the model is unchanged.
         ValueError: a setting is out of range, or an optimizer has state that cannot be narrowed.
 
     Example:
@@ -95,19 +96,22 @@ def slim(
     fold = check_flag("slim: fold", fold)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     before = _size(model)
-    coupling = coupled_groups(model, example_input, exclude=exclude)
-    attention = _attention(model, heads, coupling)
-    groups = [*coupling.groups, *attention]
+    excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+    coupling = coupled_groups(model, example_input, exclude=excluded)
+    attention = _attention(model, example_input, heads, excluded, coupling)
+    channels = [group for group in coupling.groups if not group.modules]
+    whole = [*(group for group in coupling.groups if group.modules), *attention]  # experts and heads
+    groups = [*channels, *whole]
     widths = [group.units for group in groups]
     change = Narrowing(model)
     shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
     try:
         with isolated(model):
             expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
-        dead, folded, constant = _zero_dead_units(change, example_input, coupling.groups, attention, fold)
+        dead, folded, constant = _zero_dead_units(change, example_input, channels, whole, fold)
         kept = [_round_up(~gone, round_to) for gone in dead]
         stayed = change.narrow(groups, kept)
-        difference, problem = _output_change(change, example_input, expected)
+        difference, problem = _output_change(change, example_input, expected, groups, kept)
         if not difference <= tolerance:
             change.undo()
             problem = problem or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
@@ -152,31 +156,42 @@ def _zero_dead_units(
         change.zero([*groups, *attention], [~gone for gone in dead])
 
 
-def _output_change(change: Narrowing, example_input: Any, expected: Sequence[Tensor]) -> tuple[float, str]:
+def _output_change(
+    change: Narrowing,
+    example_input: Any,
+    expected: Sequence[Tensor],
+    groups: Sequence[Group],
+    kept: Sequence[Tensor],
+) -> tuple[float, str]:
     """Return how far the outputs moved, and the error's text where the model no longer runs."""
     try:
         with isolated(change.model), change.matching_instance_norms():
-            return max_relative_difference(expected, nested_tensors(run_example(change.model, example_input))), ""
+            found = nested_tensors(run_example(change.model, example_input))
+            return output_difference(expected, found, groups, kept), ""
     except CouplingError as error:
         return float("inf"), f"{type(error.__cause__).__name__}: {error.__cause__}"
 
 
-def _attention(model: nn.Module, heads: Mapping[str, int] | None, coupling: Coupling) -> list[Group]:
-    """Return the groups of heads that can be removed from their module."""
+def _attention(
+    model: nn.Module, example_input: Any, heads: Mapping[str, int] | None, exclude: Sequence[str], coupling: Coupling
+) -> list[Group]:
+    """Return the groups of heads that can be removed; the others are added to what is left out, with the reason."""
     groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
-    removable = []
+    # Grouped-query attention may lose whole groups, and in each group as many query heads.
+    names = {group.name for group in groups}
+    queries = attention_heads(model, heads, {}, "queries")
+    groups += [group for group in queries if group.share_values and group.name not in names]
+    allowed = []
     for group in groups:
-        owner = group.count_attribute.rpartition(".")[0]
-        if not group.count_attribute:
-            coupling.left_out[group.name] = "its heads stay: no attribute of its module holds their number"
-        elif isinstance(model.get_submodule(owner), nn.MultiheadAttention):
-            coupling.left_out[group.name] = (
-                f"its heads stay: nn.MultiheadAttention {owner!r} takes the head size from its width, so that fewer "
-                "heads would be larger ones"
-            )
+        excluded = [axis.name for axis in group.axes if any(fnmatchcase(axis.name, glob) for glob in exclude)]
+        if excluded:
+            coupling.left_out[group.name] = f"{excluded[0]!r} is excluded"
         else:
-            removable.append(group)
-    return removable
+            allowed.append(group)
+    with isolated(model):
+        failed = failing_groups(model, example_input, allowed)
+    coupling.left_out.update({g.name: explain_heads(model, g, failed[g.name]) for g in allowed if g.name in failed})
+    return [group for group in allowed if group.name not in failed]
 
 
 def _round_up(kept: Tensor, multiple: int) -> Tensor:
@@ -191,17 +206,11 @@ def _explain_failure(model: nn.Module, example_input: Any, groups: Sequence[Grou
     """Return a message that names the group at fault, found by testing each, and the remedy."""
     with isolated(model):
         failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
-    for group in groups:
-        owner, _, attribute = group.count_attribute.rpartition(".")
-        if group.name in failed and attribute:
-            kind = type(model.get_submodule(owner)).__name__
-            return (
-                f"the model is as it was. {kind} {owner!r} does not run, or computes something else, with fewer heads: "
-                "its forward must keep the head size fixed and derive all else from the number of heads, as "
-                f"unflatten(-1, (3, self.{attribute}, -1)) and flatten(-2) do; or give heads={{{owner!r}: 0}}"
-            )
     where = f"it comes from {', '.join(failed)}" if failed else "no single group causes it"
-    return f"the model is as it was; {where}; exclude such layers, or raise the tolerance where it is rounding"
+    return (
+        f"the model is as it was; {where}; exclude such layers, give round_to=8 where a kernel needs such widths, or "
+        "raise the tolerance where it is rounding"
+    )
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

@@ -15,7 +15,9 @@ from lightning_dynprune.coupling import (
     Group,
     Narrowing,
     attention_heads,
+    attention_projections,
     coupled_groups,
+    expert_channels,
     isolated,
     run_example,
 )
@@ -63,7 +65,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         model: a model of the original class with its original widths.
         path: the file.
         example_input: as for :func:`~lightning_dynprune.coupling.coupled_groups`. If set, :func:`load` also checks that
-            tensors which share channels agree in their number, and that the model runs; this needs torch-pruning.
+            tensors which share channels agree in their number, and that the model runs.
             Without it, widths are compared only within each layer and each attention module.
 
     Returns:
@@ -88,19 +90,20 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
         (True, 2)
     """
     path = Path(path)
-    heads = attention_heads(model, left_out={})
+    heads, projections = attention_heads(model, left_out={}), attention_projections(model)
+    experts = list(expert_channels(model))
     groups: list[Group] = []
     if example_input is not None:
-        groups = [*coupled_groups(model, example_input).groups, *heads]
+        groups = coupled_groups(model, example_input).groups
     try:
         tensors, attributes = _read(model, path)
         change = Narrowing(model)
         before = {name: tensor.shape for name, tensor in change.tensors.items()}
         try:
             _load_into(change, tensors, attributes)
-            validate_layers(model, heads)
+            validate_layers(model, heads, projections, experts)
             if example_input is not None:
-                validate_groups(model, groups, before)
+                validate_groups(model, groups, heads, before)
                 with isolated(model), torch.no_grad():
                     run_example(model, example_input)
         except BaseException:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Size, Tensor, nn
 
 from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling import (
     CHANNELWISE_TENSORS,
-    HEAD_COUNT_ATTRIBUTES,
+    EXPERT_ATTRIBUTES,
+    HEAD_ATTRIBUTES,
     Group,
+    Projections,
     attention_heads,
+    attention_projections,
+    column_dim,
+    expert_channels,
     holds_tensors,
     is_channelwise,
     mixes_channels,
@@ -27,15 +32,11 @@ _MAX_BYTES = 2**20
 
 
 def width_attributes(model: nn.Module) -> dict[str, int]:
-    """Return widths that no tensor's shape shows: head counts, and channels of instance norms without parameters."""
+    """Return widths that no tensor's shape shows: heads, hidden channels of experts, channels of bare norms."""
     found = {}
     for name, module in model.named_modules():
-        locals_ = (
-            ("num_features",)
-            if isinstance(module, InstanceNorm) and not holds_tensors(module)
-            else HEAD_COUNT_ATTRIBUTES
-        )
-        for local in locals_:
+        is_bare_norm = isinstance(module, InstanceNorm) and not holds_tensors(module)
+        for local in ("num_features",) if is_bare_norm else (*HEAD_ATTRIBUTES, *EXPERT_ATTRIBUTES):
             value = getattr(module, local, None)
             if is_whole(value, low=1):
                 found[f"{name}.{local}".lstrip(".")] = int(value)
@@ -133,8 +134,16 @@ def match_tensors(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> dict
     return found
 
 
-def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
-    """Check that the tensors of each layer, and of each attention module, agree in their widths.
+def validate_layers(
+    model: nn.Module, heads: Sequence[Group], projections: Mapping[str, Projections], experts: Iterable[str]
+) -> None:
+    """Check that the tensors of each layer, attention module and module of experts agree in their widths.
+
+    Args:
+        model: the network.
+        heads: of the network with its original widths.
+        projections: of the attention modules of that network.
+        experts: names of its modules of experts.
 
     Raises:
         ValueError: they do not.
@@ -152,21 +161,42 @@ def validate_layers(model: nn.Module, heads: Sequence[Group]) -> None:
         if len(set(lengths.values())) > 1:
             lengths_text = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
             raise ValueError(f"channels do not agree: {lengths_text}")
-    if heads:
-        now = {group.name: group for group in attention_heads(model, left_out={})}
-        for group in heads:
-            last = group.axes[-1]
-            size = last.index.shape[1]
-            count = now[group.name].units if group.name in now else 0
-            if model.get_parameter(last.name).shape[last.dim] != count * size:
+    _validate_heads(model, heads, projections)
+    if differing := sorted(set(experts) - set(expert_channels(model))):
+        shapes = ", ".join(
+            f"{name} {list(p.shape)}" for name, p in model.get_submodule(differing[0]).named_parameters(recurse=False)
+        )
+        raise ValueError(f"experts do not agree: the weights of {differing[0]!r} are {shapes}")
+
+
+def _validate_heads(model: nn.Module, heads: Sequence[Group], projections: Mapping[str, Projections]) -> None:
+    """Check that heads have their original size, and that what belongs to one group has as many heads."""
+    now = attention_projections(model)
+    for name, before in projections.items():
+        weight = model.get_parameter(f"{before.output}.weight")
+        width = weight.shape[column_dim(model.get_submodule(before.output))]
+        count = now[name].heads if name in now else 0
+        if width != count * before.size:
+            raise ValueError(
+                f"heads do not agree: '{before.output}.weight' reads {width} channels, which are not "
+                f"{count or 'whole'} heads of {before.size}"
+            )
+    for group in heads:
+        counts = {name: now[name].heads for name in group.modules}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"heads do not agree: {counts} have to have as many")
+        for axis in group.axes:
+            length = model.get_parameter(axis.name).shape[axis.dim]
+            if axis.is_table and length != counts[group.modules[0]]:
                 raise ValueError(
-                    f"heads do not agree: {last.name!r} reads {model.get_parameter(last.name).shape[last.dim]} "
-                    f"channels, which are not {count or 'whole'} heads of {size}"
+                    f"heads do not agree: {axis.name!r} has {length} columns for {counts[group.modules[0]]} heads"
                 )
 
 
-def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[str, Size]) -> None:
-    """Check that tensors which share channels have lost the same number of them.
+def validate_groups(
+    model: nn.Module, groups: Sequence[Group], heads: Sequence[Group], before: Mapping[str, Size]
+) -> None:
+    """Check that tensors which share channels have lost the same number of them; heads are checked by their module.
 
     Raises:
         ValueError: they have not.
@@ -183,9 +213,10 @@ def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[s
         for axis in group.axes:
             key = (axis.name, axis.dim)
             expected[key] = expected.get(key, 0.0) + units * axis.index.shape[1]
+    of_heads = {(axis.name, axis.dim) for group in heads for axis in group.axes}
     for name, shape in before.items():
         for dim in range(len(shape)):
-            if lost(name, dim) != expected.get((name, dim), 0):
+            if (name, dim) not in of_heads and lost(name, dim) != expected.get((name, dim), 0):
                 raise ValueError(
                     f"tensor {name!r} has {tensors[name].shape[dim]} channels in dimension {dim}; expected are "
                     f"{shape[dim] - expected.get((name, dim), 0):g} from the layers that it shares them with"
@@ -193,11 +224,15 @@ def validate_groups(model: nn.Module, groups: Sequence[Group], before: Mapping[s
 
 
 def _free_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the dimensions along which a layer's tensors have removable channels: name -> dimensions."""
+    """Return the dimensions along which tensors have removable channels or heads: name -> dimensions."""
     free: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         if mixes_channels(module) or is_channelwise(module):
             for local in CHANNELWISE_TENSORS:
                 both = mixes_channels(module) and local == "weight"
                 free[f"{name}.{local}".lstrip(".")] = (0, 1) if both else (0,)
+    experts = [group for groups in expert_channels(model).values() for group in groups]
+    for group in [*attention_heads(model, left_out={}), *experts]:
+        for axis in group.axes:  # among them tables of position biases, which belong to no layer
+            free[axis.name] = tuple({*free.get(axis.name, ()), axis.dim})
     return free

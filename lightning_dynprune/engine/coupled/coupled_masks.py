@@ -327,7 +327,9 @@ class CoupledMasks:
 
     def _is_made_by_targets(self, group: Group, holders: Mapping[str, tuple[nn.Module, str]]) -> bool:
         """Return whether all weights that make the units of a group are targets."""
-        made = [axis for axis in group.axes if axis.writes and getattr(*holders[axis.name]).dim() > 1]
+        # The biases of experts have two dimensions, those of keys and values three.
+        written = [a for a in group.axes if a.writes and "bias" not in a.name.rpartition(".")[2]]
+        made = [axis for axis in written if getattr(*holders[axis.name]).dim() > 1]
         return bool(made) and all(axis.name in self._positions for axis in made)
 
 

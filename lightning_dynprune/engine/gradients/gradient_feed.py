@@ -80,6 +80,8 @@ class GradientFeed:
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer) -> None:
         run, number = self._run, self._optimizers.index(optimizer)
+        if run.weights.all_train:  # bits of latent weights would be moved into tensors that they do not fit
+            run.check_attached()
         run.weights.reveal(self._trained_by[number])
         run.observer.before_step(number)
         self._overflow = getattr(optimizer, "found_inf", None)

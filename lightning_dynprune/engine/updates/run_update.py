@@ -30,6 +30,7 @@ def update_run(run: PruningRun, request: UpdateRequest, keeps_inputs: bool, stac
         RuntimeError: the strategy reads gradients or inputs and there are none; likewise.
         RankError: another process failed; or the processes hold different masks, which the update has changed.
     """
+    run.check_attached()
     _check_ready(run, request, stacklevel + 1)
     # The step moved pruned entries too; what grows starts at zero.
     run.apply()

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_dynprune.coupling import CouplingError, Narrowing, attention_heads, coupled_groups
 from lightning_dynprune.deploy.slimming import slim
 from lightning_dynprune.deploy.slimming.removal import SlimError
+from tests.coupling.test_heads import GroupedQuery
 from tests.networks import GPT, NETWORKS, Block, Concat, flattened, residual, settled
 
 
@@ -211,6 +212,28 @@ def test_heads_go_and_the_module_says_how_many_are_left():
     assert torch.allclose(network(tokens), expected, atol=1e-5)
 
 
+def test_query_heads_that_share_keys_go_as_a_group_and_one_of_every_group():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 8), GroupedQuery(heads=6, key_heads=3), First())
+    attention = network[1]
+    with torch.no_grad():
+        attention.o_proj.weight[:, 4:8] = 0  # the second group of two heads of two channels
+        attention.o_proj.weight.view(8, 3, 2, 2)[:, :, 1] = 0  # the second query head of every group
+        attention.q_proj.weight[:2] = 0  # a head without queries still has an output
+    x = torch.randn(2, 5, 8)
+    expected = network(x)
+    report = slim(network, x)
+    assert report.widths == {"0.weight": (8, 8), "1.k_proj.weight": (3, 2), "1.q_proj.weight": (2, 1)}
+    assert attention.q_proj.weight.shape == attention.k_proj.weight.shape == (4, 8)
+    assert attention.num_key_value_groups == 1
+    assert torch.allclose(network(x), expected, atol=1e-6)
+
+
+class First(nn.Module):
+    def forward(self, outputs):
+        return outputs["output"]
+
+
 class Stubborn(Block):
     """Its forward takes the head size from the width, so it does something else with fewer heads."""
 
@@ -220,17 +243,32 @@ class Stubborn(Block):
         return x + self.project(attended.transpose(1, 2).reshape(x.shape))
 
 
-def test_an_attention_that_cannot_have_fewer_heads_is_named_and_all_is_put_back():
-    network = nn.Sequential(nn.Linear(5, 24), Stubborn(), nn.Linear(24, 2))
+def test_an_attention_that_cannot_have_fewer_heads_is_named_and_keeps_them():
+    network = nn.Sequential(nn.Linear(5, 24), Stubborn(), nn.Linear(24, 8), nn.Linear(8, 2))
     network[1].project.weight.data[:, :8] = 0
+    network[3].weight.data[:, :3] = 0
     x = torch.randn(2, 4, 5)
-    expected, state = network(x), copy.deepcopy(network.state_dict())
-    with pytest.raises(SlimError, match=r"Stubborn '1' does not run.*head size fixed.*heads={'1': 0}"):
-        slim(network, x)
+    expected, state = network(x), copy.deepcopy(network[1].qkv.state_dict())
+    report = slim(network, x)
+    assert report.widths == {"2.weight": (8, 5)}
+    reason = report.left_out["1.qkv.weight"]
+    assert "Stubborn '1' does not compute the same with fewer heads" in reason
+    assert "head size fixed" in reason
+    assert "heads={'1': 0}" in reason
     assert network[1].heads == 3
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
-    assert torch.equal(network(x), expected)
-    assert "1.qkv.weight" not in slim(network, x, heads={"1": 0}).widths
+    assert all(torch.equal(value, state[key]) for key, value in network[1].qkv.state_dict().items())
+    assert torch.allclose(network(x), expected, atol=1e-6)
+    assert "mixes them with one another" in slim(network, x, heads={"1": 0}).left_out["1.qkv.weight"]
+
+
+def test_excluded_parameters_keep_their_heads():
+    network, tokens = GPT(width=24, heads=4, depth=2), torch.randint(11, (2, 7))
+    for block in network.blocks:
+        block.project.weight.data[:, 6:12] = 0
+    report = slim(network, tokens, exclude="blocks.0.project.*")
+    assert report.left_out["blocks.0.qkv.weight"] == "'blocks.0.project.weight' is excluded"
+    assert report.widths["blocks.1.qkv.weight"] == (4, 3)
+    assert network.blocks[0].heads == 4
 
 
 def test_torch_attention_keeps_its_zero_heads_and_is_said():
@@ -314,7 +352,7 @@ def test_the_report_prints_as_a_table():
         "parameters      26     14",
         "bytes          104     56",
         "outputs changed by 0 of their largest value",
-        "2.weight: they are the model's outputs, or reach them through a layer of an unknown type",
+        "2.weight: they are the model's outputs",
     ]
 
 

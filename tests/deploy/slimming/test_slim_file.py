@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_dynprune.coupling import Narrowing, attention_heads, coupled_groups
 from lightning_dynprune.deploy.slimming import load, save, slim
+from tests.coupling.test_heads import GroupedQuery, Stack
 from tests.networks import GPT, NETWORKS, mobile, residual, settled
 
 
@@ -218,3 +219,82 @@ def test_what_is_no_tensor_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match="'_extra_state' is not a parameter or buffer"):
         save(Extra(2, 2), tmp_path / "slim.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+class Decoder(nn.Module):
+    """Grouped-query attention, and experts that each sample chooses by its sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = GroupedQuery(heads=6, key_heads=3)
+        self.experts = Experts()
+
+    def forward(self, x):
+        x = x + self.attention(x)["output"]
+        return x + self.experts(x)
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.gate_up_proj = nn.Parameter(torch.randn(2, 12, 8, generator=generator))
+        self.down_proj = nn.Parameter(torch.randn(2, 8, 6, generator=generator))
+        self.intermediate_dim = 6
+
+    def forward(self, x):
+        chosen = (x[..., 0] > 0).long()
+        gate, up = (self.gate_up_proj[chosen] @ x.unsqueeze(-1)).squeeze(-1).split(self.intermediate_dim, dim=-1)
+        return (self.down_proj[chosen] @ (gate.relu() * up).unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    network, x = Decoder(), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        network.attention.o_proj.weight[:, 4:8] = 0
+        network.attention.o_proj.weight.view(8, 3, 2, 2)[:, :, 1] = 0
+        network.experts.down_proj[:, :, 1:3] = 0
+    expected = network(x)
+    report = slim(network, x)
+    assert report.widths == {
+        "experts.gate_up_proj": (6, 4),
+        "attention.k_proj.weight": (3, 2),
+        "attention.q_proj.weight": (2, 1),
+    }
+    assert network.experts.gate_up_proj.shape == (2, 8, 8)
+    assert network.experts.intermediate_dim == 4
+    assert torch.allclose(network(x), expected, atol=1e-5)
+    save(network, tmp_path / "slim.safetensors")
+    return network, x, tmp_path / "slim.safetensors"
+
+
+@pytest.mark.parametrize("with_example", [False, True])
+def test_shared_heads_and_experts_are_rebuilt(decoder, with_example):
+    network, x, path = decoder
+    again = load(Decoder(), path, x if with_example else None)
+    assert again.attention.num_key_value_groups == 1
+    assert torch.equal(again(x), network(x))
+
+
+@pytest.mark.parametrize(("tensors", "message"), [
+    ({"experts.down_proj": torch.ones(2, 8, 3)}, r"experts do not agree: the weights of 'experts' are .*\[2, 8, 3\]"),
+    ({"experts.down_proj": torch.ones(1, 8, 4)}, r"'experts.down_proj' has shape .* slimming leaves its dimension 0"),
+    ({"attention.o_proj.weight": torch.ones(8, 6)}, "'attention.o_proj.weight' reads 6 channels, .* whole heads of 2"),
+    ({"attention.v_proj.weight": torch.ones(2, 8)}, "heads do not agree|channels do not agree"),
+])  # fmt: skip
+def test_shared_heads_and_experts_that_do_not_agree_are_refused(decoder, tensors, message):
+    rewrite(decoder[2], tensors)
+    refused(decoder[2], message, Decoder)
+
+
+def test_a_table_of_position_biases_has_as_many_columns_as_there_are_heads(tmp_path):
+    network, x = Stack(), torch.randn(2, 5, 8)
+    for block in network.block:
+        block.o.weight.data[:, 2:4] = 0
+    network.block[0].relative_attention_bias.weight.data[:, 1] = 0
+    assert slim(network, x).widths == {"block.0.q.weight": (4, 3)}
+    save(network, tmp_path / "slim.safetensors")
+    assert torch.equal(load(Stack(), tmp_path / "slim.safetensors")(x), network(x))
+    rewrite(tmp_path / "slim.safetensors", {"block.0.relative_attention_bias.weight": torch.ones(9, 2)})
+    refused(tmp_path / "slim.safetensors", "'block.0.relative_attention_bias.weight' has 2 columns for 3 heads", Stack)
