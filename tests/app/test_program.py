@@ -19,12 +19,19 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return the folder and the output of one run."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return the folder, the output and the errors of one run."""
     folder = tmp_path_factory.mktemp("run")
     done = dynprune_afresh(*SHORT, "hydra.run.dir=run", "logger=csv", folder=folder)
     assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
+    return folder / "run", done.stdout, done.stderr
+
+
+def test_a_run_prints_its_tables_and_none_of_lightnings_remarks(run):
+    _, output, errors = run
+    assert output.startswith("Dense and pruned")
+    assert "INFO" not in errors
+    assert "HYDRA" not in output + errors
 
 
 def test_a_run_ends_with_its_table(run):
@@ -113,16 +120,8 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     )
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
     (tmp_path / "conf" / "strategy" / "largest.yaml").write_text("_target_: mine.Largest\n")
-    done = dynprune_afresh(
-        "--config-dir",
-        "conf",
-        *SHORT,
-        "strategy=largest",
-        "dense=false",
-        "hydra.run.dir=run",
-        folder=tmp_path,
-        path=str(tmp_path),
-    )
+    settings = (*SHORT, "strategy=largest", "dense=false", "hydra.run.dir=run")
+    done = dynprune("--config-dir", "conf", *settings, folder=tmp_path, path=[str(tmp_path)])
     assert done.returncode == 0, done.stderr
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert sum(int((w == 0).sum()) for w in weights.values()) == 45_180
