@@ -27,7 +27,7 @@ SHORT = ("trainer.max_epochs=3", "data.batch_size=128", "checkpoint.every_n_step
 FORKER = """
 import atexit, gc, json, os, runpy, signal, sys, threading, traceback
 import lightning_dynprune.app.tasks.train
-import lightning_dynprune.app.sweep
+import lightning_dynprune.app.sweeps
 from lightning_dynprune.app.callbacks import History
 from lightning_dynprune.app.main import run
 
