@@ -16,6 +16,7 @@ journal, figures and random state must equal those of the uninterrupted run bit 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -278,6 +279,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=timing.RESULTS / "torture.json", help=timing.OUT_HELP)
     chosen = options.parse_args()
     timing.use_one_thread()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would touch, and so copy, what the imports have made
     work = Path(tempfile.mkdtemp(prefix="dynprune-torture-"))
     # Lightning writes checkpoints through the folder for temporary files; files that kills leave there are removed too.
     (work / "temporary").mkdir()

@@ -10,21 +10,24 @@ import atexit
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+TIMEOUT = 600  # seconds
 SHORT = ("trainer.max_epochs=3", "data.batch_size=128", "checkpoint.every_n_steps=4", "logger=none")
 
 FORKER = """
-import json, os, signal, sys
+import atexit, gc, json, os, runpy, signal, sys, threading, traceback
 import lightning_dynprune.app.tasks.train
-import lightning_dynprune.app.sweep
+import lightning_dynprune.app.sweeps
 from lightning_dynprune.app.callbacks import History
 from lightning_dynprune.app.main import run
 
@@ -37,22 +40,50 @@ def stop_at(phase, event, step, sent):
             os.kill(os.getpid(), getattr(signal, sent))
     setattr(History, event, stop)
 
+def end(code):
+    # As an interpreter ends, except that it does not take its modules apart one by one, which takes a second.
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+def work(asked):
+    # A parent in the background has Ctrl-C switched off, and a child inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(asked["folder"])
+    for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
+        os.dup2(os.open(path, os.O_RDWR), number)
+    sys.argv = [asked["program"] or "dynprune", *asked["arguments"]]
+    if asked["program"]:
+        sys.path[0] = os.path.dirname(asked["program"])  # as for any script; the working folder stood here, as for -m
+    sys.path[:0] = asked["path"]
+    if asked["stop"]:
+        stop_at(*asked["stop"])
+    try:
+        runpy.run_path(asked["program"], run_name="__main__") if asked["program"] else run()
+    except SystemExit as exit:
+        if isinstance(exit.code, str):
+            print(exit.code, file=sys.stderr)
+        end(exit.code if isinstance(exit.code, int) else int(exit.code is not None))
+    except BaseException:
+        traceback.print_exc()
+        end(1)
+    end(0)
+
+gc.collect()
+gc.freeze()  # a collection in a child would touch, and so copy, all that the imports have made
 for line in sys.stdin:
     asked = json.loads(line)
+    if "pid" in asked:
+        print(os.waitstatus_to_exitcode(os.waitpid(asked["pid"], 0)[1]), flush=True)
+        continue
     child = os.fork()
     if not child:
-        # A parent in the background has Ctrl-C switched off, and a child inherits that.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.chdir(asked["folder"])
-        for number, path in ((0, os.devnull), (1, asked["stdout"]), (2, asked["stderr"])):
-            os.dup2(os.open(path, os.O_RDWR), number)
-        sys.argv = ["dynprune", *asked["arguments"]]
-        sys.path[:0] = asked["path"]
-        if asked["stop"]:
-            stop_at(*asked["stop"])
-        run()
-        sys.exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        work(asked)
+    print(child, flush=True)
 """
 
 
@@ -65,37 +96,73 @@ class Done:
     stderr: str
 
 
-def dynprune(
-    *arguments: str, folder: Path, stop: tuple[str, str, int, str] | None = None, path: Sequence[str] = ()
-) -> Done:
-    """Run the program in ``folder``, in a process forked behind the imports, with ``path`` before other modules'."""
-    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        place = {"folder": str(folder), "path": list(path), "stdout": out.name, "stderr": err.name}
-        asked = {"arguments": arguments, "stop": stop, **place}
-        forker = _forker()
-        assert forker.stdin is not None
-        assert forker.stdout is not None
-        forker.stdin.write(json.dumps(asked) + "\n")
-        forker.stdin.flush()
-        return Done(int(forker.stdout.readline()), out.read(), err.read())
+class Started:
+    """A run that was started and may still be running.
+
+    Args:
+        asked: what the process that forks is to do.
+    """
+
+    def __init__(self, **asked: Any) -> None:
+        self._out, self._err = (tempfile.NamedTemporaryFile("r") for _ in range(2))  # noqa: SIM115
+        self.pid = _ask({**asked, "stdout": self._out.name, "stderr": self._err.name})
+        self._done: Done | None = None
+
+    def wait_for(self, file: Path) -> None:
+        """Wait until the run has written a file."""
+        ends = time.monotonic() + TIMEOUT
+        while not file.exists():
+            assert time.monotonic() < ends, f"no {file} after {TIMEOUT} s: {self._out.read()}{self._err.read()}"
+            time.sleep(0.01)
+
+    def end(self) -> Done:
+        """Wait until the process has ended; return what came of it."""
+        if self._done is None:
+            with self._out as out, self._err as err:
+                self._done = Done(_ask({"pid": self.pid}), out.read(), err.read())
+        return self._done
+
+    def send(self, sent: signal.Signals) -> Done:
+        """Send the process a signal unless it has ended; return what came of it."""
+        if self._done is None:
+            os.kill(self.pid, sent)
+        return self.end()
 
 
-def dynprune_afresh(*arguments: str, folder: Path, path: str = "", program: Path | None = None) -> Done:
-    """Run the program in ``folder``, in a process of its own, with ``path`` among those that modules come from.
+def started(
+    *arguments: str,
+    folder: Path,
+    stop: tuple[str, str, int, str] | None = None,
+    path: Sequence[str] = (),
+    program: Path | None = None,
+) -> Started:
+    """Start the program in ``folder``, in a process forked behind the imports.
 
     Args:
         arguments: of the command line.
         folder: to run in.
-        path: where modules come from, besides.
-        program: a script that runs it; by default the program itself.
+        stop: training, callback event and optimizer step at which it gets a signal, and that signal.
+        path: where modules come from, before other places.
+        program: a script that is run in the program's place.
     """
+    places = {"folder": str(folder), "path": list(path), "program": None if program is None else str(program)}
+    return Started(arguments=arguments, stop=stop, **places)
+
+
+def dynprune(*arguments: str, **places: Any) -> Done:
+    """Run the program to its end; the arguments are those of ``started``."""
+    return started(*arguments, **places).end()
+
+
+def dynprune_afresh(*arguments: str, folder: Path, path: str = "") -> Done:
+    """Run the program in ``folder``, in a new interpreter, with ``path`` among the places that modules come from."""
     done = subprocess.run(
-        [sys.executable, *(["-m", "lightning_dynprune"] if program is None else [str(program)]), *arguments],
+        [sys.executable, "-m", "lightning_dynprune", *arguments],
         cwd=folder,
         env=environment(path),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TIMEOUT,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -105,6 +172,15 @@ def stopped(
 ) -> Done:
     """Run the program and send it a signal in ``phase``, at the callback event ``event`` of optimizer step ``step``."""
     return dynprune(*arguments, folder=folder, stop=(phase, event, step, by), path=path)
+
+
+def _ask(question: dict[str, Any]) -> int:
+    forker = _forker()
+    assert forker.stdin is not None
+    assert forker.stdout is not None
+    forker.stdin.write(json.dumps(question) + "\n")
+    forker.stdin.flush()
+    return int(forker.stdout.readline())
 
 
 @cache

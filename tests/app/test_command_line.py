@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from lightning_dynprune.app.sweep import read_jobs
-from tests.app.program import SHORT, dynprune, dynprune_afresh, environment, stopped
+from lightning_dynprune.app.sweeps import read_jobs
+from tests.app.program import SHORT, dynprune, dynprune_afresh, started, stopped
 
 
 def zeros(folder: Path) -> dict[str, int]:
@@ -29,26 +26,15 @@ def test_help_lists_the_groups_and_trains_nothing(tmp_path):
 
 def test_ctrl_c_from_outside_leaves_a_checkpoint_that_continues(tmp_path):
     settings = ("trainer.max_epochs=400", "logger=none", "dense=false", "hydra.run.dir=run")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "lightning_dynprune", *settings],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    running = started(*settings, folder=tmp_path)
+    last = tmp_path / "run" / "last.ckpt"
     try:
-        last = tmp_path / "run" / "last.ckpt"
-        ends = time.monotonic() + 300
-        while not last.exists() and running.poll() is None and time.monotonic() < ends:
-            time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=300)
+        running.wait_for(last)
+        interrupted = running.send(signal.SIGINT)
     finally:
-        running.kill()
-    assert running.returncode == 130, errors
-    assert f"resume={tmp_path.resolve() / 'run'}" in errors
+        running.send(signal.SIGKILL)
+    assert interrupted.returncode == 130, interrupted.stderr
+    assert f"resume={tmp_path.resolve() / 'run'}" in interrupted.stderr
     checkpoint = torch.load(last, weights_only=True)
     assert 0 < checkpoint["global_step"] < 400 * 38
     # The checkpoint is whole: the program takes it up, to be stopped again two steps on.
@@ -73,11 +59,3 @@ def test_each_target_may_have_a_sparsity_of_its_own_and_the_run_none(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert zeros(tmp_path / "run") == {"fc1.weight": 14_400, "fc2.weight": 15_000, "fc3.weight": 0}
-
-
-def test_a_run_prints_its_tables_and_none_of_lightnings_remarks(tmp_path):
-    done = dynprune_afresh("trainer.max_epochs=1", "dense=false", "hydra.run.dir=run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Dense and pruned")
-    assert "INFO" not in done.stderr
-    assert "HYDRA" not in done.stdout + done.stderr

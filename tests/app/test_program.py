@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_dynprune.app.models import LeNet300100
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.deploy.compact import load_compact
 from tests.app.program import SHORT, dynprune, dynprune_afresh, stopped, words
 
@@ -19,12 +19,19 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Return the folder and the output of one run."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return the folder, the output and the errors of one run."""
     folder = tmp_path_factory.mktemp("run")
     done = dynprune_afresh(*SHORT, "hydra.run.dir=run", "logger=csv", folder=folder)
     assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
+    return folder / "run", done.stdout, done.stderr
+
+
+def test_a_run_prints_its_tables_and_none_of_lightnings_remarks(run):
+    _, output, errors = run
+    assert output.startswith("Dense and pruned")
+    assert "INFO" not in errors
+    assert "HYDRA" not in output + errors
 
 
 def test_a_run_ends_with_its_table(run):
@@ -113,16 +120,8 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     )
     (tmp_path / "conf" / "strategy").mkdir(parents=True)
     (tmp_path / "conf" / "strategy" / "largest.yaml").write_text("_target_: mine.Largest\n")
-    done = dynprune_afresh(
-        "--config-dir",
-        "conf",
-        *SHORT,
-        "strategy=largest",
-        "dense=false",
-        "hydra.run.dir=run",
-        folder=tmp_path,
-        path=str(tmp_path),
-    )
+    settings = (*SHORT, "strategy=largest", "dense=false", "hydra.run.dir=run")
+    done = dynprune("--config-dir", "conf", *settings, folder=tmp_path, path=[str(tmp_path)])
     assert done.returncode == 0, done.stderr
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert sum(int((w == 0).sum()) for w in weights.values()) == 45_180
@@ -133,13 +132,13 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     [
         (["sparsity=1.2"], "sparsity=1.2 is not accepted; give a number in [0, 1)"),
         (["sparsity=much"], "sparsity='much' is not a number"),
-        (["strategy=nope"], "Could not find 'strategy/nope' Available options in 'strategy': magnitude movement"),
+        (["strategy=nope"], "strategy=nope is unknown; known: magnitude, movement"),
         (["schedule.end=100000"], "lies after training, which ends at 30 steps"),
         (["targets.include='nope.*'"], "'nope.*' matches no parameter"),
         (["+trainer.max_steps=10"], "trainer.max_steps=10 is not accepted"),
         (["checkpoint.every_n_steps=0"], "checkpoint.every_n_steps=0 is not accepted"),
         (["data.holdout=5000"], "data.holdout=5000 is not accepted; give 1 to 1436"),
-        (["objective=speed"], "objective='speed' is unknown; known: accuracy, val_accuracy"),
+        (["objective=speed"], "objective='speed' is unknown; known: val_accuracy, accuracy"),
         (["data=mnist", "data_dir=nowhere"], "train-images-idx3-ubyte.gz is missing"),
         (["hydra.run.dir=occupied"], "the folder holds another run. Continue it by resume="),
         (["hydra.run.dir=file/run"], "the output folder file/run cannot be written"),
@@ -162,8 +161,10 @@ def test_a_job_of_a_sweep_that_was_killed_is_named_and_can_be_resumed_on_its_own
     killed = stopped("pruned", "on_train_batch_end", 15, "-m", *sweep, folder=tmp_path)
     assert killed.returncode == -9
     job = tmp_path / "sweep" / "0"
-    assert [row.error for row in read_jobs(tmp_path / "sweep")] == ["ended without results"]
+    assert [row.error for row in read_jobs(tmp_path / "sweep")] == [
+        "ended without results",
+        "was not started",
+    ]
     assert dynprune("resume=sweep/0", folder=tmp_path).returncode == 0
     assert json.loads((job / "results.json").read_text())["sparsity"] == 0.5
-    (row,) = read_jobs(tmp_path / "sweep")
-    assert row.error is None
+    assert [row.state for row in read_jobs(tmp_path / "sweep", ended=False)] == ["finished", "not started"]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import torch
 import torture
 from torture import BETWEEN, CHECKPOINT, PLACES, UPDATE, Progress, moments
 
-from tests.app.program import environment
+from tests.app.program import dynprune
 
 
 def test_a_run_killed_again_and_again_ends_as_the_unbroken_one_to_the_bit(tmp_path):
     # A process of its own, for it forks.
     out = tmp_path / "torture.json"
-    done = subprocess.run(
-        [sys.executable, torture.__file__, "--kills", "6", "--epochs", "1", "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    arguments = ("--kills", "6", "--epochs", "1", "--out", str(out))
+    done = dynprune(*arguments, folder=tmp_path, program=Path(torture.__file__))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())
     assert sum(row["kills"] for row in found["places"].values()) == 6

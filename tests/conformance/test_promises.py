@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import math
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_dynprune.patterns import PATTERNS
@@ -19,7 +22,50 @@ from tests.conformance import parts
 from tests.conformance.loop import STEPS, Run, network_for, same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is down to min_kept")
-every_combination = pytest.mark.parametrize("settings", parts.COMBINATIONS)
+
+
+@dataclass
+class Step:
+    """What a step of a training made: its updates, and the masks and weights of all targets behind it."""
+
+    sparsity_before: float
+    updates: list[Any]
+    masks: list[Tensor]
+    weights: list[Tensor]
+
+
+@dataclass
+class Training:
+    """A training to its end, and copies of it on its way."""
+
+    settings: dict[str, Any]
+    run: Run
+    parameters: dict[str, torch.nn.Parameter]
+    steps: list[Step] = field(default_factory=list)
+    copies: dict[int, Run] = field(default_factory=dict)
+    saved: bytes = b""
+
+
+COPIED_AT = (10, 12)
+SAVED_AT = 11
+
+
+@pytest.fixture(scope="module", params=parts.COMBINATIONS)
+def training(request):
+    """Train with a combination of settings, once for all tests that look at it."""
+    run = Run(request.param)
+    made = Training(request.param, run, dict(run.net.named_parameters()))
+    for done in range(1, STEPS + 1):
+        before, updates = run.pruner.sparsity, run.step()
+        masks = [mask.clone() for mask in run.pruner.masks.tensors]
+        made.steps.append(Step(before, updates, masks, [t.parameter.detach().clone() for t in run.pruner.targets]))
+        if done in COPIED_AT:
+            made.copies[done] = copy.deepcopy(run)
+        if done == SAVED_AT:
+            file = io.BytesIO()
+            torch.save(run.state(), file)
+            made.saved = file.getvalue()
+    return made
 
 
 @pytest.mark.parametrize(
@@ -45,33 +91,29 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().view(torch.int32)
 
 
-@every_combination
-def test_promises_hold_at_every_step(settings):
+def test_promises_hold_at_every_step(training):
+    run, settings = training.run, training.settings
     plain = network_for(settings)
-    run = Run(settings)
-    parameters = dict(run.net.named_parameters())
     total = run.pruner.masks.total
     exact = parts.is_exact(settings["threshold"])
     returns = run.pruner.strategy.latent or settings["schedule"]["name"] == "acdc"
     unit = connections_of_a_unit(run)
-    updates = 0
-    for _ in range(STEPS):
-        before = run.pruner.sparsity
-        for update in run.step():
-            updates += 1
-            pruned = sum(int((~mask).sum()) for mask in run.pruner.masks.tensors)
+    for step in training.steps:
+        for update in step.updates:
+            pruned = sum(int((~mask).sum()) for mask in step.masks)
             due = math.floor(update.scheduled_sparsity * total + 0.5)
             # Promise 3: to the unit, or under the ceiling; back up only where latent weights or the schedule ask.
             assert abs(pruned - due) <= unit / 2 if exact else pruned <= due + unit / 2
             assert update.sparsity == pytest.approx(pruned / total)
-            assert returns or update.sparsity >= before - 1e-12
-        for target, mask in zip(run.pruner.targets, run.pruner.masks.tensors, strict=True):
+            assert returns or update.sparsity >= step.sparsity_before - 1e-12
+        for weight, mask in zip(step.weights, step.masks, strict=True):
             # Promise 2: +0.0 to the bit, momentum and weight decay notwithstanding.
-            assert not bits(target.parameter)[~mask].any()
+            assert not bits(weight)[~mask].any()
             # Promise 4: no dead layer.
             assert int(mask.sum()) >= 1
-    assert updates >= 1
+    assert any(step.updates for step in training.steps)
     # Promise 1: same objects, names, order, keys and shapes; strictly loadable; copyable.
+    parameters = training.parameters
     assert [(n, id(p)) for n, p in run.net.named_parameters()] == [(n, id(p)) for n, p in parameters.items()]
     assert list(run.net.state_dict()) == list(plain.state_dict())
     plain.load_state_dict(run.net.state_dict(), strict=True)
@@ -79,20 +121,12 @@ def test_promises_hold_at_every_step(settings):
     assert not any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in run.net.modules())
 
 
-@every_combination
-def test_a_resumed_run_is_the_unbroken_run_to_the_bit(settings):
-    unbroken = Run(settings)
-    unbroken.finish()
-    killed = Run(settings)
-    for _ in range(11):
-        killed.step()
-    file = io.BytesIO()
-    torch.save(killed.state(), file)
-    file.seek(0)
-    resumed = Run(settings)
-    resumed.load(torch.load(file, weights_only=True))
+def test_a_resumed_run_is_the_unbroken_run_to_the_bit(training):
+    resumed = Run(training.settings)
+    resumed.load(torch.load(io.BytesIO(training.saved), weights_only=True))
+    assert resumed.done == SAVED_AT
     resumed.finish()
-    assert same(resumed.state(), unbroken.state())
+    assert same(resumed.state(), training.run.state())
 
 
 class NoSync(TorchDispatchMode):
@@ -105,11 +139,8 @@ class NoSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@every_combination
-def test_a_step_that_does_not_update_neither_waits_nor_allocates_more_than_a_byte_a_connection(settings):
-    run = Run(settings)
-    while run.done < 12:
-        run.step()
+def test_a_step_that_does_not_update_neither_waits_nor_allocates_more_than_a_byte_a_connection(training):
+    run = copy.deepcopy(training.copies[12])
     assert sum(m.numel() * m.element_size() for m in run.pruner.masks.tensors) == run.pruner.masks.total
     packed = run.pruner.state_dict()["masks"]
     assert all(packed[t.name].numel() == math.ceil(t.numel / 8) for t in run.pruner.targets)
@@ -124,12 +155,9 @@ def dataclass_next(clock):
     return type(clock)(clock.step + 1, clock.epoch)
 
 
-@every_combination
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_weight_that_is_not_finite_stops_the_update_and_changes_nothing(settings, bad):
-    run = Run(settings)
-    for _ in range(10):
-        run.step()
+def test_a_weight_that_is_not_finite_stops_the_update_and_changes_nothing(training, bad):
+    run = copy.deepcopy(training.copies[10])
     target = run.pruner.targets[1]
     with torch.no_grad():
         target.parameter.view(-1)[run.pruner.masks.tensors[1].view(-1).nonzero()[0]] = bad

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.program import dynprune, dynprune_afresh, stopped
+from tests.app.program import dynprune, stopped
 from tests.docs.documents import EXAMPLES, PAGES, ROOT, commands, name
 
 if importlib.util.find_spec("tomllib"):
@@ -126,7 +126,7 @@ def test_a_strategy_of_ones_own_is_found_on_the_path(folder):
     lost = dynprune(*arguments, "hydra.run.dir=lost", folder=folder)
     assert lost.returncode != 0
     assert "row_magnitude" in lost.stderr
-    done = dynprune_afresh(*arguments, "hydra.run.dir=run", folder=folder, path="docs/extending/examples")
+    done = dynprune(*arguments, "hydra.run.dir=run", folder=folder, path=["docs/extending/examples"])
     assert done.returncode == 0, done.stderr
     assert (folder / "run" / "results.json").exists()
 
@@ -137,7 +137,7 @@ def test_a_strategy_of_ones_own_is_found_beside_its_settings(tmp_path):
     script = tmp_path / "dynprune.py"
     script.write_text("from lightning_dynprune.app.main import run\n\nrun()\n", encoding="utf-8")
     arguments = (*shlex.split(OWN_BESIDE)[1:], *SPARSE_ONLY, "hydra.run.dir=run")
-    done = dynprune_afresh(*arguments, folder=tmp_path / "mine", program=script)
+    done = dynprune(*arguments, folder=tmp_path / "mine", program=script)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine" / "run" / "results.json").exists()
 

@@ -20,7 +20,7 @@ from lightning_dynprune.deploy.exporting import ExportError, export
 from lightning_dynprune.deploy.slimming import save
 from lightning_dynprune.journal import Journal
 from lightning_dynprune.report import SweepRow, draw_pareto, write_summary
-from tests.app.program import dynprune, dynprune_afresh, words
+from tests.app.program import dynprune, words
 from tests.app.runs.test_resume import SETTINGS
 from tests.journal.runs import mask_set
 
@@ -132,7 +132,7 @@ def test_a_run_whose_disk_fills_up_names_the_checkpoint_and_goes_on_from_it_once
         (tmp_path / name).mkdir()
     settings = (*SETTINGS, "dense=false", "strategy=magnitude", "hydra.run.dir=run")
     assert dynprune(*settings, folder=tmp_path / "whole").returncode == 0
-    full = dynprune_afresh(*settings, folder=tmp_path / "full", program=tmp_path / "limited.py")
+    full = dynprune(*settings, folder=tmp_path / "full", program=tmp_path / "limited.py")
     assert full.returncode == 1
     assert "last.ckpt could not be written (File too large), and the existing file is unchanged" in words(full.stderr)
     assert not (tmp_path / "full" / "run" / "results.json").exists()
@@ -142,7 +142,7 @@ def test_a_run_whose_disk_fills_up_names_the_checkpoint_and_goes_on_from_it_once
 
 
 def test_a_job_of_a_sweep_whose_files_are_damaged_is_named_in_the_table(tmp_path):
-    from lightning_dynprune.app.sweep import read_jobs
+    from lightning_dynprune.app.sweeps import read_jobs
 
     for name, text in {"0": '{"accuracy": 0.', "1": "[]", "2": json.dumps({"overrides": []})}.items():
         (tmp_path / name / ".hydra").mkdir(parents=True)

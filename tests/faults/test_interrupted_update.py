@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -44,34 +44,56 @@ def _end_autocast():
     torch.set_autocast_enabled("cpu", False)
 
 
-class Injection:
-    """Raises an exception at a line event of the package, and notes which lines it passed.
+class Passed:
+    """Notes the lines of the package that a call passes: how often each, in which code."""
 
-    Args:
-        at: which line event raises, from 0; None: none does.
-        error: what is raised.
-    """
-
-    def __init__(self, at: int | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
-        self.at, self.error = at, error
-        self.places: list[Place] = []
-        self.has_raised = False
+    def __init__(self) -> None:
+        self.times: dict[Place, int] = {}
+        self.codes: dict[Place, list[CodeType]] = {}
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line" and not self.has_raised:
-            if len(self.places) == self.at:
-                self.has_raised = True
-                raise self.error(f"injected at {frame.f_code.co_filename}:{frame.f_lineno}")
-            self.places.append((frame.f_code.co_filename, frame.f_lineno))
+        if event == "line":
+            place = code.co_filename, frame.f_lineno
+            self.times[place] = self.times.get(place, 0) + 1
+            codes = self.codes.setdefault(place, [])
+            if not any(each is code for each in codes):
+                codes.append(code)
         return self
 
 
-def traced(injection: Injection, act: Callable[[], Any]) -> None:
-    """Run ``act`` with an injection in place."""
+class Injection:
+    """Raises an exception at one passage of a line; only the code that holds the line is traced, for speed.
+
+    Args:
+        place: the line.
+        passage: which passage of the line raises, from 1.
+        codes: the code in which the line was passed.
+        error: what is raised.
+    """
+
+    def __init__(self, place: Place, passage: int, codes: list[CodeType], error: type[BaseException]) -> None:
+        self.line, self.left, self.error = place[1], passage, error
+        self.codes = {id(code) for code in codes}
+        self.has_raised = False
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if id(frame.f_code) not in self.codes:
+            return None
+        if event == "line" and frame.f_lineno == self.line:
+            self.left -= 1
+            if not self.left:
+                self.has_raised = True
+                raise self.error(f"injected at {frame.f_code.co_filename}:{frame.f_lineno}")
+        return self
+
+
+def traced(trace: Passed | Injection, act: Callable[[], Any]) -> None:
+    """Run ``act`` with a function that traces it."""
     before = sys.gettrace()
-    sys.settrace(injection)
+    sys.settrace(trace)
     try:
         act()
     finally:
@@ -98,14 +120,12 @@ def copied(run: Run) -> Run:
     return copy_of
 
 
-def chosen(places: list[Place], seen: set[Place]) -> Iterator[int]:
-    """Yield the events to raise at: the first and the last of every line that no other case has raised at."""
-    for place in dict.fromkeys(places):
+def chosen(passed: Passed, seen: set[Place]) -> Iterator[tuple[Place, int]]:
+    """Yield the passages to raise at: the first and the last of every line that no other case has raised at."""
+    for place, times in passed.times.items():
         if place not in seen:
-            first = places.index(place)
-            last = len(places) - 1 - places[::-1].index(place)
-            yield from {first, last}
-    seen.update(places)
+            yield from ((place, passage) for passage in sorted({1, times}))
+    seen.update(passed.times)
 
 
 def check_every_line(run: Run, act: Callable[[Run], Any], seen: set[Place]) -> int:
@@ -115,14 +135,14 @@ def check_every_line(run: Run, act: Callable[[Run], Any], seen: set[Place]) -> i
         How often an exception was raised.
     """
     start = run.state()
-    complete, reference = Injection(), copied(run)
-    traced(complete, lambda: act(reference))
+    passed, reference = Passed(), copied(run)
+    traced(passed, lambda: act(reference))
     end = reference.state()
     assert not same(start, end)
     count, tried = 0, copied(run)
-    for at in chosen(complete.places, seen):
-        injection = Injection(at, RAISED[count % 2])
-        where = "{}:{}".format(*complete.places[at])
+    for place, passage in chosen(passed, seen):
+        injection = Injection(place, passage, passed.codes[place], RAISED[count % 2])
+        where = "{}:{}".format(*place)
         try:
             traced(injection, lambda: act(tried))  # noqa: B023
         except injection.error:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_dynprune.app.runs import FolderInUse, lock_run_folder
-from tests.app.program import dynprune, environment, results, stopped, words
+from tests.app.program import dynprune, results, started, stopped, words
 from tests.app.runs.test_resume import SETTINGS
 
 HOLDER = """
@@ -20,8 +18,8 @@ import sys, time
 from pathlib import Path
 from lightning_dynprune.app.runs import lock_run_folder
 with lock_run_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
+    Path("held").touch()
+    time.sleep(3600)
 """
 
 
@@ -29,13 +27,11 @@ with lock_run_folder(Path(sys.argv[1])):
 def holder(tmp_path):
     """Return another process that holds the folder ``run``."""
     (tmp_path / "run").mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
+    (tmp_path / "holder.py").write_text(HOLDER)
+    process = started("run", folder=tmp_path, program=tmp_path / "holder.py")
+    process.wait_for(tmp_path / "held")
     yield process
-    process.kill()
-    process.wait()
+    process.send(signal.SIGKILL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -63,8 +59,7 @@ def test_a_run_is_not_resumed_while_it_is_alive_and_is_once_it_is_dead(holder, t
     assert refused.returncode == 1
     assert "another run writes to this folder" in words(refused.stderr)
     assert contents(tmp_path / "run") == before
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    assert holder.send(signal.SIGKILL).returncode == -9
     assert dynprune("resume=run", folder=tmp_path).returncode == 0
     assert results(tmp_path / "run")["steps"] == 30
     assert not list((tmp_path / "run").glob(".last.*"))
