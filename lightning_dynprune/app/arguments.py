@@ -37,7 +37,22 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         >>> flags_first(["sparsity=0.5", "--config-dir", "mine", "-m", "seed=1,2"])
         ['--config-dir', 'mine', '-m', 'sparsity=0.5', 'seed=1,2']
     """
-    flags, overrides = [], []
+    flags, overrides = split_flags(arguments)
+    return [*flags, *overrides]
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the flags with their values, and the overrides, each in the order given.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Example:
+        >>> split_flags(["sparsity=0.5", "--config-dir", "mine", "-m", "seed=1,2"])
+        (['--config-dir', 'mine', '-m'], ['sparsity=0.5', 'seed=1,2'])
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("-"):
@@ -46,4 +61,4 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         flags.append(argument)
         if argument in FLAGS_WITH_VALUE:
             flags.extend(value for value in [next(remaining, None)] if value is not None)
-    return [*flags, *overrides]
+    return flags, overrides

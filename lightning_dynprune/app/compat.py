@@ -1,4 +1,4 @@
-"""Every use of internals of Lightning and torch by the program; tests/app/test_compat.py checks each of them."""
+"""Every use of internals of Lightning, torch and Hydra by the program; tests/app/test_compat.py checks each of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import lightning.pytorch as L
+    from omegaconf import DictConfig
 
 # The names in the pickle of a checkpoint by which torch rebuilds tensors. If torch renames one, `resume` refuses every
 # checkpoint, since it accepts no other names.
@@ -46,3 +47,31 @@ def resumes_exactly_after(trainer: L.Trainer, batch_idx: int) -> bool:
     if trainer.check_val_every_n_epoch is None:
         done = trainer.fit_loop.total_batch_idx + 1
     return bool(done % period)
+
+
+def jobs_of_sweep(config: DictConfig) -> list[list[str]] | None:
+    """Return the overrides of each job that Hydra's basic sweeper will run; None if they are not known before.
+
+    They are not known with another sweeper, or if an override is a glob over a group. The function is the private
+    module `hydra._internal.core_plugins.basic_sweeper`; if it goes, a stopped sweep cannot say what is left.
+
+    Args:
+        config: the configuration of the sweep, with Hydra's own settings.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ValueType
+
+    if not config.hydra.sweeper.get("_target_", "").endswith("BasicSweeper"):
+        return None
+    overrides = OverridesParser.create().parse_overrides(
+        [
+            *(f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()),
+            *config.hydra.overrides.task,
+        ]
+    )
+    known = (None, ValueType.ELEMENT, ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+    if not all(override.value_type in known for override in overrides):
+        return None
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    return jobs

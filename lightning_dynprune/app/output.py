@@ -1,31 +1,58 @@
-"""The check of the output folder, made before Hydra writes to it."""
+"""The check of the output folder, made before Hydra writes to it, and the removal of the folder of a refused run."""
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.runs import FolderInUse, RunFolder, lock_run_folder
+from lightning_dynprune.app.runs import FolderInUse, RunFolder, check_not_in_use
+from lightning_dynprune.app.settings_check import check_settings
+
+LOCK = ".lock"
 
 
 class OutputFolderCheck(Callback):
-    """Hydra callback that ends the program with a message if the output folder cannot be used."""
+    """Hydra callback that ends the program with a message if the output folder or a setting cannot be used."""
+
+    def __init__(self) -> None:
+        self._made: list[Path] = []
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a single run before Hydra overwrites the settings of another run in it."""
+        """Check the settings and the folder of a single run before Hydra creates the folder."""
         folder = Path(config.hydra.run.dir)
+        try:
+            check_settings(config)
+        except (ValueError, TypeError, ImportError) as error:
+            raise SystemExit(f"dynprune: {error}") from None
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         check_writable(folder, "hydra.run.dir")
-        if config.get("task") is None:
+        self._made = missing
+        if config.get("task") is None and folder.exists():
             run = RunFolder(folder, [], {}, resuming=config.resume is not None)
             try:
-                with lock_run_folder(folder):
-                    run.check_unoccupied()
+                # Nothing, not even a lock, is written to the folder of a finished run.
+                if not run.results.exists():
+                    check_not_in_use(folder)
+                run.check_unoccupied()
             except (FolderInUse, FileExistsError) as error:
                 raise SystemExit(f"dynprune: {error}") from None
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Remove the folders that were created for a run which was refused before it wrote anything."""
+        if job_return.status is JobStatus.FAILED and self._made:
+            folder = self._made[0]
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+            for path in self._made:
+                # It raises for a folder that is not empty.
+                with suppress(OSError):
+                    path.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""
@@ -33,7 +60,7 @@ class OutputFolderCheck(Callback):
 
 
 def check_writable(folder: Path, setting: str) -> None:
-    """Raise if the folder cannot be created or no file can be written to it.
+    """Raise if the folder cannot be created or no file can be written to it; nothing is created.
 
     Args:
         folder: the output folder.
@@ -43,9 +70,9 @@ def check_writable(folder: Path, setting: str) -> None:
         SystemExit: the folder cannot be created or written. Not an ``Exception``, since Hydra turns those of a callback
             into warnings.
     """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise SystemExit(

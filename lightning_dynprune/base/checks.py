@@ -89,7 +89,8 @@ def check_share(setting: str, value: Any) -> float:
     if not _is_real(value):
         raise TypeError(f"{setting}={value!r} is not a number; give a number in [0, 1)")
     if not 0 <= value < 1:
-        raise ValueError(f"{setting}={value!r} is not accepted; give a number in [0, 1)")
+        hint = f"; did you mean {value / 100:g}?" if 2 <= value < 100 else ""
+        raise ValueError(f"{setting}={value!r} is not accepted; give a number in [0, 1){hint}")
     return float(value)
 
 

@@ -13,8 +13,7 @@ from lightning_dynprune.coupling.experts import verified_experts
 from lightning_dynprune.coupling.group import Coupling, CouplingError, Group
 from lightning_dynprune.coupling.isolation import isolated
 from lightning_dynprune.coupling.layers import is_channelwise, mixes_channels
-from lightning_dynprune.coupling.trace import Trace
-from lightning_dynprune.coupling.traced_groups import traced_groups
+from lightning_dynprune.coupling.tracing import Trace, traced_groups
 from lightning_dynprune.coupling.verify import failing_groups
 
 
@@ -25,6 +24,7 @@ def coupled_groups(
     *,
     exclude: str | Sequence[str] = (),
     writers: Collection[str] | None = None,
+    verify: bool = True,
 ) -> Coupling:
     """Return the groups of channels that can be removed from a model, each only as a whole.
 
@@ -46,6 +46,8 @@ def coupled_groups(
             parameters match are not followed.
         writers: names of the weights whose output channels may be removed, such as the targets of a pruner; channels
             of other layers are not followed. None for all.
+        verify: whether to run the model without half of the channels; if False, compare the outputs yourself after
+            channels are removed, and look for the cause of a difference by :func:`failing_groups`.
 
     Raises:
         CouplingError: the model does not run on the example, or runs too many operations to be followed; or a glob
@@ -62,6 +64,7 @@ def coupled_groups(
     with isolated(model):
         trace = Trace(model, example_input, _closed(model, excluded), layers)
         coupling = traced_groups(model, trace)
+        coupling.outputs.extend(trace.outputs)
         experts, stuck = verified_experts(model, example_input, writers)
         coupling.groups.extend(experts)
         coupling.left_out.update(stuck)
@@ -70,7 +73,7 @@ def coupled_groups(
             if reason := _why_not(group, excluded, tied):
                 coupling.left_out[group.name] = reason
                 coupling.groups.remove(group)
-        failed = failing_groups(model, example_input, coupling.groups)
+        failed = failing_groups(model, example_input, coupling.groups) if verify else {}
     coupling.left_out.update(failed)
     coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
     return coupling

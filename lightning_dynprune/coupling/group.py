@@ -67,7 +67,9 @@ class Coupling:
     Attributes:
         groups: the groups, in the order of the model's modules.
         left_out: name of a weight -> why its output channels cannot be removed.
+        outputs: the tensors that the model returned for the example.
     """
 
     groups: list[Group]
     left_out: dict[str, str] = field(default_factory=dict)
+    outputs: list[Tensor] = field(default_factory=list, repr=False)

@@ -25,25 +25,35 @@ def run_example(model: nn.Module, example_input: Any) -> Any:
     Raises:
         CouplingError: the forward raised; the message names the innermost module that was running.
     """
-    running: list[tuple[str, nn.Module]] = []
+    torch.manual_seed(_SEED)
+    try:
+        return call_model(model, example_input)
+    except CouplingError:
+        raise
+    except Exception as error:
+        raise CouplingError(
+            f"example_input: {_failing_module(model, example_input)} raised {type(error).__name__}: {error}; give a "
+            "tensor, a tuple of arguments or a dict of keyword arguments that the model runs on, on the model's own "
+            "device"
+        ) from error
+
+
+def _failing_module(model: nn.Module, example_input: Any) -> str:
+    """Return the innermost module whose forward raises for an example."""
+    running = [("", model)]
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda m, _, name=name: running.append((name, m))))
         handles.append(module.register_forward_hook(lambda *_: running.pop() and None))
     try:
         torch.manual_seed(_SEED)
-        return call_model(model, example_input)
-    except CouplingError:
-        raise
-    except Exception as error:
-        name, module = running[-1] if running else ("", model)
-        raise CouplingError(
-            f"example_input: {_named(name, module)} raised {type(error).__name__}: {error}; give a tensor, a tuple of "
-            "arguments or a dict of keyword arguments that the model runs on, on the model's own device"
-        ) from error
+        call_model(model, example_input)
+    except Exception:
+        return _named(*running[-1])
     finally:
         for handle in handles:
             handle.remove()
+    return type(model).__name__
 
 
 @contextmanager
@@ -73,7 +83,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Return whether two tensors hold the same values, NaN equal to NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
 
 
 def _named(name: str, module: nn.Module) -> str:

@@ -21,6 +21,11 @@ def is_matrix(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
+def is_grouped(module: nn.Module) -> bool:
+    """Return whether a layer mixes channels within groups only; a depthwise convolution is one."""
+    return isinstance(module, CONVOLUTIONS) and module.groups > 1
+
+
 def is_channelwise(module: nn.Module) -> bool:
     """Return whether each output channel depends only on the input channel of the same index."""
     if isinstance(module, CONVOLUTIONS):

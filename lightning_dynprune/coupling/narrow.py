@@ -15,6 +15,8 @@ from lightning_dynprune.coupling.layers import holds_tensors, is_channelwise
 from lightning_dynprune.masks import select_along
 from lightning_dynprune.targets import is_conv1d
 
+_STATISTICS = ("running_mean", "running_var")
+
 
 class Narrowing:
     """Changes tensors and attributes of a model; :meth:`undo` restores what was there before the first change.
@@ -48,13 +50,24 @@ class Narrowing:
         self._attributes.setdefault((module, attribute), getattr(module, attribute))
         setattr(module, attribute, value)
 
-    def zero(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> None:
-        """Set the units that are not kept to zero in all tensors; ``kept`` is one bool tensor ``(units,)`` a group."""
+    def zero(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> bool:
+        """Set the units that are not kept to zero in all tensors; ``kept`` is one bool tensor ``(units,)`` a group.
+
+        Returns:
+            Whether a tensor other than the running statistics of a norm held something else than zeros there.
+        """
+        has_changed = False
         for name, dims in _removed(groups, kept).items():
-            data = self.tensors[name].data.clone()
-            for dim, positions in dims.items():
-                data.index_fill_(dim, positions.to(data.device), 0)
+            data = self.tensors[name].data
+            places = {dim: positions.to(data.device) for dim, positions in dims.items()}
+            if not any(data.index_select(dim, positions).any() for dim, positions in places.items()):
+                continue
+            has_changed |= not name.endswith(_STATISTICS)
+            data = data.clone()
+            for dim, positions in places.items():
+                data.index_fill_(dim, positions, 0)
             self.set(name, data, self.tensors[name].grad)
+        return has_changed
 
     def narrow(self, groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[int, Tensor]]:
         """Remove the units that are not kept from all tensors, and update the widths of the modules.
@@ -134,7 +147,11 @@ def layer_widths(module: nn.Module) -> Mapping[str, int]:
         first, second = module.weight.shape[:2]
         if module.groups > 1:
             # Whole groups are removed, so each of those that stay has as many channels as before.
-            groups = first * module.groups // (module.in_channels if module.transposed else module.out_channels)
+            whole = module.in_channels if module.transposed else module.out_channels
+            groups, rest = divmod(first * module.groups, whole)
+            if rest:
+                size = whole // module.groups
+                raise ValueError(f"{first} channels of a grouped convolution are no whole groups of {size}")
             names = ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
             return {names[0]: first, names[1]: second * groups, "groups": groups}
         return dict(zip(("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels"),

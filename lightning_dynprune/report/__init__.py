@@ -3,11 +3,27 @@
 May import deploy/ and the rooms below it, rich and matplotlib.
 """
 
-from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
-from lightning_dynprune.report.figures import draw_pareto, draw_run
-from lightning_dynprune.report.run_tables import run_line, run_table
-from lightning_dynprune.report.sweep_tables import SweepRow, sweep_table, write_summary
-from lightning_dynprune.report.text import printable
+from typing import TYPE_CHECKING
+
+from lightning_dynprune.base import lazy_names
+
+if TYPE_CHECKING:
+    from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
+    from lightning_dynprune.report.figures import draw_pareto, draw_run
+    from lightning_dynprune.report.run_tables import run_table
+    from lightning_dynprune.report.sweep_tables import SweepRow, progress_line, sweep_table, write_summary
+    from lightning_dynprune.report.text import printable
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "lightning_dynprune.report.deploy_tables": ["deploy_table", "preflight_table"],
+            "lightning_dynprune.report.figures": ["draw_pareto", "draw_run"],
+            "lightning_dynprune.report.run_tables": ["run_table"],
+            "lightning_dynprune.report.sweep_tables": ["SweepRow", "progress_line", "sweep_table", "write_summary"],
+            "lightning_dynprune.report.text": ["printable"],
+        },
+    )
 
 __all__ = [
     "SweepRow",
@@ -16,7 +32,7 @@ __all__ = [
     "draw_run",
     "preflight_table",
     "printable",
-    "run_line",
+    "progress_line",
     "run_table",
     "sweep_table",
     "write_summary",

@@ -24,20 +24,6 @@ def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
     return Group(_comparison(results), _layers(results), *notes, plain_text(f"  {folder}", style="dim"))
 
 
-def run_line(results: Mapping[str, Any], folder: Path) -> RenderableType:
-    """Return one line about a job of a sweep, which prints its own table at the end.
-
-    Args:
-        results: the content of ``results.json``.
-        folder: the run's folder, printed in the line.
-    """
-    return plain_text(
-        f"  {percent(results['sparsity'])} pruned, {results['compression']:.1f}x, "
-        f"test accuracy {percent(results['accuracy'])} (dense {percent(results['dense_accuracy'])}), {folder}",
-        style="dim",
-    )
-
-
 def _comparison(results: Mapping[str, Any]) -> Table:
     table = titled_table("Dense and pruned", pad_edge=True)
     table.add_column("")

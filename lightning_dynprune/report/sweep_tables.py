@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from lightning_dynprune.base import write_atomically
-from lightning_dynprune.report.text import percent, plain_text, titled_table
+from lightning_dynprune.report.text import duration, percent, plain_text, titled_table
 
 FIGURES = (
     "accuracy",
@@ -35,13 +35,29 @@ class SweepRow:
         job: name of the job's folder in the sweep's folder.
         overrides: the job's overrides.
         results: the content of its ``results.json``; ``None`` for a failed job.
-        error: why it failed; ``None`` for a finished job.
+        error: why it failed; ``None`` for a job that has finished or is not done.
+        started: whether the job has been started; its results and its error are ``None`` while it is not done.
     """
 
     job: str
     overrides: Sequence[str]
     results: Mapping[str, Any] | None = None
     error: str | None = None
+    started: bool = True
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the job has neither finished nor failed."""
+        return self.results is None and self.error is None
+
+    @property
+    def state(self) -> str:
+        """``finished``, ``failed: ...`` with the error, ``not finished`` or ``not started``."""
+        if self.results is not None:
+            return "finished"
+        if self.error is not None:
+            return f"failed: {self.error}"
+        return "not finished" if self.started else "not started"
 
 
 def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
@@ -61,8 +77,8 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     for row in rows:
         settings = [text for text in row.overrides if len(rows) == 1 or text not in shared]
         if row.results is None:
-            failure = plain_text(f"failed: {row.error or ''}", style="red")
-            table.add_row(plain_text(row.job), Text("\n").join([*map(plain_text, settings), failure]), *["-"] * 5)
+            state = plain_text(row.state, style="red" if row.error else "dim")
+            table.add_row(plain_text(row.job), Text("\n").join([*map(plain_text, settings), state]), *["-"] * 5)
             continue
         found = row.results
         table.add_row(
@@ -77,6 +93,27 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     return Group(table, plain_text(f"  {folder}", style="dim"))
 
 
+def progress_line(
+    row: SweepRow | None, rows: Sequence[SweepRow], done: int, seconds_a_job: float | None
+) -> RenderableType:
+    """Return one line about the job that has just ended, with the progress of its sweep.
+
+    Args:
+        row: the job; None if it left nothing.
+        rows: all jobs of the sweep.
+        done: number of jobs that have finished or failed.
+        seconds_a_job: wall-clock time between the ends of two jobs; None if not known yet.
+    """
+    left = len(rows) - done
+    time = f", about {duration(left * seconds_a_job)} left" if left and seconds_a_job is not None else ""
+    counted = f"{done} of {len(rows)} jobs done{time}"
+    if row is None or row.results is None:
+        return plain_text(f"  {counted}", style="dim")
+    found = row.results
+    figures = f"{percent(found['sparsity'])} pruned, {percent(found['val_accuracy'])} right"
+    return plain_text(f"  {counted}; {row.job}: {figures}", style="dim")
+
+
 def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
     """Write a CSV file with one line per job: its overrides, its figures, and its error if it failed."""
 
@@ -87,7 +124,14 @@ def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
             for row in rows:
                 figures = row.results or {}
                 values = [figures.get(name) for name in FIGURES]
-                texts = [_escape_formula(text) for text in (row.job, " ".join(row.overrides), row.error or "")]
+                texts = [
+                    _escape_formula(text)
+                    for text in (
+                        row.job,
+                        " ".join(row.overrides),
+                        "" if row.results else row.state.removeprefix("failed: "),
+                    )
+                ]
                 writer.writerow([*texts[:2], *values, texts[2]])
 
     write_atomically(path, write)

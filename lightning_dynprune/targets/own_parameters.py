@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -18,7 +19,12 @@ def is_conv1d(module: nn.Module) -> bool:
 
     The type is recognised by its name, so that transformers is not imported.
     """
-    return any(c.__name__ == "Conv1D" and c.__module__.partition(".")[0] == "transformers" for c in type(module).mro())
+    return _is_conv1d_type(type(module))  # type: ignore[arg-type]  # mypy takes Module.__hash__ for its own
+
+
+@lru_cache
+def _is_conv1d_type(kind: type) -> bool:
+    return any(c.__name__ == "Conv1D" and c.__module__.partition(".")[0] == "transformers" for c in kind.mro())
 
 
 def is_expert_weight(module: nn.Module, local: str, parameter: nn.Parameter) -> bool:

@@ -30,7 +30,7 @@ OF_THIS_PROCESS = ("DYNPRUNE_DATA", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MA
 FORKER = """
 import atexit, gc, json, os, runpy, signal, sys, threading, traceback
 import lightning_dynprune.app.tasks.train
-import lightning_dynprune.app.sweep
+import lightning_dynprune.app.sweeps
 from lightning_dynprune.app.callbacks import History
 from lightning_dynprune.app.main import run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from tests.app.program import SHORT, dynprune, dynprune_afresh, started, stopped
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_dynprune.app.models import LeNet300100
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.deploy.compact import load_compact
 from tests.app.program import SHORT, dynprune, dynprune_afresh, stopped, words
 
@@ -132,13 +132,13 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     [
         (["sparsity=1.2"], "sparsity=1.2 is not accepted; give a number in [0, 1)"),
         (["sparsity=much"], "sparsity='much' is not a number"),
-        (["strategy=nope"], "Could not find 'strategy/nope' Available options in 'strategy': magnitude movement"),
+        (["strategy=nope"], "strategy=nope is unknown; known: magnitude, movement"),
         (["schedule.end=100000"], "lies after training, which ends at 30 steps"),
         (["targets.include='nope.*'"], "'nope.*' matches no parameter"),
         (["+trainer.max_steps=10"], "trainer.max_steps=10 is not accepted"),
         (["checkpoint.every_n_steps=0"], "checkpoint.every_n_steps=0 is not accepted"),
         (["data.holdout=5000"], "data.holdout=5000 is not accepted; give 1 to 1436"),
-        (["objective=speed"], "objective='speed' is unknown; known: accuracy, val_accuracy"),
+        (["objective=speed"], "objective='speed' is unknown; known: val_accuracy, accuracy"),
         (["data=mnist", "data_dir=nowhere"], "train-images-idx3-ubyte.gz is missing"),
         (["hydra.run.dir=occupied"], "the folder holds another run. Continue it by resume="),
         (["hydra.run.dir=file/run"], "the output folder file/run cannot be written"),
@@ -161,8 +161,10 @@ def test_a_job_of_a_sweep_that_was_killed_is_named_and_can_be_resumed_on_its_own
     killed = stopped("pruned", "on_train_batch_end", 15, "-m", *sweep, folder=tmp_path)
     assert killed.returncode == -9
     job = tmp_path / "sweep" / "0"
-    assert [row.error for row in read_jobs(tmp_path / "sweep")] == ["ended without results"]
+    assert [row.error for row in read_jobs(tmp_path / "sweep")] == [
+        "ended without results",
+        "was not started",
+    ]
     assert dynprune("resume=sweep/0", folder=tmp_path).returncode == 0
     assert json.loads((job / "results.json").read_text())["sparsity"] == 0.5
-    (row,) = read_jobs(tmp_path / "sweep")
-    assert row.error is None
+    assert [row.state for row in read_jobs(tmp_path / "sweep", ended=False)] == ["finished", "not started"]

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_dynprune.coupling import CouplingError, attention_heads, coupled_groups, trace
+from lightning_dynprune.coupling import CouplingError, attention_heads, coupled_groups
+from lightning_dynprune.coupling.tracing import trace
 from tests.networks import GPT, NETWORKS, Concat, flattened, mobile, residual, settled, waves
 
 

@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.families.convolutional import FAMILIES as CONVOLUTIONAL
 from tests.families.family import Family
-from tests.families.transformers import FAMILIES
+from tests.families.transformers import FAMILIES as TRANSFORMERS
 from tests.families.trial import Outcome, slim_after_training, slim_in_trainer
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "families.md"
@@ -16,6 +17,7 @@ HEADER = (
     "| parameters kept | note |\n| --- | --- | --- | --- | --- | --- | --- |"
 )
 PATTERNS = ("channel", "head")
+FAMILIES = [*CONVOLUTIONAL, *TRANSFORMERS]
 
 
 def outcomes(family: Family, folder: Path) -> dict[str, tuple[Outcome, Outcome]]:

@@ -142,7 +142,7 @@ def test_a_run_whose_disk_fills_up_names_the_checkpoint_and_goes_on_from_it_once
 
 
 def test_a_job_of_a_sweep_whose_files_are_damaged_is_named_in_the_table(tmp_path):
-    from lightning_dynprune.app.sweep import read_jobs
+    from lightning_dynprune.app.sweeps import read_jobs
 
     for name, text in {"0": '{"accuracy": 0.', "1": "[]", "2": json.dumps({"overrides": []})}.items():
         (tmp_path / name / ".hydra").mkdir(parents=True)

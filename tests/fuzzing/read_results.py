@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lightning_dynprune.app.runs import dense_file
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.app.tasks.dense_baseline import _read
 from lightning_dynprune.report import draw_pareto, sweep_table, write_summary
 

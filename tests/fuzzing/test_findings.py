@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data.idx import parse_idx
-from lightning_dynprune.app.sweep import read_jobs
+from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.app.tasks.dense_baseline import _read
 from lightning_dynprune.deploy.compact import load_compact
 from lightning_dynprune.deploy.compact.contents import Entry, validate_lengths

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_dynprune.report import SweepRow, run_line, run_table, sweep_table, write_summary
+from lightning_dynprune.report import SweepRow, progress_line, run_table, sweep_table, write_summary
 
 RESULTS: dict[str, Any] = {
     "accuracy": 0.91,
@@ -75,9 +75,17 @@ def test_a_run_without_dense_baseline_claims_no_figures_for_it():
     assert cells(table, "training")[1:] == ["-", "1.0 s"]
 
 
-def test_a_job_of_a_sweep_is_one_line():
-    text = printed(run_line(RESULTS, Path("/runs/1"))).strip()
-    assert text == "75.00 % pruned, 4.0x, test accuracy 91.00 % (dense 93.00 %), /runs/1"
+def test_the_progress_of_a_sweep_is_one_line_with_the_time_left():
+    rows = [SweepRow("0", ["a=1"], RESULTS), SweepRow("1", ["a=2"]), SweepRow("2", ["a=3"], started=False)]
+    line = printed(progress_line(rows[0], rows, 1, 90.0), width=80).strip()
+    assert line == "1 of 3 jobs done, about 3 min 00 s left; 0: 75.00 % pruned, 92.00 % right"
+    assert printed(progress_line(None, rows, 1, None)).strip() == "1 of 3 jobs done"
+
+
+def test_a_stopped_sweep_says_of_each_job_whether_it_was_started():
+    rows = [SweepRow("0", ["a=1"], RESULTS), SweepRow("1", ["a=2"]), SweepRow("2", ["a=3"], started=False)]
+    text = printed(sweep_table(rows, Path("/sweep")))
+    assert text.index("a=2") < text.index("not finished") < text.index("a=3") < text.index("not started")
 
 
 def test_a_sweep_names_what_sets_its_jobs_apart_and_why_one_failed():

@@ -9,7 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_dynprune.app.compat import resumes_exactly_after
-from lightning_dynprune.app.interrupt import Stopped, StopRequest
+from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.runs import RunFolder, random_state, restore_random_state
 from lightning_dynprune.base import write_atomically
 
@@ -89,7 +89,7 @@ class LastCheckpoint(Checkpoint):
     def _save_or_stop(self, trainer: L.Trainer) -> None:
         self.save(trainer)
         if self.stop.requested:
-            raise Stopped
+            self.stop.stop()
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the checkpoint atomically."""

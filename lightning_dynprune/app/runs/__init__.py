@@ -3,25 +3,71 @@
 May import Hydra, ``app/compat.py`` and every room below app/.
 """
 
-from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_results
-from lightning_dynprune.app.runs.resume import (
-    ResumeError,
-    check_unchanged,
-    expand_resume,
-    find_checkpoint,
-    read_run,
-    resume_command,
-)
-from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
-from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
-from lightning_dynprune.app.runs.run_lock import FolderInUse, lock_run_folder
-from lightning_dynprune.app.runs.run_weights import dense_file, expand_checkpoint, load_weights, weights_file
+from typing import TYPE_CHECKING
+
+from lightning_dynprune.base import lazy_names
+
+if TYPE_CHECKING:
+    from lightning_dynprune.app.runs.deploy_arguments import expand_checkpoint
+    from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_record, read_results
+    from lightning_dynprune.app.runs.resume import (
+        ResumeError,
+        check_unchanged,
+        expand_resume,
+        find_checkpoint,
+        quote_path,
+        read_run,
+        resume_command,
+        safe_overrides,
+    )
+    from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
+    from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
+    from lightning_dynprune.app.runs.run_lock import FolderInUse, check_not_in_use, lock_run_folder, wait_for_lock
+    from lightning_dynprune.app.runs.run_weights import dense_file, load_weights, weights_file
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "lightning_dynprune.app.runs.deploy_arguments": ["expand_checkpoint"],
+            "lightning_dynprune.app.runs.records": [
+                "is_curve",
+                "read_dense_record",
+                "read_failure",
+                "read_record",
+                "read_results",
+            ],
+            "lightning_dynprune.app.runs.resume": [
+                "ResumeError",
+                "check_unchanged",
+                "expand_resume",
+                "find_checkpoint",
+                "quote_path",
+                "read_run",
+                "resume_command",
+                "safe_overrides",
+            ],
+            "lightning_dynprune.app.runs.rng_state": ["random_state", "restore_random_state"],
+            "lightning_dynprune.app.runs.run_folder": ["PHASES", "RunFolder"],
+            "lightning_dynprune.app.runs.run_lock": [
+                "FolderInUse",
+                "check_not_in_use",
+                "lock_run_folder",
+                "wait_for_lock",
+            ],
+            "lightning_dynprune.app.runs.run_weights": [
+                "dense_file",
+                "load_weights",
+                "weights_file",
+            ],
+        },
+    )
 
 __all__ = [
     "PHASES",
     "FolderInUse",
     "ResumeError",
     "RunFolder",
+    "check_not_in_use",
     "check_unchanged",
     "dense_file",
     "expand_checkpoint",
@@ -30,12 +76,16 @@ __all__ = [
     "is_curve",
     "load_weights",
     "lock_run_folder",
+    "quote_path",
     "random_state",
     "read_dense_record",
     "read_failure",
+    "read_record",
     "read_results",
     "read_run",
     "restore_random_state",
     "resume_command",
+    "safe_overrides",
+    "wait_for_lock",
     "weights_file",
 ]

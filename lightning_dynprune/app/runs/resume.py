@@ -15,11 +15,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
 from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
-from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
-from lightning_dynprune.base import DamagedError, validate_checkpoint_file
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 INPUT_FOLDERS = ("data_dir", "data.data_dir")
@@ -62,7 +61,7 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         )
     overrides = [text for text in safe_overrides(stored["overrides"], given) if text not in given]
     folder = checkpoint.parent.resolve()
-    return [*overrides, *given, f"resume={_quoted(folder)}", f"hydra.run.dir={_quoted(folder)}"]
+    return [*overrides, *given, f"resume={quote_path(folder)}", f"hydra.run.dir={quote_path(folder)}"]
 
 
 def resume_command(folder: Path, config_dirs: Sequence[str] = ()) -> str:
@@ -101,6 +100,10 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
     Raises:
         ResumeError: the file is damaged, or another program wrote it.
     """
+    # These import torch, which a command without a checkpoint does not need.
+    from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
+    from lightning_dynprune.base import DamagedError, validate_checkpoint_file
+
     try:
         validate_checkpoint_file(checkpoint, "resume")
         content = read_checkpoint(checkpoint)
@@ -160,7 +163,15 @@ def _is_harmless(text: str) -> bool:
     if "_target_" in text or "${" in text or "\\" in text:
         return False
     try:
-        value = OverridesParser.create().parse_override(text).value()
+        override = OverridesParser.create().parse_override(text)
+        if override.value_type == ValueType.RANGE_SWEEP:  # numbers only
+            return True
+        if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+            values = override.sweep_string_iterator()
+            return all(_is_harmless(f"{override.get_key_element()}={value}") for value in values)
+        if override.is_sweep_override():
+            return False
+        value = override.value()
     except (HydraException, RecursionError):
         return False
     return text.partition("=")[0] in INPUT_FOLDERS or (".." not in text and not any(map(_is_absolute, _texts(value))))
@@ -191,20 +202,32 @@ def check_unchanged(stored: str, current: str) -> None:
     Raises:
         ResumeError: they differ; the message gives each changed key with both values.
     """
+    if changed := changed_settings(stored, current):
+        raise ResumeError(
+            "the run to resume had other settings, so it could not continue exactly; "
+            f"leave them as they were, or start a new run. Changed: {changed}"
+        )
+
+
+def changed_settings(stored: str, current: str) -> str:
+    """Return each setting that differs with both values, as one text; empty if a run is the same by both.
+
+    Args:
+        stored: configuration of an earlier run, as JSON text.
+        current: configuration composed now, as JSON text.
+
+    Raises:
+        ResumeError: the stored configuration is damaged.
+    """
     try:
         before, now = flatten(json.loads(stored)), flatten(json.loads(current))
     except (ValueError, RecursionError) as error:
         raise ResumeError(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
-    changed = [
+    return "; ".join(
         f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
         for key in sorted(before.keys() | now.keys())
         if key not in NOT_COMPARED and before.get(key, "absent") != now.get(key, "absent")
-    ]
-    if changed:
-        raise ResumeError(
-            "the run to resume had other settings, so it could not continue exactly; "
-            f"leave them as they were, or start a new run. Changed: {'; '.join(changed)}"
-        )
+    )
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -222,6 +245,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _quoted(path: Path) -> str:
+def quote_path(path: Path) -> str:
+    """Return a path as a value of an override, in quotes."""
     escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+
+from lightning_dynprune import __version__
+from lightning_dynprune.app.runs.records import read_results
+from lightning_dynprune.app.runs.resume import NOT_COMPARED, changed_settings, flatten
+from lightning_dynprune.base import write_text
 
 PHASES = ("pruned", "dense")
 
@@ -73,14 +79,64 @@ class RunFolder:
         """Path of the figures of the dense baseline."""
         return self.path / "dense.json"
 
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the resolved configuration and the version of this package.
+
+        Settings that do not change what is computed, such as the folder of the data, are left out.
+        """
+        relevant = {key: value for key, value in flatten(self.config).items() if key not in NOT_COMPARED}
+        text = json.dumps([__version__, relevant], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the folder holds the checkpoint of a run."""
+        return any(self.checkpoint(phase).exists() for phase in PHASES)
+
+    def finished_results(self) -> dict[str, Any] | None:
+        """Return the content of ``results.json`` if this run has finished; None if the folder holds no finished run.
+
+        Raises:
+            FileExistsError: the folder holds a finished run of other settings or another version.
+            ValueError: the file is damaged.
+            OSError: the file cannot be read.
+        """
+        if not self.results.exists():
+            return None
+        results = read_results(self.results)
+        if results.get("fingerprint") == self.fingerprint:
+            return results
+        changed = changed_settings(json.dumps(results.get("config")), self.config_text)
+        versions = results.get("versions")
+        before = versions.get("lightning-dynprune") if isinstance(versions, dict) else None
+        raise FileExistsError(
+            f"{self.path} holds a finished run, which is not overwritten; choose another folder by hydra.run.dir or "
+            f"hydra.sweep.dir. It differs in: {changed or f'version: {before} -> {__version__}'}"
+        )
+
+    def write_settings(self) -> None:
+        """Write the configuration, Hydra's own and the overrides to ``.hydra/``, as Hydra would before a job.
+
+        Hydra itself would write them to the folder of a finished run too.
+        """
+        settings = self.path / ".hydra"
+        settings.mkdir(exist_ok=True)
+        hydra = HydraConfig.instance().cfg
+        contents: dict[str, Any] = {"config": self.config, "overrides": self.overrides}
+        if hydra is not None:
+            contents["hydra"] = hydra
+        for name, content in contents.items():
+            write_text(settings / f"{name}.yaml", OmegaConf.to_yaml(content))
+
     def check_unoccupied(self) -> None:
         """Raise if a new run would overwrite the checkpoints of another.
 
         Raises:
             FileExistsError: the folder holds a run.
         """
-        for phase in PHASES:
-            if not self.resuming and (found := self.checkpoint(phase)).exists():
+        for found in (self.results, *map(self.checkpoint, PHASES)):
+            if not self.resuming and found.exists():
                 raise FileExistsError(
                     f"{found} exists: the folder holds another run. Continue it by resume={self.path}, "
                     "or choose another folder by hydra.run.dir or hydra.sweep.dir"

@@ -59,6 +59,39 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_not_in_use(folder: Path) -> None:
+    """Raise if a run writes to the folder at this moment; nothing is created in it.
+
+    Raises:
+        FolderInUse: another run holds the lock.
+    """
+    if (folder / NAME).exists():
+        with lock_run_folder(folder):
+            pass
+
+
+@contextmanager
+def wait_for_lock(file: Path) -> Iterator[None]:
+    """Hold a lock inside the ``with`` block, and wait for it as long as another process does.
+
+    On a file system without locks a warning is given and nothing is locked.
+
+    Args:
+        file: the lock's file, in a folder that exists.
+    """
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except OSError as error:
+        warnings.warn(f"{file.parent} cannot be locked ({error.strerror}); jobs may do the same twice", stacklevel=3)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _holder(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip() or "unknown"

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, read_dense_record
+from lightning_dynprune.app.runs import RunFolder, read_dense_record, wait_for_lock
 from lightning_dynprune.app.tasks.training_phase import train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import write_dense
@@ -33,15 +33,35 @@ def get_dense_baseline(cfg: DictConfig, data: InMemoryImages, folder: RunFolder,
         ``accuracy``, ``val_accuracy``, ``seconds``, ``val_curve`` and ``bytes`` of its weights on disk.
     """
     key = baseline_key(folder.config)
-    shared = None if folder.sweep is None else folder.sweep / "dense" / f"{key}.json"
-    for record in (folder.dense_record, shared):
-        if record is not None and record.exists() and (found := _read(record, key)) is not None:
-            write_json(folder.dense_record, found)
+    if (found := _read(folder.dense_record, key)) is not None:
+        return found
+    if folder.sweep is None:
+        figures = _train(key, cfg, data, folder, stop, folder.dense_record.with_suffix(".safetensors"))
+    else:
+        figures = _get_shared(key, cfg, data, folder, stop, folder.sweep / "dense" / f"{key}.json")
+    write_json(folder.dense_record, figures)
+    return figures
+
+
+def _get_shared(
+    key: str, cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest, record: Path
+) -> dict[str, Any]:
+    """Return the figures of the baseline that a sweep's jobs share; jobs that run at once wait for the one training."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with wait_for_lock(record.with_suffix(".lock")):
+        if (found := _read(record, key)) is not None:
             return found
+        figures = _train(key, cfg, data, folder, stop, record.with_suffix(".safetensors"))
+        write_json(record, figures)
+        return figures
+
+
+def _train(
+    key: str, cfg: DictConfig, data: InMemoryImages, folder: RunFolder, stop: StopRequest, weights: Path
+) -> dict[str, Any]:
+    """Train the baseline, write its weights and return its figures."""
     phase = train_phase("dense", cfg, data, folder, stop)
-    weights = (folder.dense_record if shared is None else shared).with_suffix(".safetensors")
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    figures = {
+    return {
         "key": key,
         "accuracy": phase.accuracy,
         "val_accuracy": phase.val_accuracy,
@@ -50,10 +70,6 @@ def get_dense_baseline(cfg: DictConfig, data: InMemoryImages, folder: RunFolder,
         "val_curve": phase.curves["val_accuracy"],
         "bytes": write_dense(phase.weights, weights),
     }
-    if shared is not None:
-        write_json(shared, figures)
-    write_json(folder.dense_record, figures)
-    return figures
 
 
 def baseline_key(config: dict[str, Any]) -> str:

@@ -23,10 +23,9 @@ from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pru
 from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
-from lightning_dynprune.report import draw_run, run_line, run_table
+from lightning_dynprune.report import draw_run, run_table
 
 PACKAGES = ("lightning-dynprune", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
-OBJECTIVES = ("accuracy", "val_accuracy")
 PREFIX = "network."
 
 
@@ -42,13 +41,6 @@ def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float
         ValueError: a setting cannot work; it is raised before any training.
         FolderInUse: another run writes to the folder.
     """
-    if cfg.objective not in OBJECTIVES:
-        raise ValueError(f"objective={cfg.objective!r} is unknown; known: {', '.join(OBJECTIVES)}")
-    if cfg.trainer.get("max_steps", -1) != -1:
-        raise ValueError(
-            f"trainer.max_steps={cfg.trainer.max_steps} is not accepted, since such a run could not be resumed "
-            "exactly; give trainer.max_epochs"
-        )
     with lock_run_folder(folder.path):
         return _run_locked(cfg, folder, stop)
 
@@ -66,6 +58,8 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     data.setup()
     seconds = {"data": time.perf_counter() - began}
     check_pruning(cfg, data)
+    # Nothing is written to the folder of a run that is refused.
+    folder.write_settings()
 
     dense = get_dense_baseline(cfg, data, folder, stop) if cfg.dense else None
     if dense is not None:
@@ -87,6 +81,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "overrides": folder.overrides,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "config": folder.config,
+        "fingerprint": folder.fingerprint,
     }
     draw_run(results, folder.path / "sparsity.png")
     if pruning.pruner is not None and pruning.pruner.journal is not None:
@@ -95,8 +90,8 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     # last.ckpt and dense.json replace the dense checkpoint; the error is of an earlier attempt.
     folder.checkpoint("dense").unlink(missing_ok=True)
     folder.error.unlink(missing_ok=True)
-    in_sweep = folder.sweep is not None
-    Console().print(run_line(results, folder.path) if in_sweep else run_table(results, folder.path))
+    if folder.sweep is None:
+        Console().print(run_table(results, folder.path))
     objective: float = results[cfg.objective]
     return objective
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -25,8 +26,8 @@ from lightning_dynprune.coupling import (
     output_difference,
     run_example,
 )
+from lightning_dynprune.deploy.slimming.constant_inputs import ConstantInputs
 from lightning_dynprune.deploy.slimming.dead_units import (
-    ConstantInputs,
     constant_units,
     dead_heads,
     dead_units,
@@ -97,41 +98,89 @@ def slim(
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     before = _size(model)
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
-    coupling = coupled_groups(model, example_input, exclude=excluded)
+    coupling = coupled_groups(model, example_input, exclude=excluded, verify=False)
     attention = _attention(model, example_input, heads, excluded, coupling)
-    channels = [group for group in coupling.groups if not group.modules]
-    whole = [*(group for group in coupling.groups if group.modules), *attention]  # experts and heads
-    groups = [*channels, *whole]
-    widths = [group.units for group in groups]
     change = Narrowing(model)
     shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
     try:
-        with isolated(model):
-            expected = [tensor.clone() for tensor in nested_tensors(run_example(model, example_input))]
-        dead, folded, constant = _zero_dead_units(change, example_input, channels, whole, fold)
-        kept = [_round_up(~gone, round_to) for gone in dead]
-        stayed = change.narrow(groups, kept)
-        difference, problem = _output_change(change, example_input, expected, groups, kept)
-        if not difference <= tolerance:
-            change.undo()
-            problem = problem or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
-            raise SlimError(f"slim: {problem}; {_explain_failure(model, example_input, groups, dead)}")
+        removal = _remove(change, example_input, coupling, attention, round_to, fold, tolerance)
         parameters = dict(model.named_parameters())
-        moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+        moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in removal.stayed.items() if n in parameters}
         narrow_slots(optimizers, moves)
     except BaseException:
         change.undo()
         raise
     after = _size(model)
     return Slimmed(
-        {g.name: (width, int(keep.sum())) for g, width, keep in zip(groups, widths, kept, strict=True)},
+        {group.name: (len(keep), int(keep.sum())) for group, keep in zip(removal.groups, removal.kept, strict=True)},
         (before[0], after[0]),
         (before[1], after[1]),
-        difference,
-        folded,
-        constant,
+        removal.difference,
+        removal.folded,
+        removal.constant,
         coupling.left_out,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Removal:
+    """Units that were removed from a model.
+
+    Attributes:
+        groups: of units.
+        kept: for each of them a bool tensor, one entry a unit.
+        stayed: tensor name -> dimension -> the positions that stayed.
+        difference: how far the outputs moved.
+        folded: layer -> number of constant units that its bias absorbed.
+        constant: group name -> which layer keeps constant units.
+    """
+
+    groups: list[Group]
+    kept: list[Tensor]
+    stayed: dict[str, dict[int, Tensor]]
+    difference: float
+    folded: dict[str, int]
+    constant: dict[str, str]
+
+
+def _remove(
+    change: Narrowing,
+    example_input: Any,
+    coupling: Coupling,
+    attention: Sequence[Group],
+    round_to: int,
+    fold: bool,
+    tolerance: float,
+) -> _Removal:
+    """Remove the units that do not contribute; groups whose units cannot be removed are left out.
+
+    Raises:
+        SlimError: the outputs change by more than the tolerance, and no group of channels is the cause; the model is
+            unchanged.
+    """
+    while True:
+        channels = [group for group in coupling.groups if not group.modules]
+        whole = [*(group for group in coupling.groups if group.modules), *attention]  # experts and heads
+        groups = [*channels, *whole]
+        dead, folded, constant = _zero_dead_units(change, example_input, channels, whole, fold)
+        kept = [_round_up(~gone, round_to) for gone in dead]
+        stayed = change.narrow(groups, kept)
+        difference, problem = _output_change(change, example_input, coupling.outputs, groups, kept)
+        if difference <= tolerance:
+            return _Removal(groups, kept, stayed, difference, folded, constant)
+        change.undo()
+        gone = [group for group, units in zip(groups, dead, strict=True) if units.any()]
+        with isolated(change.model):
+            failed = failing_groups(change.model, example_input, gone)
+        if not failed:
+            problem = problem or f"outputs moved by {difference:.3g} of their largest value, {tolerance=:g} allowed"
+            raise SlimError(
+                f"slim: {problem}; the model is as it was; no single group causes it; exclude such layers, give "
+                "round_to=8 where a kernel needs such widths, or raise the tolerance where it is rounding"
+            )
+        coupling.left_out.update(failed)
+        coupling.groups[:] = [group for group in coupling.groups if group.name not in failed]
+        attention = [group for group in attention if group.name not in failed]
 
 
 def _zero_dead_units(
@@ -141,19 +190,23 @@ def _zero_dead_units(
     model = change.model
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
     folded: dict[str, int] = {}
+    with isolated(model):
+        constants = ConstantInputs(model, example_input, groups)
     while True:
-        with isolated(model):
-            constants = ConstantInputs(model, example_input, groups)
         now = dead_units(model, groups, constants, fold)
-        if fold:
-            for layer, count in fold_constants(change, groups, now, constants).items():
-                folded[layer] = folded.get(layer, 0) + count
+        has_folded = fold_constants(change, groups, now, constants) if fold else {}
+        for layer, count in has_folded.items():
+            folded[layer] = folded.get(layer, 0) + count
         now += dead_heads(model, attention)
         if all(torch.equal(a, a | b) for a, b in zip(dead, now, strict=True)):
-            stuck = constant_units(model, groups, constants)
-            return dead, folded, {g.name: f"{n} constant channels stay for {layer!r}" for g, layer, n in stuck}
+            break
         dead = [a | b for a, b in zip(dead, now, strict=True)]
-        change.zero([*groups, *attention], [~gone for gone in dead])
+        if not change.zero([*groups, *attention], [~gone for gone in dead]) and not has_folded:
+            break
+        with isolated(model):
+            constants.refresh(example_input, dead[: len(groups)])
+    stuck = constant_units(model, groups, constants)
+    return dead, folded, {g.name: f"{n} constant channels stay for {layer!r}" for g, layer, n in stuck}
 
 
 def _output_change(
@@ -200,17 +253,6 @@ def _round_up(kept: Tensor, multiple: int) -> Tensor:
     count = min(-(-count // multiple) * multiple, len(kept))
     more = (~kept).nonzero().flatten()[: count - int(kept.sum())]
     return kept.index_fill(0, more, True)
-
-
-def _explain_failure(model: nn.Module, example_input: Any, groups: Sequence[Group], dead: Sequence[Tensor]) -> str:
-    """Return a message that names the group at fault, found by testing each, and the remedy."""
-    with isolated(model):
-        failed = failing_groups(model, example_input, [g for g, gone in zip(groups, dead, strict=True) if gone.any()])
-    where = f"it comes from {', '.join(failed)}" if failed else "no single group causes it"
-    return (
-        f"the model is as it was; {where}; exclude such layers, give round_to=8 where a kernel needs such widths, or "
-        "raise the tolerance where it is rounding"
-    )
 
 
 def _size(model: nn.Module) -> tuple[int, int]:

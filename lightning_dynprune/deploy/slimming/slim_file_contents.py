@@ -20,6 +20,7 @@ from lightning_dynprune.coupling import (
     expert_channels,
     holds_tensors,
     is_channelwise,
+    is_grouped,
     mixes_channels,
     num_output_channels,
 )
@@ -149,15 +150,14 @@ def validate_layers(
         ValueError: they do not.
     """
     for name, module in model.named_modules():
-        if not mixes_channels(module) and not is_channelwise(module):
+        if not mixes_channels(module) and not is_channelwise(module) and not is_grouped(module):
             continue
+        has_rows = mixes_channels(module) or is_grouped(module)
         lengths = {}
         for local in CHANNELWISE_TENSORS:
             tensor = getattr(module, local, None)
             if tensor is not None:
-                lengths[local] = (
-                    num_output_channels(module) if mixes_channels(module) and local == "weight" else len(tensor)
-                )
+                lengths[local] = num_output_channels(module) if has_rows and local == "weight" else len(tensor)
         if len(set(lengths.values())) > 1:
             lengths_text = ", ".join(f"{name}.{local} has {length}" for local, length in lengths.items())
             raise ValueError(f"channels do not agree: {lengths_text}")
@@ -227,7 +227,7 @@ def _free_dims(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return the dimensions along which tensors have removable channels or heads: name -> dimensions."""
     free: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        if mixes_channels(module) or is_channelwise(module):
+        if mixes_channels(module) or is_channelwise(module) or is_grouped(module):
             for local in CHANNELWISE_TENSORS:
                 both = mixes_channels(module) and local == "weight"
                 free[f"{name}.{local}".lstrip(".")] = (0, 1) if both else (0,)

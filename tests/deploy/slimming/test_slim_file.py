@@ -298,3 +298,20 @@ def test_a_table_of_position_biases_has_as_many_columns_as_there_are_heads(tmp_p
     assert torch.equal(load(Stack(), tmp_path / "slim.safetensors")(x), network(x))
     rewrite(tmp_path / "slim.safetensors", {"block.0.relative_attention_bias.weight": torch.ones(9, 2)})
     refused(tmp_path / "slim.safetensors", "'block.0.relative_attention_bias.weight' has 2 columns for 3 heads", Stack)
+
+
+def grouped_network():
+    return nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 12, 3, groups=4), nn.ReLU(), nn.Conv2d(12, 2, 1))
+
+
+def test_whole_groups_of_a_grouped_convolution_are_missing_in_the_file_and_nothing_less(tmp_path):
+    example, path = torch.randn(1, 1, 5, 5), tmp_path / "slim.safetensors"
+    network = slimmed(grouped_network, example)
+    assert (network[1].groups, network[1].in_channels, network[1].out_channels) == (2, 4, 6)
+    save(network, path)
+    again = load(grouped_network(), path, example)
+    assert again[1].groups == 2
+    assert torch.equal(again(example), network(example))
+    rewrite(path, {"1.weight": torch.zeros(5, 2, 3, 3), "1.bias": torch.zeros(5)})
+    with pytest.raises(ValueError, match="5 channels of a grouped convolution are no whole groups of 3"):
+        load(grouped_network(), path)

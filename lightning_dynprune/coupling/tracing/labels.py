@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_dynprune.coupling.units import ChannelUnits
+from lightning_dynprune.coupling.tracing.units import ChannelUnits
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Numbers of :class:`~lightning_dynprune.coupling.units.ChannelUnits` for the entries of a tensor.
+    """Numbers of :class:`~lightning_dynprune.coupling.tracing.units.ChannelUnits` for the entries of a tensor.
 
     Attributes:
         numbers: int64, on the CPU, with as many dimensions as the tensor; of size 1 along dimensions in which they do
@@ -81,11 +81,13 @@ def meet(units: ChannelUnits, first: Tensor, second: Tensor, origin: str) -> Non
     """Merge the channels of two tensors of numbers, entry by entry; refuse those that meet a mixture."""
     if torch.equal(first, second):
         return
-    pairs = torch.stack([first.flatten(), second.flatten()], dim=1)
-    pairs = torch.unique(pairs[pairs[:, 0] != pairs[:, 1]], dim=0)
-    both = (pairs >= 0).all(dim=1)
-    units.union(pairs[both, 0], pairs[both, 1])
-    for numbers, others in ((pairs[~both, 0], pairs[~both, 1]), (pairs[~both, 1], pairs[~both, 0])):
+    first, second = first.flatten(), second.flatten()
+    both = (first >= 0) & (second >= 0)
+    units.union(first[both], second[both])
+    if both.all():
+        return
+    apart = ~both & (first != second)
+    for numbers, others in ((first[apart], second[apart]), (second[apart], first[apart])):
         for number in torch.unique(others[others < 0]).tolist():
             channels = numbers[(others == number) & (numbers >= 0)]
             units.retain(channels, f"they meet {units.origin(number)} in {origin}")

@@ -8,10 +8,11 @@ composite operations already taken apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 # Called with an operation, its positional and keyword arguments, and what it returned.
 Listener: TypeAlias = "Callable[[torch._ops.OpOverload, tuple[Any, ...], Mapping[str, Any], Any], None]"
@@ -35,6 +36,11 @@ class OperationListener(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         self._listener(func, args, kwargs or {}, result)
         return result
+
+
+def without_listeners() -> AbstractContextManager[Any]:
+    """Return a context in which no listener is called."""
+    return _disable_current_modes()
 
 
 def operation_name(func: torch._ops.OpOverload) -> str:

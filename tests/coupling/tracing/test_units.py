@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from lightning_dynprune.coupling.units import FIXED, ChannelUnits
+from lightning_dynprune.coupling.tracing.units import FIXED, ChannelUnits
 
 
 def test_merged_channels_have_the_smallest_number_of_their_set():

@@ -11,20 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import CONVOLUTIONS, nested_tensors
-from lightning_dynprune.coupling.compat import (
+from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.coupling.group import CouplingError
+from lightning_dynprune.coupling.isolation import run_example
+from lightning_dynprune.coupling.layers import (
+    channel_dim,
+    is_channelwise,
+    is_grouped,
+    mixes_channels,
+    num_output_channels,
+)
+from lightning_dynprune.coupling.tracing.compat import (
     OperationListener,
     changes_arguments,
     is_entrywise,
     named_arguments,
     operation_name,
+    without_listeners,
 )
-from lightning_dynprune.coupling.group import CouplingError
-from lightning_dynprune.coupling.isolation import run_example
-from lightning_dynprune.coupling.labels import Labels, constant, labels_of, meet, united
-from lightning_dynprune.coupling.layers import channel_dim, is_channelwise, mixes_channels, num_output_channels
-from lightning_dynprune.coupling.rules import Operation, resulting_labels
-from lightning_dynprune.coupling.units import FIXED, ChannelUnits
+from lightning_dynprune.coupling.tracing.labels import Labels, constant, labels_of, meet, united
+from lightning_dynprune.coupling.tracing.rules import Operation, resulting_labels
+from lightning_dynprune.coupling.tracing.units import FIXED, ChannelUnits
 
 # Operations on channels after which following a model is given up; each takes about a tenth of a millisecond.
 MAX_OPERATIONS = 50_000
@@ -55,16 +62,21 @@ class Trace:
         ran: names of the modules that the forward pass ran.
         reads: layer that mixes channels -> the number that each input channel reads.
         carries: layer that works channel by channel -> the number of each channel.
+        outputs: tensors that the model returned.
     """
 
     def __init__(
         self, model: nn.Module, example_input: Any, closed: Collection[str] = (), writers: Collection[str] | None = None
     ) -> None:
-        self._names = {module: name for name, module in model.named_modules()}
         self.writes: dict[str, Tensor] = {}
+        # Modules that are taken as one operation.
+        self._whole = set(closed)
         count = 0
         for name, module in model.named_modules():
+            if is_channelwise(module):
+                self._whole.add(name)
             if _writes(module):
+                self._whole.add(name)
                 size = num_output_channels(module)
                 self.writes[name] = torch.arange(count, count + size)
                 count += size
@@ -76,9 +88,11 @@ class Trace:
                 )
         self.reads: dict[str, Tensor] = {}
         self.carries: dict[str, Tensor] = {}
+        self.outputs: list[Tensor] = []
         self.closed, self.ran = frozenset(closed), set[str]()
         self._running, self._paused, self._count = [("", model)], 0, 0
-        self._fixed: dict[int, tuple[Tensor, Labels]] = {}
+        # Inputs, parameters and buffers, by their id: the tensor, what it is, and its labels once they are needed.
+        self._fixed: dict[int, tuple[Tensor, str, Labels | None]] = {}
         # A forward pass may keep tensors with labels of an earlier trace, so labels carry the mark of theirs.
         self._mark, self._labelled = object(), list[weakref.ref[Tensor]]()
         self._run(model, example_input)
@@ -93,6 +107,7 @@ class Trace:
             with self._hooked(model), OperationListener(self._follow):
                 outputs = run_example(model, example_input)
             for tensor in nested_tensors(outputs):
+                self.outputs.append(tensor.clone())
                 if (labels := self.labels_of(tensor)) is not None:
                     self.units.retain(labels.numbers, "they are the model's outputs")
         finally:
@@ -103,16 +118,18 @@ class Trace:
     def labels_of(self, tensor: Tensor) -> Labels | None:
         """Return the labels of a tensor of the forward pass, None for a constant."""
         if (fixed := self._fixed.get(id(tensor))) is not None:
-            return fixed[1]
+            known = fixed[2] or constant(self.units.mixture([], fixed[1], mixes=False), tensor.shape)
+            self._fixed[id(tensor)] = (tensor, fixed[1], known)
+            return known
         mark, labels = getattr(tensor, _LABELS, (None, None))
         return labels if mark is self._mark else None
 
     def _fix(self, tensor: Tensor, origin: str) -> None:
-        self._fixed[id(tensor)] = (tensor, constant(self.units.mixture([], origin, mixes=False), tensor.shape))
+        self._fixed[id(tensor)] = (tensor, origin, None)
 
     def _put(self, tensor: Tensor, labels: Labels | None) -> None:
         if (fixed := self._fixed.get(id(tensor))) is not None:
-            self._fixed[id(tensor)] = (tensor, labels or fixed[1])
+            self._fixed[id(tensor)] = (tensor, fixed[1], labels)
         else:
             setattr(tensor, _LABELS, (self._mark, labels))
             self._labelled.append(weakref.ref(tensor))
@@ -136,12 +153,12 @@ class Trace:
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._running.append((name, module))
-        self._paused += self._is_whole(name, module)
+        self._paused += name in self._whole
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self._running.pop()
         self.ran.add(name)
-        if not self._is_whole(name, module):
+        if name not in self._whole:
             return
         self._paused -= 1
         if self._paused:
@@ -151,11 +168,8 @@ class Trace:
             self._close(name, given, found)
         elif (labels := self.labels_of(given[0])) is not None or _writes(module):
             labels = labels or constant(FIXED, given[0].shape)
-            self._put(found[0], self._through(name, module, labels, given[0], found[0]))
-
-    def _is_whole(self, name: str, module: nn.Module) -> bool:
-        """Return whether a module is taken as one operation."""
-        return name in self.closed or mixes_channels(module) or is_channelwise(module) or _is_grouped(module)
+            with without_listeners():
+                self._put(found[0], self._through(name, module, labels, given[0], found[0]))
 
     def _close(self, name: str, given: list[Tensor], found: list[Tensor]) -> None:
         origin = f"the module {name!r}, which is excluded" if name in self.closed else f"the module {name!r}"
@@ -172,7 +186,7 @@ class Trace:
         dim = channel_dim(module) % given.dim()
         numbers = labels.over([given.shape[d] if d == dim else n for d, n in enumerate(labels.numbers.shape)])
         columns = united(self.units, numbers, dim, origin)
-        known = self.carries if is_channelwise(module) and not _is_grouped(module) else self.reads
+        known = self.carries if is_channelwise(module) and not is_grouped(module) else self.reads
         meet(self.units, columns, known.setdefault(name, columns), origin)
         if mixes_channels(module):
             # Numbers of mixtures tell that all channels of the mixture are needed as they are.
@@ -180,7 +194,7 @@ class Trace:
         if not _writes(module):
             return labels_of(_along(columns, dim, given.dim()), found.shape)
         rows = self.writes[name]
-        if _is_grouped(module):
+        if is_grouped(module):
             groups = int(module.groups)  # type: ignore[arg-type]
             blocks = torch.cat([columns.view(groups, -1), rows.view(groups, -1)], dim=1)
             united(self.units, blocks, 0, origin)
@@ -227,12 +241,7 @@ class Trace:
 
 
 def _writes(module: nn.Module) -> bool:
-    return mixes_channels(module) or _is_grouped(module)
-
-
-def _is_grouped(module: nn.Module) -> bool:
-    """Return whether a layer mixes channels within groups only; a depthwise convolution is one."""
-    return isinstance(module, CONVOLUTIONS) and module.groups > 1
+    return mixes_channels(module) or is_grouped(module)
 
 
 def _is_part(tensor: Tensor) -> bool:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import tensor
 
-from lightning_dynprune.coupling.labels import Labels, combined, constant, labels_of, united
-from lightning_dynprune.coupling.units import FIXED, ChannelUnits
+from lightning_dynprune.coupling.tracing.labels import Labels, combined, constant, labels_of, united
+from lightning_dynprune.coupling.tracing.units import FIXED, ChannelUnits
 
 X = labels_of(tensor([0, 1, 2]).view(1, 3, 1), (2, 3, 4))
 Y = labels_of(tensor([3, 4, 5]).view(1, 3, 1), (2, 3, 4))

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_dynprune.coupling.labels import Labels, combined, constant, labels_of, united
-from lightning_dynprune.coupling.units import FIXED, ChannelUnits
+from lightning_dynprune.coupling.tracing.labels import Labels, combined, constant, labels_of, united
+from lightning_dynprune.coupling.tracing.units import FIXED, ChannelUnits
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lightning_dynprune.coupling.compat import (
+from lightning_dynprune.coupling.tracing.compat import (
     OperationListener,
     changes_arguments,
     is_entrywise,

@@ -22,6 +22,7 @@ class ChannelUnits:
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._root = torch.arange(count)
         self._mixtures: list[tuple[Tensor, str, bool]] = [(torch.empty(0, dtype=torch.int64), "constants", False)]
         self._retained: list[tuple[Tensor, str]] = []
