@@ -8,6 +8,13 @@ from typing import Any
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that hold an address of memory: no two workers would agree on what to run."""
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unstable:
+        raise pytest.UsageError(f"{unstable[0]}: the name holds an address of memory; give ids= to parametrize")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take what imports and the collection of tests have made out of every later garbage collection.
 

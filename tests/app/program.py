@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 
 TIMEOUT = 600  # seconds
 SHORT = ("trainer.max_epochs=3", "data.batch_size=128", "checkpoint.every_n_steps=4", "logger=none")
+
+OF_THIS_PROCESS = ("DYNPRUNE_DATA", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")
 
 FORKER = """
 import atexit, gc, json, os, runpy, signal, sys, threading, traceback
@@ -51,6 +54,7 @@ def end(code):
     os._exit(code)
 
 def work(asked):
+    os.setsid()
     # A parent in the background has Ctrl-C switched off, and a child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["folder"])
@@ -116,10 +120,13 @@ class Started:
             time.sleep(0.01)
 
     def end(self) -> Done:
-        """Wait until the process has ended; return what came of it."""
+        """Wait until the process has ended, end those that it leaves running, and return what came of it."""
         if self._done is None:
             with self._out as out, self._err as err:
-                self._done = Done(_ask({"pid": self.pid}), out.read(), err.read())
+                code = _ask({"pid": self.pid})
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                self._done = Done(code, out.read(), err.read())
         return self._done
 
     def send(self, sent: signal.Signals) -> Done:
@@ -193,8 +200,8 @@ def _forker() -> subprocess.Popen[str]:
 
 
 def environment(path: str = "") -> dict[str, str]:
-    """Return an environment in which the program is found and finds no data of the machine's."""
-    env = {key: value for key, value in os.environ.items() if key != "DYNPRUNE_DATA"}
+    """Return an environment in which the program is found, and finds no data of the machine's and no other ranks."""
+    env = {key: value for key, value in os.environ.items() if key not in OF_THIS_PROCESS}
     paths = [path, str(Path(__file__).parents[2]), env.get("PYTHONPATH", "")]
     return {**env, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 

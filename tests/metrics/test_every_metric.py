@@ -7,11 +7,11 @@ import pickle
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import distributed as dist
 from torchmetrics import MetricCollection
 
 from lightning_dynprune.metrics import Churn, CompressionRatio, LayerSparsity, Sparsity
+from tests.processes.group import together
 
 FIRST = torch.tensor([True, False, False, False])
 SECOND = torch.tensor([True, True, False, True, True])
@@ -112,17 +112,15 @@ def test_a_collection_gives_each_metric_its_own_arguments():
     assert result == {"sparsity": 0.75, "a": 0.75, "churn": 1.0, "compression": 4.0}
 
 
-def _rank(rank, path, results):
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+def _values(rank):
+    values = {}
     for name, (metric, first, second, _, _) in CASES.items():
         metric.update(*(first if rank == 0 else second))
-        results.put((rank, name, value(metric)))
-    dist.destroy_process_group()
+        values[name] = value(metric)
+    return values
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 def test_two_processes_agree_on_the_value_of_both_updates(tmp_path):
-    queue = mp.get_context("spawn").Queue()
-    mp.spawn(_rank, args=(tmp_path / "rendezvous", queue), nprocs=2)
-    seen = {(rank, name): result for rank, name, result in (queue.get() for _ in range(2 * len(CASES)))}
-    assert seen == {(rank, name): CASES[name][4] for rank in (0, 1) for name in CASES}
+    expected = {name: case[4] for name, case in CASES.items()}
+    assert together(2, _values, tmp_path) == [expected, expected]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.app.program import started
+
 ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("script.py")
 SECONDS = 600  # a case takes ten on a quiet machine; gloo waits 1800 for a lost process
 TIMED_OUT = -1
 
@@ -22,27 +23,23 @@ TIMED_OUT = -1
 def launch(case: str, folder: Path) -> tuple[int, str]:
     """Run a case to its end, and all processes with it; return its exit code and what it printed."""
     folder.mkdir(parents=True, exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    log = folder / f"{case}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.processes.script", case, os.fspath(folder)],
-            cwd=ROOT,
-            env={**env, "OMP_NUM_THREADS": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            code = TIMED_OUT
-            output.write(f"{case} has not ended in {SECONDS} s")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return code, log.read_text()
+    process = started(case, os.fspath(folder), folder=ROOT, program=SCRIPT)
+    overdue = threading.Event()
+
+    def stop() -> None:
+        overdue.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(SECONDS, stop)
+    timer.start()
+    try:
+        done = process.end()
+    finally:
+        timer.cancel()
+    printed = done.stdout + done.stderr
+    if overdue.is_set():
+        return TIMED_OUT, f"{printed}{case} has not ended in {SECONDS} s"
+    return done.returncode, printed
 
 
 def launched(factory: pytest.TempPathFactory, *cases: str) -> Path:
@@ -57,7 +54,8 @@ def launched(factory: pytest.TempPathFactory, *cases: str) -> Path:
         for case in cases:
             ended = folder / f"{case}.code"
             if not ended.exists():
-                code, _ = launch(case, folder)
+                code, printed = launch(case, folder)
+                (folder / f"{case}.log").write_text(printed)
                 ended.write_text(str(code))
             assert ended.read_text() == "0", (folder / f"{case}.log").read_text()[-6000:]
     return folder

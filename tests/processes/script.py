@@ -1,4 +1,4 @@
-"""Trainings in several processes that Lightning starts: ``python -m tests.processes.script CASE FOLDER``.
+"""Trainings in several processes that Lightning starts: ``python tests/processes/script.py CASE FOLDER``.
 
 Every process writes down what it ended with, for the tests to compare; a case is one start of Python, so it trains
 more than once.

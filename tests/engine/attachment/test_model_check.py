@@ -87,7 +87,7 @@ REPLACEMENTS: dict[Callable[[Any], Any], str] = {
 
 
 @pytest.mark.parametrize("strategy", ["magnitude", "straight_through"])
-@pytest.mark.parametrize(("change", "words"), REPLACEMENTS.items(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("change", "words"), REPLACEMENTS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_a_replacement_is_refused_at_the_next_step_naming_it_and_what_to_do(change, words, strategy):
     net, _, pruner = begun(strategy)
     before = pruner.state_dict()
