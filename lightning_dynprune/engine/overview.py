@@ -24,8 +24,8 @@ def describe(owner: str, settings: Settings, state: str) -> str:
     Example:
         >>> describe("Pruner", Settings.build(sparsity=0.9, strategy="magnitude", seed=3), "nothing pruned yet")
         "<Pruner(sparsity=0.9, strategy=Magnitude(norm=1), threshold=TopK(scope='global'), \
-schedule=Cubic(final=0.9, initial=0.0, begin=0.25, end=0.75, every=0.01), pattern=Element(), seed=3): \
-nothing pruned yet>"
+schedule=Cubic(final=0.9, initial=0.0, begin=0.25, end=0.75, every=0.01, power=3.0), pattern=Element(), \
+seed=3): nothing pruned yet>"
     """
     named = ", ".join(f"{name}={value}" for name, value in _shown(settings).items())
     return f"<{owner}({named}): {state}>"

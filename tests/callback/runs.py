@@ -42,6 +42,16 @@ def zeros(model: nn.Module) -> int:
     return sum(int((p == 0).sum()) for name, p in model.named_parameters() if name.endswith("weight"))
 
 
+class Data(L.LightningDataModule):
+    """The same batches for training and validation."""
+
+    def train_dataloader(self):
+        return loader()
+
+    def val_dataloader(self):
+        return loader()
+
+
 class Gan(L.LightningModule):
     """Two optimizers, stepped by hand."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
 
 from lightning_dynprune import AccuracyGuard, DynamicPruning
@@ -11,7 +10,7 @@ from lightning_dynprune.patterns import Block
 from lightning_dynprune.schedules import Linear
 from lightning_dynprune.strategies import Magnitude
 from lightning_dynprune.thresholds import TopK
-from tests.callback.runs import Net, loader
+from tests.callback.runs import Data, Net
 
 BY_CLASS = """
 strategy: {class_path: lightning_dynprune.strategies.Magnitude, init_args: {norm: 2}}
@@ -27,16 +26,6 @@ schedule: {name: linear, begin: 0.2, end: 0.7}
 pattern: {name: block, rows: 1, columns: 2}
 guard: {class_path: lightning_dynprune.AccuracyGuard, init_args: {monitor: val_acc, reference: 0.5}}
 """
-
-
-class Data(LightningDataModule):
-    """The batches of the callback's tests."""
-
-    def train_dataloader(self):
-        return loader()
-
-    def val_dataloader(self):
-        return loader()
 
 
 # Lightning itself still calls jsonargparse by names that this one has deprecated.

@@ -1,4 +1,4 @@
-"""Every Python block of README and docs is run, page by page, and prints what it says."""
+"""Every Python and YAML block of README and docs is run, page by page; Python prints what it says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 
+from lightning_dynprune import DynamicPruning
+from tests.callback.runs import Data, Net
 from tests.docs.documents import EXAMPLES, PAGES, blocks, name
 
 # Pages whose blocks need a package that not every installation has.
@@ -39,6 +42,22 @@ def test_the_python_blocks_of_a_page_run_in_order_and_print_what_they_say(page, 
                 assert expected in lines, f"{block.place} does not print {expected!r}:\n{printed.getvalue()}"
 
 
+# Lightning itself still calls jsonargparse by names that this one has deprecated.
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize(
+    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: block.place
+)
+def test_a_yaml_block_configures_a_run_of_lightning_cli(block, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
+    short = {"max_epochs": 2, "accelerator": "cpu", "logger": "false", "enable_checkpointing": "false"}
+    quiet = {"enable_progress_bar": "false", "enable_model_summary": "false", "default_root_dir": tmp_path}
+    flags = [f"--trainer.{flag}={value}" for flag, value in (short | quiet).items()]
+    monkeypatch.setattr("sys.argv", ["train.py", "fit", "--config", str(tmp_path / "config.yaml"), *flags])
+    cli = LightningCLI(Net, Data, save_config_callback=None, seed_everything_default=0)
+    (pruning,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, DynamicPruning))
+    assert f"sparsity: {pruning.sparsity}\n" in block.text
+
+
 def test_the_readme_and_every_page_of_the_guide_have_python_or_commands():
     for page in PAGES:
         if page.name == "README.md" or page.parent.name == "guide":
@@ -51,5 +70,5 @@ def test_no_page_has_a_block_of_a_kind_that_nothing_checks():
     for page in PAGES:
         for block in blocks(page):
             kind = block.language.split()[0] if block.language else ""
-            assert kind in {"python", "sh", "text"} | directives, f"{block.place}: {block.language!r}"
+            assert kind in {"python", "sh", "text", "yaml"} | directives, f"{block.place}: {block.language!r}"
             assert kind != "text" or name(page) == "docs/architecture.md", f"{block.place}: text is not checked"
