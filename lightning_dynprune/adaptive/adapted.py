@@ -221,7 +221,7 @@ def attach(model: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> N
     if "description" not in own:
         raise ValueError(f"the state dict holds no {start}description; it was saved before the model was adapted")
     description = read_description(own["description"])
-    module = METHODS[description["method"]].build(description, own).to(device_of(model))
+    module = METHODS[description["method"]].build(description, own, model).to(device_of(model))
     place(model, module)
 
 

@@ -73,6 +73,14 @@ class AdaptiveModule(nn.Module, ABC):
             example: inputs of at least one sample, on which the runner is checked.
         """
 
+    def for_inference(self, example: Any) -> AdaptiveModule:
+        """Return a form of this module that is faster at inference, such as with batch norms folded; by default itself.
+
+        Args:
+            example: inputs of at least one sample.
+        """
+        return self
+
     @abstractmethod
     def budget(self, share: float) -> None:
         """Set thresholds so that inputs like the held-out ones take a mean share of the dense multiply-adds."""
@@ -133,12 +141,13 @@ class AdaptiveMethod(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> AdaptiveModule:
+    def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor], model: nn.Module) -> AdaptiveModule:
         """Return the module that a state dict describes, with its values.
 
         Args:
             description: the settings of the module.
             state: its tensors, by name.
+            model: the network that the module is added to; it is not changed.
         """
 
 

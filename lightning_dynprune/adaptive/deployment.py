@@ -119,7 +119,7 @@ def deploy(model: nn.Module, module: AdaptiveModule, example: Any, batches: Sequ
     few = map_tensors(lambda tensor: tensor[:3], example)
     with isolated(model), torch.no_grad():
         plain = copy.deepcopy(model).eval()
-        own = copy.deepcopy(module).eval()
+        own = copy.deepcopy(module).eval().for_inference(few)
         delattr(plain, PREFIX)
         dense = dense_form(plain, few)
         adaptive = own.runner(dense, few)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import call_model, checksum, name_some, nested_tensors
+from lightning_dynprune.base import call_model, checksum, map_tensors, name_some, nested_tensors
 
 
 class ForwardEnded(BaseException):
@@ -116,6 +116,28 @@ def batch_of(inputs: Any) -> int:
         shapes = [tuple(tensor.shape) for tensor in tensors]
         raise ValueError(f"inputs: the first dimension of all tensors must be the batch; their shapes are {shapes}")
     return next(size for size in sizes if size is not None)
+
+
+def part_of(inputs: Any, part: Any) -> Any:
+    """Return some samples of inputs.
+
+    Args:
+        inputs: a tensor or containers of tensors, batch dimension first.
+        part: a slice, or a tensor of indices.
+    """
+    return map_tensors(lambda tensor: tensor[part], inputs)
+
+
+def finite_inputs(inputs: Any) -> Tensor:
+    """Return 0 for each input whose numbers are all finite, and NaN for any other, float32 ``(n,)``."""
+    tensors = nested_tensors(inputs)
+    sums = [0 * tensor.flatten(1).sum(1) for tensor in tensors if tensor.is_floating_point() and tensor.dim() > 1]
+    if not sums:
+        return torch.zeros(len(tensors[0]), device=tensors[0].device)
+    total = sums[0]
+    for more in sums[1:]:
+        total = total + more
+    return total
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dynprune.adaptive.base import METHODS, PREFIX, AdaptiveMethod, Batches
-from lightning_dynprune.adaptive.exits.exit_module import EarlyExits, check_budget
+from lightning_dynprune.adaptive.cascade import check_budget
+from lightning_dynprune.adaptive.exits.exit_module import EarlyExits
 from lightning_dynprune.adaptive.exits.head_fit import FitSettings, collect, fit_head
 from lightning_dynprune.adaptive.exits.heads import KINDS, ExitHead, new_head
 from lightning_dynprune.adaptive.exits.placement import find_layout
@@ -137,7 +138,7 @@ class EarlyExit(AdaptiveMethod):
             exits.limit_drop(self.max_drop, self.margin)
 
     @classmethod
-    def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor]) -> EarlyExits:
+    def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor], model: nn.Module) -> EarlyExits:
         """Return the exits that a state dict describes."""
         try:
             heads = []
@@ -145,9 +146,7 @@ class EarlyExit(AdaptiveMethod):
                 hidden, output = (state[f"heads.{number}.{layer}.weight"] for layer in ("hidden", "output"))
                 heads.append(ExitHead(kind, hidden.shape[1], hidden.shape[0], output.shape[0]))
             exits = EarlyExits(description["after"], heads, description["cut_shares"], int(description["macs"]))
-            for name in ("held_out_confidences", "held_out_correct"):
-                exits.register_buffer(name, torch.empty_like(state[name]))
-            exits.load_state_dict(state)
+            exits.load_values(state)
         except (KeyError, IndexError, TypeError, RuntimeError) as error:
             raise ValueError(f"the state of the exits is damaged: {error}") from error
         return exits

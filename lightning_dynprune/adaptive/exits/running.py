@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_dynprune.adaptive.exits.head_confidence import confidence
+from lightning_dynprune.adaptive.cascade import confidence
 from lightning_dynprune.adaptive.exits.heads import ExitHead
-from lightning_dynprune.adaptive.forward_cut import ForwardEnded, batch_of
+from lightning_dynprune.adaptive.forward_cut import ForwardEnded, batch_of, finite_inputs, part_of
 from lightning_dynprune.adaptive.labelled import last_position
 from lightning_dynprune.adaptive.stages import Stage, stage_inputs, without_inputs
-from lightning_dynprune.base import call_model, map_tensors, nested_tensors, split_arguments
+from lightning_dynprune.base import call_model, split_arguments
 
 
 class Decision(nn.Module):
@@ -218,25 +218,3 @@ class HookRunner(nn.Module):
                 handle.remove()
         is_at_end = exits == len(self.decisions)
         return (torch.where(is_at_end[:, None], scores, kept[-1]) if kept else scores), exits
-
-
-def part_of(inputs: Any, part: Any) -> Any:
-    """Return some samples of inputs.
-
-    Args:
-        inputs: a tensor or containers of tensors, batch dimension first.
-        part: a slice, or a tensor of indices.
-    """
-    return map_tensors(lambda tensor: tensor[part], inputs)
-
-
-def finite_inputs(inputs: Any) -> Tensor:
-    """Return 0 for each input whose numbers are all finite, and NaN for any other, float32 ``(n,)``."""
-    tensors = nested_tensors(inputs)
-    sums = [0 * tensor.flatten(1).sum(1) for tensor in tensors if tensor.is_floating_point() and tensor.dim() > 1]
-    if not sums:
-        return torch.zeros(len(tensors[0]), device=tensors[0].device)
-    total = sums[0]
-    for more in sums[1:]:
-        total = total + more
-    return total

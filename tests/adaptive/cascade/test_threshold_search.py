@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lightning_dynprune.adaptive import EarlyExits
-from lightning_dynprune.adaptive.exits import ExitHead, HeldOut, exits_taken, for_budget, for_largest_drop
-from lightning_dynprune.adaptive.exits.threshold_search import judge
+from lightning_dynprune.adaptive.cascade import HeldOut, exits_taken, for_budget, for_largest_drop, judge
+from lightning_dynprune.adaptive.exits import ExitHead
 
 COSTS = (0.1, 0.3, 0.6, 1.05)
 

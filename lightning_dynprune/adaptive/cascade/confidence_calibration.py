@@ -1,4 +1,4 @@
-"""The confidence of a head, and the temperature that makes it the share of correct answers."""
+"""The confidence of a classifier, and the temperature that makes it the share of correct answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STEPS = 50
 
 
 def confidence(scores: Tensor, reduced: Tensor | None = None, temperature: float | Tensor = 1.0) -> Tensor:
-    r"""Return how sure a head is of each input: its largest class probability.
+    r"""Return how sure a classifier is of each input: its largest class probability.
 
     .. math:: c = \max_k \operatorname{softmax}(z / T)_k
 
     Args:
         scores: class scores z, ``(n, classes)``.
-        reduced: what the head read, ``(n, features)``; an input that holds NaN or inf there is never confident.
+        reduced: features that it read, ``(n, features)``; an input that holds NaN or inf there is never confident.
         temperature: T.
 
     Returns:

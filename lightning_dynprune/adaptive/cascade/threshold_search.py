@@ -1,4 +1,4 @@
-"""Choose the confidences at which inputs leave a network, by search over held-out inputs."""
+"""Choose the confidences at which inputs take a classifier of a cascade, by search over held-out inputs."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def for_budget(held_out: HeldOut, budget: float) -> Chosen:
     """
     if budget < held_out.costs[0]:
         raise ValueError(
-            f"budget={budget:g} is out of reach: if every input leaves at the first exit, the mean is "
-            f"{held_out.costs[0]:.4f} of the multiply-adds; give at least that, or an earlier module in after"
+            f"budget={budget:g} is out of reach: if every input takes the cheapest way, the mean is "
+            f"{held_out.costs[0]:.4f} of the multiply-adds; give at least that, or a cheaper way"
         )
 
     def worth(compute: Tensor, lost: Tensor, won: Tensor) -> Tensor:
