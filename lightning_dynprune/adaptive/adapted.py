@@ -190,9 +190,11 @@ def adapt(
 
 def place(model: nn.Module, module: AdaptiveModule) -> None:
     """Add a method's module to a model, in place of an earlier one; its parameters are not trained any more."""
+    strip(model)
     module.requires_grad_(False)
     setattr(model, PREFIX, module)
     module.train(model.training)
+    module.added_to(model)
 
 
 def attach(model: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
@@ -231,8 +233,10 @@ def strip(model: Model) -> Model:
     Args:
         model: with or without such a module.
     """
-    if isinstance(getattr(model, PREFIX, None), AdaptiveModule):
+    module = getattr(model, PREFIX, None)
+    if isinstance(module, AdaptiveModule):
         delattr(model, PREFIX)
+        module.removed_from(model)
     return model
 
 

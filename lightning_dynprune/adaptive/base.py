@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import Registry, convert_settings
+from lightning_dynprune.base import Registry, convert_settings, map_tensors
 from lightning_dynprune.distributed import Ranks
 
 # The name under which a method's module hangs on the model, and so the prefix of its keys in the state dict.
@@ -80,6 +80,33 @@ class AdaptiveModule(nn.Module, ABC):
             example: inputs of at least one sample.
         """
         return self
+
+    def fast_runner(self, model: nn.Module, example: Any, seconds: float) -> nn.Module:
+        """Return the runner that is fastest on this machine; by default :meth:`runner`, without measuring.
+
+        Args:
+            model: the network in its fastest dense form, in eval mode.
+            example: many inputs like those in use.
+            seconds: approximate duration, where something is measured.
+        """
+        return self.runner(model, map_tensors(lambda tensor: tensor[:3], example))
+
+    def dense_rival(self, dense: nn.Module, example: Any, seconds: float) -> nn.Module:
+        """Return the dense network that the runner has to beat; by default the one given.
+
+        Args:
+            dense: the network in its fastest dense form.
+            example: many inputs like those in use.
+            seconds: approximate duration, where something is measured.
+        """
+        return dense
+
+    # Empty by default, so that a method that changes nothing else in the model need not say so.
+    def added_to(self, model: nn.Module) -> None:
+        """Change what the method needs changed in a model that this module was added to; by default nothing."""
+
+    def removed_from(self, model: nn.Module) -> None:
+        """Undo :meth:`added_to`."""
 
     @abstractmethod
     def budget(self, share: float) -> None:

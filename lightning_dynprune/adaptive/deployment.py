@@ -122,8 +122,8 @@ def deploy(model: nn.Module, module: AdaptiveModule, example: Any, batches: Sequ
         own = copy.deepcopy(module).eval().for_inference(few)
         delattr(plain, PREFIX)
         dense = dense_form(plain, few)
-        adaptive = own.runner(dense, few)
-        dense = flat_form(dense, few)
+        adaptive = own.fast_runner(dense, example, seconds)
+        dense = own.dense_rival(flat_form(dense, few), example, seconds)
         speeds = {size: measure_speed(dense, adaptive, example, size, seconds) for size in sizes}
         clock: Clock = "cpu" if device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
     return Deployed(dense, adaptive, speeds, device_name(device), clock)
