@@ -70,7 +70,15 @@ def augmented_batches(images: Tensor, labels: Tensor, size: int, seed: int) -> I
         yield augmented(images[chosen], generator), labels[chosen]
 
 
-def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed: int, path: Path) -> nn.Module:
+def plain_batches(images: Tensor, labels: Tensor, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of shuffled batches of the images as they are."""
+    for chosen in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).split(size):
+        yield images[chosen], labels[chosen]
+
+
+def train(
+    network: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed: int, path: Path, augment: bool = True
+) -> nn.Module:
     """Train a network in place by SGD with a cosine learning rate; continue from ``path`` if it exists.
 
     Args:
@@ -80,6 +88,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed:
         epochs: number of epochs.
         seed: of the batches.
         path: file of weights and progress, rewritten after each epoch.
+        augment: whether images are mirrored and moved, which takes more epochs and ends higher.
     """
     network.to(memory_format=torch.channels_last).train()
     decayed = [parameter for parameter in network.parameters() if parameter.dim() > 1]
@@ -93,7 +102,8 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed:
         optimizer.load_state_dict(state["optimizer"])
         step, start = state["step"], state["epoch"]
     for epoch in range(start, epochs):
-        for inputs, wanted in augmented_batches(images, labels, size, 1000 * seed + epoch):
+        batches = (augmented_batches if augment else plain_batches)(images, labels, size, 1000 * seed + epoch)
+        for inputs, wanted in batches:
             share = step / steps
             rate = 0.1 * min(1.0, share / 0.05) * 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
@@ -106,16 +116,18 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed:
         state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "epoch": epoch + 1}
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
-        print(f"{path.stem}: epoch {epoch + 1} of {epochs}, loss {float(loss):.3f}", flush=True)
+        print(f"{path.stem}: epoch {epoch + 1} of {epochs}, loss {float(loss.detach()):.3f}", flush=True)
     return network.eval()
 
 
-def trained(name: str, widths: Sequence[int], data: FashionMNIST, epochs: int, seed: int, folder: Path) -> nn.Module:
+def trained(
+    name: str, widths: Sequence[int], data: FashionMNIST, epochs: int, seed: int, folder: Path, augment: bool = True
+) -> nn.Module:
     """Return a trained ConvNet in eval mode, from ``folder`` if it was trained there before."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    network, path = convnet(widths), folder / f"{name}-{epochs}-{seed}.pt"
-    return train(network, data.train.images, data.train.labels, epochs, seed, path)
+    network, path = convnet(widths), folder / f"{name}-{epochs}-{seed}{'' if augment else '-plain'}.pt"
+    return train(network, data.train.images, data.train.labels, epochs, seed, path, augment)
 
 
 def main() -> None:
@@ -125,11 +137,12 @@ def main() -> None:
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-augment", action="store_true", help="train on the images as they are")
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = fashion(given.data_dir)
     for name, widths in {"dense": WIDTHS, "half": half_width()}.items():
-        network = trained(name, widths, data, given.epochs, given.seed, given.folder)
+        network = trained(name, widths, data, given.epochs, given.seed, given.folder, not given.no_augment)
         with torch.no_grad():
             right = (network(data.val.images).argmax(1) == data.val.labels).float().mean()
         print(f"{name}: held-out accuracy {float(right):.4f}")
