@@ -11,6 +11,7 @@ from lightning_dynprune.adaptive.exits import EarlyExit, EarlyExits
 from lightning_dynprune.adaptive.folded_norms import dense_form
 from lightning_dynprune.adaptive.forward_cut import captured
 from lightning_dynprune.adaptive.labelled import last_position
+from lightning_dynprune.adaptive.widths import PrefixWidth, PrefixWidths
 
 __all__ = [
     "METHODS",
@@ -25,6 +26,8 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Outcome",
+    "PrefixWidth",
+    "PrefixWidths",
     "adapt",
     "attach",
     "captured",

@@ -14,7 +14,7 @@ from torch import Tensor
 _MOST_VALUES = 2**25
 _NEVER = math.inf
 _ROUNDS = 8  # of improving one threshold after the other
-_BAND = 0.02  # a budget is met if the mean compute is at most this share below it
+BUDGET_BAND = 0.02  # a budget is met if the mean compute is at most this share below it
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def for_budget(held_out: HeldOut, budget: float) -> Chosen:
     def worth(compute: Tensor, lost: Tensor, won: Tensor) -> Tensor:
         accuracy = (won - lost).double() / held_out.count
         # Compute below the band is worth less than any accuracy within it, and the more the closer.
-        below = torch.where(compute >= (1 - _BAND) * budget, 0.0, 4.0 + 4.0 * (budget - compute))
+        below = torch.where(compute >= (1 - BUDGET_BAND) * budget, 0.0, 4.0 + 4.0 * (budget - compute))
         return torch.where(compute <= budget + 1e-12, accuracy - below - 1e-9 * compute, -math.inf)
 
     return _search(held_out, worth)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor
 from lightning_dynprune.adaptive.base import AdaptiveModule
 from lightning_dynprune.adaptive.cascade.confidence_calibration import calibration_error
 from lightning_dynprune.adaptive.cascade.threshold_search import (
+    BUDGET_BAND,
     Chosen,
     HeldOut,
     for_budget,
@@ -20,6 +24,8 @@ from lightning_dynprune.adaptive.cascade.threshold_search import (
     judge,
 )
 from lightning_dynprune.base import check_real, check_share
+
+_ALL_SETS = 3  # classifiers, of which all sets are tried
 
 
 class ThresholdedModule(AdaptiveModule):
@@ -86,7 +92,10 @@ class ThresholdedModule(AdaptiveModule):
         Raises:
             ValueError: the share is out of range or out of reach; the message says what is reachable.
         """
-        self._set(for_budget(self._calibrated("budget"), check_budget(share)))
+        budget, full = check_budget(share), self._calibrated("budget")
+        if budget < full.costs[0]:
+            for_budget(full, budget)  # which raises
+        self._set(max(self._candidates(partial(_in_budget, budget=budget)), key=partial(_worth, budget=budget)))
 
     def limit_drop(self, max_drop: float, margin: float = 1.0) -> None:
         """Choose the cheapest thresholds on the held-out inputs within a drop of accuracy.
@@ -96,7 +105,9 @@ class ThresholdedModule(AdaptiveModule):
             margin: standard errors of the drop that are added to it.
         """
         limit, errors = check_share("max_drop", max_drop), check_real("margin", margin, low=0)
-        self._set(for_largest_drop(self._calibrated("max_drop"), limit, errors))
+        self._calibrated("max_drop")
+        search = partial(for_largest_drop, max_drop=limit, margin=errors)
+        self._set(min(self._candidates(search), key=lambda chosen: (chosen.compute, chosen.drop)))
 
     def keep_held_out(
         self, temperatures: Sequence[float], found: Sequence[Tensor], answers: Sequence[Tensor], labels: Tensor
@@ -128,9 +139,40 @@ class ThresholdedModule(AdaptiveModule):
             raise ValueError(f"{setting}: no held-out inputs are known; calibrate with some first")
         return self.held_out
 
+    def _candidates(self, search: Callable[[HeldOut], Chosen | None]) -> list[Chosen]:
+        """Return what a search finds for different sets of classifiers in use, as a classifier not in use is not run.
+
+        All sets are tried of up to three classifiers; of more, all together and all but one.
+        """
+        full, count = self._calibrated("thresholds"), len(self.thresholds)
+        sizes = range(1, count + 1) if count <= _ALL_SETS else range(count - 1, count + 1)
+        found = []
+        for used in (used for size in sizes for used in combinations(range(count), size)):
+            costs = self.costs_with([number in used for number in range(count)])
+            rows = list(used)
+            part = HeldOut(
+                full.confidences[rows], full.correct[rows], full.final_correct, (*(costs[n] for n in used), costs[-1])
+            )
+            if (chosen := search(part)) is not None:
+                thresholds = [math.inf] * count
+                for number, threshold in zip(used, chosen.thresholds, strict=True):
+                    thresholds[number] = threshold
+                is_used = [threshold < math.inf for threshold in thresholds]
+                found.append(judge(replace(full, costs=self.costs_with(is_used)), thresholds))
+        return found
+
     def _set(self, chosen: Chosen) -> None:
         thresholds = torch.tensor(chosen.thresholds, dtype=torch.float64)
         self.thresholds = thresholds.to(self.thresholds.device)
+
+
+def _in_budget(held_out: HeldOut, budget: float) -> Chosen | None:
+    return for_budget(held_out, budget) if held_out.costs[0] <= budget else None
+
+
+def _worth(chosen: Chosen, budget: float) -> tuple[float, float, float]:
+    """Return what makes thresholds better: compute up to the band of the budget, then accuracy, then less compute."""
+    return min(chosen.compute, (1 - BUDGET_BAND) * budget), -chosen.drop, -chosen.compute
 
 
 def check_budget(share: Any) -> float:
