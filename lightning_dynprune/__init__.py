@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lightning_dynprune.base import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_dynprune.callback import DynamicPruning, PrunedCheckpoint
+    from lightning_dynprune.callback import DynamicPruning, InputAdaptivePruning, PrunedCheckpoint
     from lightning_dynprune.engine import AccuracyGuard, Pruner
     from lightning_dynprune.journal import Journal, Update
 else:
@@ -13,11 +13,20 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "lightning_dynprune.callback": ["DynamicPruning", "PrunedCheckpoint"],
+            "lightning_dynprune.callback": ["DynamicPruning", "InputAdaptivePruning", "PrunedCheckpoint"],
             "lightning_dynprune.engine": ["AccuracyGuard", "Pruner"],
             "lightning_dynprune.journal": ["Journal", "Update"],
         },
     )
 
-__all__ = ["AccuracyGuard", "DynamicPruning", "Journal", "PrunedCheckpoint", "Pruner", "Update", "__version__"]
+__all__ = [
+    "AccuracyGuard",
+    "DynamicPruning",
+    "InputAdaptivePruning",
+    "Journal",
+    "PrunedCheckpoint",
+    "Pruner",
+    "Update",
+    "__version__",
+]
 __version__ = "0.1.0"

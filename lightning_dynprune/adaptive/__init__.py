@@ -10,7 +10,7 @@ from lightning_dynprune.adaptive.evaluation import Evaluation, Evaluator
 from lightning_dynprune.adaptive.exits import EarlyExit, EarlyExits
 from lightning_dynprune.adaptive.folded_norms import dense_form
 from lightning_dynprune.adaptive.forward_cut import captured
-from lightning_dynprune.adaptive.labelled import last_position
+from lightning_dynprune.adaptive.labelled import last_position, split_pair
 from lightning_dynprune.adaptive.widths import PrefixWidth, PrefixWidths
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "last_position",
     "measure_speed",
     "place",
+    "split_pair",
     "strip",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -30,12 +31,15 @@ class Outcome:
             the exit, from 0, and the end is last.
         compute: multiply-adds of each input as a share of the dense network's, float64 ``(n,)``, on the CPU.
         dense: class scores of the dense network, ``(n, classes)``.
+        densities: share of the inputs, channels or the like of a layer that were computed with, by the layer's name,
+            each ``(n,)``; empty for methods that use whole layers.
     """
 
     scores: Tensor
     path: Tensor
     compute: Tensor
     dense: Tensor
+    densities: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AdaptiveModule(nn.Module, ABC):
@@ -47,9 +51,11 @@ class AdaptiveModule(nn.Module, ABC):
 
     Attributes:
         method: name of the method that made it.
+        holds_targets: False, so that no pruner takes its parameters for targets.
     """
 
     method: ClassVar[str]
+    holds_targets: ClassVar[bool] = False
     description: Tensor
 
     def __init__(self, description: Mapping[str, Any]) -> None:
@@ -118,9 +124,32 @@ class AdaptiveModule(nn.Module, ABC):
         """Names of the ways through the network, in the order of ``Outcome.path``."""
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers in ``Outcome.densities``; empty for methods that use whole layers."""
+        return ()
+
+    @property
+    def summary(self) -> str:
+        """One line about the module: what it was fitted to, and what that gives on the held-out inputs."""
+        return self.method
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings in ``description``."""
         return read_description(self.description)
+
+    def joint_step(self, model: nn.Module, inputs: Any, labels: Tensor) -> AbstractContextManager[Callable[[], Tensor]]:
+        """Return a context for one training step of the model, in which this module trains with it.
+
+        The model runs inside the ``with`` block. The function that the block receives returns the loss to add to the
+        model's own; it is called before the block ends. Only modules of :meth:`AdaptiveMethod.begin_joint` have it.
+
+        Args:
+            model: the network, in training mode.
+            inputs: of the step's batch.
+            labels: class indices.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not train with the model")
 
 
 @dataclass
@@ -142,6 +171,20 @@ class AdaptiveMethod(ABC):
         A subclass that checks its settings in ``__post_init__`` calls this first.
         """
         convert_settings(self)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the method's module trains with the model, from :meth:`begin_joint` on."""
+        return False
+
+    def begin_joint(self, model: nn.Module, example: Any) -> AdaptiveModule:
+        """Return an untrained module that will train with the model; :meth:`adapt` calibrates it afterwards.
+
+        Args:
+            model: the network, in eval mode, with the module of an earlier training if there was one.
+            example: inputs of at least one sample.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not train with the model")
 
     @abstractmethod
     def check(self, model: nn.Module, example: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_dynprune.adaptive.base import AdaptiveModule, Batches
 from lightning_dynprune.adaptive.labelled import device_of, labelled_batches, last_position
-from lightning_dynprune.metrics import ComputePerInput, PathShares
+from lightning_dynprune.metrics import ComputePerInput, LayerDensity, PathShares
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Evaluation:
             NaN where all inputs cost the same.
         accuracy_easy: accuracy of the half of the inputs on which the dense network's loss is lower.
         accuracy_hard: accuracy of the other half.
+        layer_density: mean share of each layer that inputs are computed with, by name; empty for methods that use whole
+            layers.
     """
 
     count: int
@@ -46,14 +49,15 @@ class Evaluation:
     rank_correlation: float
     accuracy_easy: float
     accuracy_hard: float
+    layer_density: Mapping[str, float] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
-        """Return all figures by name; those of a way end in its name."""
-        own = {name: value for name, value in vars(self).items() if not isinstance(value, tuple) and name != "count"}
+        """Return all figures by name; those of a way or a layer end in its name."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, float)}
         ways = zip(self.path_names, self.path_shares, self.path_accuracy, strict=True)
         for name, share, accuracy in ways:
             own |= {f"share/{name}": share, f"accuracy/{name}": accuracy}
-        return own
+        return own | {f"density/{name}": density for name, density in self.layer_density.items()}
 
 
 class Evaluator:
@@ -68,6 +72,7 @@ class Evaluator:
         self.module = module
         self.per_input, self.paths = ComputePerInput().to(device), PathShares(len(module.path_names)).to(device)
         self.dense = PathShares(1).to(device)
+        self.densities = LayerDensity(module.layer_names).to(device)
 
     @torch.no_grad()
     def update(self, model: nn.Module, inputs: Any, labels: Tensor) -> None:
@@ -85,6 +90,7 @@ class Evaluator:
         self.per_input.update(outcome.compute, F.cross_entropy(dense.float(), wanted, reduction="none"), correct)
         self.paths.update(outcome.path, correct)
         self.dense.update(torch.zeros_like(wanted), dense.argmax(1) == wanted)
+        self.densities.update(outcome.densities)
 
     def compute(self) -> Evaluation:
         """Return the figures over all inputs of all processes."""
@@ -96,6 +102,7 @@ class Evaluator:
             path_names=self.module.path_names,
             path_shares=tuple(shares.tolist()),
             path_accuracy=tuple(accuracies.tolist()),
+            layer_density={name: float(value) for name, value in self.densities.compute().items()},
             **figures,
         )
 

@@ -1,9 +1,10 @@
-"""The Lightning callback, which passes events of a Trainer to the pruner, and logs its metrics.
+"""The Lightning callbacks: they pass events of a Trainer to the pruner or to a method of adaptive/, and log metrics.
 
 May import Lightning and every room but app.
 """
 
 from lightning_dynprune.callback.dynamic_pruning import DynamicPruning
+from lightning_dynprune.callback.per_input import InputAdaptivePruning
 from lightning_dynprune.callback.pruned_checkpoint import PrunedCheckpoint
 
-__all__ = ["DynamicPruning", "PrunedCheckpoint"]
+__all__ = ["DynamicPruning", "InputAdaptivePruning", "PrunedCheckpoint"]

@@ -153,3 +153,30 @@ def add_to_results(trainer: Any, message: object) -> None:
     # The launcher pickles ``trainer.state`` of rank 0, and assigns it to the Trainer of the main process. If it returns
     # something else, the message is lost, with the effect that ``is_worker`` names.
     vars(trainer.state).setdefault(RESULTS_ATTRIBUTE, []).append(message)
+
+
+def batch_for_model(trainer: Any, batch: Any) -> Any:
+    """Return a batch of a data loader as the LightningModule gets it: converted, moved, and passed through its hooks.
+
+    Args:
+        trainer: that the module is attached to.
+        batch: as the loader returns it.
+    """
+    # What Lightning's loops do with each batch. If the first hook is renamed, batches of a module that overrides
+    # ``on_before_batch_transfer`` reach the heads unchanged.
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch)
+
+
+def validation_loader(trainer: Any) -> Any:
+    """Return the validation loaders of a Trainer after a fit, also of one that has validated nothing.
+
+    Args:
+        trainer: whose ``enable_validation`` is true.
+    """
+    # A resumed fit with no step left has not set its validation up. If the loop is moved, heads cannot be calibrated in
+    # such a fit.
+    if trainer.val_dataloaders is None:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    return trainer.val_dataloaders

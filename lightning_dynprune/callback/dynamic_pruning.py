@@ -317,6 +317,10 @@ class DynamicPruning(Callback):
         self._slimming.at_end(self._running())
         warn_if_short_of_target(self._running(), self.guard)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Slim the model after a fit that was resumed with no step left, in which training neither begins nor ends."""
+        self._slimming.at_end_without_steps(self._running(), trainer, pl_module, self._example_input)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove all hooks; the zeros stay in the model, and the masks stay readable on this callback."""
         self._detach()

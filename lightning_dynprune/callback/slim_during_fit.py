@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_dynprune.callback.clipping import Handle
 from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
+from lightning_dynprune.callback.trainer_batches import training_batches
 from lightning_dynprune.coupling import SlimError
 from lightning_dynprune.engine import AccuracyGuard, Pruner, fit_to
 from lightning_dynprune.journal import Update
@@ -39,6 +41,7 @@ class SlimDuringFit:
     def __init__(self, when: str | None, pattern: Pattern, guard: AccuracyGuard | None, rewind: int | None) -> None:
         check_slim(when, pattern, guard, rewind)
         self.when = when
+        self._has_ended = False
         self._original_numel: dict[nn.Parameter, int] = {}
         self._load_hook: Handle | None = None
         self._example: Any = None
@@ -61,7 +64,7 @@ class SlimDuringFit:
     def begin(self, trainer: Trainer) -> None:
         """Refuse other shapes again, and slim at the end only if there are several processes."""
         self.remove_hook()
-        self._example = None
+        self._example, self._has_ended = None, False
         if self.when == "update" and trainer.world_size > 1:
             rank_zero_warn(f"slim='update': with {trainer.world_size} processes the model is slimmed at the end only")
             self.when = "end"
@@ -113,7 +116,24 @@ class SlimDuringFit:
             if changed is not None:
                 widths = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
                 rank_zero_info(f"dynprune: slimmed, {widths}")
-        self._example = None
+        self._example, self._has_ended = None, True
+
+    def at_end_without_steps(self, pruner: Pruner, trainer: Trainer, module: LightningModule, given: Any) -> None:
+        """Take out all pruned units when a fit has ended that was resumed with no step left.
+
+        Args:
+            pruner: of the fit.
+            trainer: in ``on_fit_end``.
+            module: was to be trained.
+            given: the setting ``example_input``.
+        """
+        if self.when != "end" or self._has_ended or trainer.train_dataloader is None:
+            return
+        batch = move_data_to_device(next(iter(training_batches(trainer, None))), module.device)
+        if pruner.needs_coupling:
+            pruner.couple(input_of_batch(batch))
+        self.prepare(pruner, module, given, batch)
+        self.at_end(pruner)
 
     def _slim(self, pruner: Pruner) -> dict[str, tuple[int, int]] | None:
         """Return what was taken out; None, with a warning, where the outputs would have changed."""

@@ -4,7 +4,7 @@ They can be used without the rest of the package, for masks of your own too. Imp
 """
 
 from lightning_dynprune.metrics.compression import CompressionRatio, compression_ratio
-from lightning_dynprune.metrics.compute_per_input import ComputePerInput, PathShares
+from lightning_dynprune.metrics.compute_per_input import ComputePerInput, LayerDensity, PathShares
 from lightning_dynprune.metrics.layers import LayerSparsity, layer_sparsity
 from lightning_dynprune.metrics.mask_churn import Churn, churn
 from lightning_dynprune.metrics.mask_sparsity import Sparsity, sparsity
@@ -13,6 +13,7 @@ __all__ = [
     "Churn",
     "CompressionRatio",
     "ComputePerInput",
+    "LayerDensity",
     "LayerSparsity",
     "PathShares",
     "Sparsity",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,3 +135,54 @@ class PathShares(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return shares and accuracies, float64."""
         return self.taken.double() / self.taken.sum(), self.right.double() / self.taken
+
+
+class LayerDensity(Metric):
+    r"""Computes the mean share of each layer that inputs are computed with, such as its live inputs or channels.
+
+    .. math:: d_k = \frac{1}{n} \sum_i d_{ik}
+
+    with :math:`d_{ik}` the density of layer k for input i. ``update`` takes a mapping from the names of all layers to
+    densities ``(n,)``; ``compute`` returns a mapping from names to float64 tensors, NaN where there were no inputs.
+
+    Args:
+        names: of the layers.
+        **kwargs: settings of every torchmetrics metric, such as ``dist_sync_on_step``.
+
+    Raises:
+        ValueError: at ``update``, the mapping has other layers.
+
+    Example:
+        >>> metric = LayerDensity(["up", "down"])
+        >>> metric.update({"up": torch.tensor([1.0, 0.5]), "down": torch.tensor([0.25, 0.25])})
+        >>> {name: float(value) for name, value in metric.compute().items()}
+        {'up': 0.75, 'down': 0.25}
+
+    Source: this package.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.names = tuple(names)
+        self.add_state("total", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, densities: Mapping[str, Tensor]) -> None:
+        """Add a batch of inputs."""
+        if set(densities) != set(self.names):
+            raise ValueError(f"densities are of {sorted(densities)}; give those of {sorted(self.names)}")
+        if self.names:
+            each = torch.stack([densities[name].to(self.total.device).double() for name in self.names])
+            self.total += each.sum(1)
+            self.count += each.shape[1]
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the mean densities by name."""
+        return dict(zip(self.names, self.total / self.count, strict=True))

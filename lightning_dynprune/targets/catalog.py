@@ -35,6 +35,8 @@ def is_prunable_type(module: nn.Module) -> bool:
 class Catalog:
     """The parameters of a model, in order, with all their names and owners.
 
+    Modules whose attribute ``holds_targets`` is False, such as early exits, are left out with all that they hold.
+
     Args:
         model: the network.
 
@@ -46,17 +48,18 @@ class Catalog:
     def __init__(self, model: nn.Module) -> None:
         self.names: dict[nn.Parameter, list[str]] = {}
         self.owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
-        for prefix, module in model.named_modules():
+        modules = list(_modules_with_targets(model))
+        for prefix, module in modules:
             for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 name = f"{prefix}.{local}" if prefix else local
                 self.names.setdefault(parameter, []).append(name)
                 self.owners.setdefault(parameter, []).append((module, local))
-        for prefix, module in model.named_modules():
+        for prefix, module in modules:
             # A selector that matches a parametrized weight also matches the parameters it is computed from.
             for parameter, local in parametrized_originals(module):
                 self.names[parameter].append(f"{prefix}.{local}" if prefix else local)
                 self.owners[parameter].append((module, local))
-        self.names = {p: self.names[p] for p in model.parameters()}
+        self.names = {p: self.names[p] for p in model.parameters() if p in self.names}
 
     def all_names(self) -> list[str]:
         """Return all names of all parameters."""
@@ -173,6 +176,16 @@ class Catalog:
         what = selector if isinstance(selector, str) else selector.__name__
         known = name_some(self.all_names(), most=12)
         raise ValueError(f"{setting}: {what!r} matches no parameter; there are {known}")
+
+
+def _modules_with_targets(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the named modules of a model that may hold targets."""
+    outside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if getattr(module, "holds_targets", True) is False:
+            outside.update(module.modules())
+        if module not in outside:
+            yield name, module
 
 
 def selectors_in(selectors: Selector | Sequence[Selector], setting: str) -> Iterator[Selector]:

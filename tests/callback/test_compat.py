@@ -344,3 +344,26 @@ def test_a_validation_of_a_fit_is_told_from_one_of_its_own(tmp_path):
     assert set(spy.seen) == {True}
     run.validate(Net(), verbose=False)
     assert spy.seen[-1] is False
+
+
+def test_a_batch_is_converted_and_passes_the_hooks_of_its_module(tmp_path):
+    class Hooked(Net):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return [batch[0] + 1]
+
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return [batch[0] * 2]
+
+    found: list[Any] = []
+    spy = Spy(on_fit_end=lambda run, *_: found.append(compat.batch_for_model(run, [torch.ones(1)])))
+    trainer([spy], tmp_path, max_epochs=1, precision="64-true").fit(Hooked())
+    assert found[0][0].dtype == torch.float64
+    assert found[0][0].item() == 4
+
+
+def test_a_fit_that_has_validated_nothing_has_its_validation_loader_at_the_end(tmp_path):
+    found: list[Any] = []
+    spy = Spy(on_fit_end=lambda run, *_: found.extend([run.val_dataloaders, compat.validation_loader(run)]))
+    trainer([spy], tmp_path, max_epochs=1, num_sanity_val_steps=0, check_val_every_n_epoch=5).fit(Net())
+    assert found[0] is None
+    assert len(found[1]) == 4

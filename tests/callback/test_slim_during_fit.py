@@ -28,6 +28,17 @@ def test_slimmed_at_the_end_the_module_computes_the_same(tmp_path):
     assert all(bool(w.flatten(1).any(1).all()) for w in (slim.net[0].weight, slim.net[4].weight))
 
 
+def test_a_run_that_is_killed_after_its_last_step_is_slimmed_when_it_is_resumed(tmp_path):
+    unbroken, resumed = Module(), Module()
+    saving = ModelCheckpoint(dirpath=tmp_path, filename="last", every_n_epochs=1)
+    trainer([pruning(slim="end"), saving], tmp_path, max_epochs=2).fit(unbroken)
+    trainer([pruning(slim="end")], tmp_path, max_epochs=2).fit(
+        resumed, ckpt_path=saving.best_model_path, weights_only=True
+    )
+    assert shapes(resumed) == shapes(unbroken) != shapes(Module())
+    assert all(torch.equal(value, unbroken.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
 @pytest.mark.parametrize("strategy", ["magnitude", "taylor"])
 def test_slimmed_at_every_update_it_trains_as_it_would_with_masks(strategy, tmp_path):
     torch.set_default_dtype(torch.float64)

@@ -83,6 +83,19 @@ class ThresholdedModule(AdaptiveModule):
         """The compute and the drop that the present thresholds give on the held-out inputs."""
         return judge(replace(self.held_out, costs=self.costs), self.thresholds.tolist())
 
+    @property
+    def summary(self) -> str:
+        """The ways with their thresholds, and what they give on the held-out inputs."""
+        if not self.held_out.count:
+            return f"{self.method} by {', '.join(self.path_names)}, not calibrated"
+        thresholds = zip(self.path_names, self.thresholds.tolist(), strict=False)
+        used = [f"{name} from {threshold:.3f}" for name, threshold in thresholds if threshold < torch.inf]
+        found = self.chosen
+        return (
+            f"{self.method} at {', '.join(used) or 'no place'}; on {self.held_out.count} held-out inputs "
+            f"{found.compute:.3f} of the multiply-adds, accuracy {-found.drop:+.4f} (standard error {found.error:.4f})"
+        )
+
     def budget(self, share: float) -> None:
         """Choose thresholds on the held-out inputs for a mean compute, to 2 %.
 

@@ -30,7 +30,8 @@ class EarlyExit(AdaptiveMethod):
 
     Args:
         after: qualified names of modules, or "auto" for up to three, near 5, 20 and 50 % of the multiply-adds.
-        fit: "frozen" fits the heads on the trained network; "joint" trains them with it, which changes the network.
+        fit: "frozen" fits the heads on the trained network; "joint" trains them with it, on the labels alone, which
+            changes the network.
         max_drop: largest drop of accuracy on held-out inputs, 0.001 is a tenth of a percentage point.
         margin: standard errors of the drop that are added to it.
         budget: mean multiply-adds as a share of the dense network's; overrides ``max_drop``.
@@ -86,6 +87,17 @@ class EarlyExit(AdaptiveMethod):
         for setting in ("hidden", "epochs", "batch_size", "max_samples"):
             setattr(self, setting, check_count(setting, getattr(self, setting)))
         self.seed = check_whole("seed", self.seed)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the heads train with the network."""
+        return self.fit == "joint"
+
+    def begin_joint(self, model: nn.Module, example: Any) -> EarlyExits:
+        """Return exits whose heads will train with the network; those of an earlier training are continued."""
+        exits = self.new_exits(model, example)
+        self._trained_with(model, exits)
+        return exits
 
     @torch.no_grad()
     def check(self, model: nn.Module, example: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from lightning_dynprune.adaptive.base import Outcome
 from lightning_dynprune.adaptive.cascade import ThresholdedModule, confidence, exits_taken, fit_temperature
@@ -81,6 +83,17 @@ class EarlyExits(ThresholdedModule):
         answers = [*(each.argmax(1) for each in scores), held_out.scores.argmax(1)]
         self.keep_held_out(temperatures, found, answers, held_out.labels)
 
+    @contextmanager
+    def joint_step(self, model: nn.Module, inputs: Any, labels: Tensor) -> Iterator[Callable[[], Tensor]]:
+        """Yield a function that returns the mean loss of the heads on the labels of a training step."""
+        with captured(model, self.cuts) as features:
+
+            def loss() -> Tensor:
+                each = [self._head_loss(features, cut, head, labels) for cut, head in self._pairs()]
+                return torch.stack(each).mean()
+
+            yield loss
+
     @torch.no_grad()
     def outcome(self, model: nn.Module, inputs: Any) -> Outcome:
         """Return scores, exits and compute of inputs, by one forward of the whole network."""
@@ -125,3 +138,17 @@ class EarlyExits(ThresholdedModule):
             heads += used * (head.hidden.weight.numel() + head.output.weight.numel()) / self.macs
             costs.append(share + heads)
         return (*costs, 1.0 + heads)
+
+    def _pairs(self) -> Iterator[tuple[str, ExitHead]]:
+        return zip(self.cuts, self.exit_heads, strict=True)
+
+    def _head_loss(self, features: Mapping[str, Tensor], cut: str, head: ExitHead, labels: Tensor) -> Tensor:
+        if cut not in features:
+            raise ValueError(f"after={cut!r}: the training step does not run this module, so its head cannot train")
+        scores, wanted = last_position(head(features[cut]), labels[:, -1] if labels.dim() == 2 else labels)
+        if len(scores) != len(wanted):
+            raise ValueError(
+                f"after={cut!r}: the training step ran this module on {len(scores)} inputs last, and the batch has "
+                f"{len(wanted)} labels; use fit='frozen', which runs the network by itself"
+            )
+        return F.cross_entropy(scores.float(), wanted)

@@ -103,3 +103,16 @@ def test_a_threshold_is_the_same_in_single_precision():
     (threshold,) = found.thresholds
     assert (near >= threshold).tolist() == [[True, False, False]]
     assert exits_taken(near, [threshold]).tolist() == [0, 1, 1]
+
+
+def test_an_exit_that_is_not_used_costs_the_others_nothing():
+    # The head of the first exit is 0.2 of the multiply-adds and never right, so a budget of 0.7 is met without it.
+    exits = EarlyExits(["0", "1"], [ExitHead("vector", 4, 4, 2) for _ in range(2)], [0.1, 0.4], 120)
+    generator = torch.Generator().manual_seed(0)
+    exits.held_out_confidences = torch.rand(2, 1000, generator=generator).double()
+    exits.held_out_correct = torch.ones(3, 1000, dtype=torch.bool)
+    exits.held_out_correct[0] = False
+    exits.budget(0.8)
+    assert exits.thresholds[0] == math.inf
+    assert exits.costs == pytest.approx((0.1, 0.6, 1.2))
+    assert 0.98 * 0.8 <= exits.chosen.compute <= 0.8
