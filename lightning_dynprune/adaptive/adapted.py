@@ -13,7 +13,7 @@ from lightning_dynprune.adaptive.deployment import Deployed, deploy
 from lightning_dynprune.adaptive.evaluation import Evaluation, evaluate
 from lightning_dynprune.adaptive.forward_cut import batch_of
 from lightning_dynprune.adaptive.labelled import device_of, first_inputs
-from lightning_dynprune.base import map_tensors
+from lightning_dynprune.base import map_tensors, stores_entries
 from lightning_dynprune.coupling import isolated
 from lightning_dynprune.distributed import Ranks
 
@@ -222,6 +222,10 @@ def attach(model: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> N
     own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
     if "description" not in own:
         raise ValueError(f"the state dict holds no {start}description; it was saved before the model was adapted")
+    for key, value in own.items():
+        # An expanded or sparse tensor claims more entries than its file holds, and a copy of it would have them.
+        if not isinstance(value, Tensor) or not stores_entries(value):
+            raise ValueError(f"the state dict is damaged: {start + key!r} is no tensor that stores all its entries")
     description = read_description(own["description"])
     module = METHODS[description["method"]].build(description, own, model).to(device_of(model))
     place(model, module)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import Registry, convert_settings, map_tensors
+from lightning_dynprune.base import Registry, convert_settings, map_tensors, parse_json, stores_entries
 from lightning_dynprune.distributed import Ranks
 
 # The name under which a method's module hangs on the model, and so the prefix of its keys in the state dict.
@@ -239,8 +239,10 @@ def read_description(packed: Tensor) -> dict[str, Any]:
         ValueError: the bytes are no settings.
     """
     try:
-        settings = json.loads(bytes(packed.cpu().tolist()).decode())
-    except (ValueError, TypeError, RuntimeError) as error:
+        if packed.dtype != torch.uint8 or packed.dim() != 1 or not stores_entries(packed):
+            raise ValueError(f"{packed.dtype} of shape {tuple(packed.shape)} holds no bytes")
+        settings = parse_json(packed.cpu().contiguous().numpy().tobytes())
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{PREFIX}.description holds no settings of a method: {error}") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("method"), str):
         raise ValueError(f"{PREFIX}.description names no method; the state dict is damaged")

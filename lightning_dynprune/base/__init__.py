@@ -11,6 +11,7 @@ from lightning_dynprune.base.lazy import lazy_names
 if TYPE_CHECKING:
     from lightning_dynprune.base.atomic import remove_temporary_files, write_atomically, write_json, write_text
     from lightning_dynprune.base.bits import compare_to_bool, count_true, integer_view, true_positions
+    from lightning_dynprune.base.bounded_json import parse_json, read_json
     from lightning_dynprune.base.checks import (
         check_count,
         check_flag,
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
         to_python,
     )
     from lightning_dynprune.base.differences import largest_magnitude, max_absolute_difference, max_relative_difference
-    from lightning_dynprune.base.integrity import DamagedError, checksum, state_checksum, validate_checkpoint_file
+    from lightning_dynprune.base.integrity import (
+        DamagedError,
+        checksum,
+        state_checksum,
+        stores_entries,
+        validate_checkpoint_file,
+    )
     from lightning_dynprune.base.layer_types import BATCH_NORMS, CONVOLUTIONS, INSTANCE_NORMS
     from lightning_dynprune.base.model_call import call_model, split_arguments
     from lightning_dynprune.base.nested import map_tensors, nested_tensors
     from lightning_dynprune.base.palette import PALETTE
     from lightning_dynprune.base.registry import Registry
     from lightning_dynprune.base.text import name_some
+    from lightning_dynprune.base.zip_archive import open_archive
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -41,6 +49,7 @@ else:
                 "write_text",
             ],
             "lightning_dynprune.base.bits": ["compare_to_bool", "count_true", "integer_view", "true_positions"],
+            "lightning_dynprune.base.bounded_json": ["parse_json", "read_json"],
             "lightning_dynprune.base.checks": [
                 "check_count",
                 "check_flag",
@@ -61,6 +70,7 @@ else:
                 "DamagedError",
                 "checksum",
                 "state_checksum",
+                "stores_entries",
                 "validate_checkpoint_file",
             ],
             "lightning_dynprune.base.layer_types": ["BATCH_NORMS", "CONVOLUTIONS", "INSTANCE_NORMS"],
@@ -69,6 +79,7 @@ else:
             "lightning_dynprune.base.palette": ["PALETTE"],
             "lightning_dynprune.base.registry": ["Registry"],
             "lightning_dynprune.base.text": ["name_some"],
+            "lightning_dynprune.base.zip_archive": ["open_archive"],
         },
     )
 
@@ -99,9 +110,13 @@ __all__ = [
     "max_relative_difference",
     "name_some",
     "nested_tensors",
+    "open_archive",
+    "parse_json",
+    "read_json",
     "remove_temporary_files",
     "split_arguments",
     "state_checksum",
+    "stores_entries",
     "to_python",
     "true_positions",
     "validate_checkpoint_file",

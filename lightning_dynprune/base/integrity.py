@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base.zip_archive import MAGIC, open_archive
+
 _CHUNK = 2**20  # bytes read at once
 _DIRECTORY_ERRORS = (RuntimeError, ValueError, LookupError, OverflowError)  # zipfile, on a damaged directory
 
@@ -52,7 +54,7 @@ def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None
     ``torch.save`` writes a zip archive with a CRC-32 of every record, and ``torch.load`` compares none of them. The
     file is read once. Not checked here, but left to the code that loads the file: paths that are no local file, files
     of another format, archives without checksums (``torch.serialization.set_crc32_options``), and archives that unpack
-    to more than their size, which torch never writes.
+    to more than their size, which torch never writes. It takes no more memory than the file, plus 64 MB.
 
     Args:
         path: the checkpoint.
@@ -66,10 +68,10 @@ def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None
         return
     what = f"{setting}={path}"
     with open(path, "rb") as opened:
-        if opened.read(4) != b"PK\x03\x04":
+        if opened.read(len(MAGIC)) != MAGIC:
             return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             records = archive.infolist()
             if not any(record.CRC for record in records) or _unpacks_larger(records, os.path.getsize(path)):
                 return
@@ -108,7 +110,7 @@ def _update_crc(crc: int, state: Any) -> int:
         return crc
     if isinstance(state, Tensor):
         # Other tensors may claim far more entries than their file holds.
-        if state.layout != torch.strided or state.is_meta or state.is_quantized or _is_expanded(state):
+        if not stores_entries(state):
             raise TypeError(
                 f"the state holds a tensor of shape {tuple(state.shape)} that does not store all its entries"
             )
@@ -127,8 +129,11 @@ def _row_major_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _is_expanded(tensor: Tensor) -> bool:
-    return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+def stores_entries(tensor: Tensor) -> bool:
+    """Return whether the memory of a tensor holds each of its entries; expanded and sparse ones claim any number."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _update_crc_text(crc: int, text: str) -> int:

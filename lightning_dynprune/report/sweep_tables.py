@@ -67,7 +67,8 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
         rows: the jobs.
         folder: the sweep's folder, printed under the table.
     """
-    shared = [text for text in rows[0].overrides if all(text in row.overrides for row in rows)] if rows else []
+    common = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
+    shared = [text for text in rows[0].overrides if text in common] if rows else []
     title = " ".join(["Sweep", *shared]) if len(rows) > 1 else "Sweep"
     table = titled_table(title)
     table.add_column("job", justify="right")
@@ -75,7 +76,7 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     for heading in ("target", "sparsity", "accuracy", "dense", "factor"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        settings = [text for text in row.overrides if len(rows) == 1 or text not in shared]
+        settings = [text for text in row.overrides if len(rows) == 1 or text not in common]
         if row.results is None:
             state = plain_text(row.state, style="red" if row.error else "dim")
             table.add_row(plain_text(row.job), Text("\n").join([*map(plain_text, settings), state]), *["-"] * 5)

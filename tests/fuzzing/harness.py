@@ -18,9 +18,12 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from tests.fuzzing.attacks import ATTACKS
 from tests.fuzzing.bounds import bounded
 
-READERS = ("compact", "slim", "choice", "results", "checkpoint", "state", "idx")
+READERS = (
+    "compact", "slim", "weights", "choice", "results", "sweep", "checkpoint", "state", "adaptive", "idx",
+)  # fmt: skip
 CORPUS = Path(__file__).parent / "corpus"
 MOST = 2**14  # bytes of an input
 INTERESTING = (b"\0", b"\xff", b"-1", b"1e999", b"9" * 30, b"null", b"true", b"[[", b"{}", b"../x", b"NaN", b'"', b",")
@@ -37,12 +40,15 @@ def corpus(name: str) -> list[Path]:
 
 
 def write_seeds() -> None:
-    """Write the files as they should be into the corpus."""
+    """Write the files as they should be into the corpus, and the attacks that are small enough."""
     for name in READERS:
         (CORPUS / name).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            for seed, data in reader(name).seeds(Path(folder)).items():
-                (CORPUS / name / seed).write_bytes(data)
+            files = reader(name).seeds(Path(folder))
+        attacks = {attack: make() for attack, make in ATTACKS.get(name, {}).items()}
+        files |= {attack: data for attack, data in attacks.items() if len(data) <= MOST}
+        for file, data in files.items():
+            (CORPUS / name / file).write_bytes(data)
 
 
 def mutated(data: bytes, others: list[bytes], chance: random.Random) -> bytes:

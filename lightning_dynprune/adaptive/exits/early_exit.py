@@ -153,11 +153,9 @@ class EarlyExit(AdaptiveMethod):
     def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor], model: nn.Module) -> EarlyExits:
         """Return the exits that a state dict describes."""
         try:
-            heads = []
-            for number, kind in enumerate(description["kinds"]):
-                hidden, output = (state[f"heads.{number}.{layer}.weight"] for layer in ("hidden", "output"))
-                heads.append(ExitHead(kind, hidden.shape[1], hidden.shape[0], output.shape[0]))
-            exits = EarlyExits(description["after"], heads, description["cut_shares"], int(description["macs"]))
+            after, kinds, shares = _read_cuts(description)
+            heads = [_head_of(kind, f"heads.{number}", state) for number, kind in enumerate(kinds)]
+            exits = EarlyExits(after, heads, shares, check_count("macs", description["macs"]))
             exits.load_values(state)
         except (KeyError, IndexError, TypeError, RuntimeError) as error:
             raise ValueError(f"the state of the exits is damaged: {error}") from error
@@ -177,6 +175,35 @@ class EarlyExit(AdaptiveMethod):
             return False  # the network was slimmed, so that the heads read other channels
         exits.heads.load_state_dict(theirs)
         return True
+
+
+def _read_cuts(description: Mapping[str, Any]) -> tuple[list[str], list[str], list[float]]:
+    """Return the names, kinds of heads and shares of the cuts in a description.
+
+    Raises:
+        ValueError: they are not of one length, or not names, kinds and shares.
+        KeyError: one is missing.
+    """
+    after, kinds, shares = (description[key] for key in ("after", "kinds", "cut_shares"))
+    if not all(isinstance(each, list) and len(each) == len(after) for each in (after, kinds, shares)):
+        raise ValueError("the state of the exits is damaged: it has not one name, kind and share a cut")
+    if not all(isinstance(name, str) for name in after) or not all(kind in KINDS for kind in kinds):
+        raise ValueError(f"the state of the exits is damaged: heads are of the kinds {', '.join(KINDS)}")
+    return after, kinds, [check_real("cut_shares", share, low=0, high=1) for share in shares]
+
+
+def _head_of(kind: str, name: str, state: Mapping[str, Tensor]) -> ExitHead:
+    """Return a head of the widths in a state dict, once its tensors agree in them.
+
+    Raises:
+        ValueError: they do not; nothing is allocated.
+        KeyError: one is missing.
+    """
+    hidden, output = (state[f"{name}.{layer}.weight"] for layer in ("hidden", "output"))
+    if hidden.dim() != 2 or output.dim() != 2 or output.shape[1] != hidden.shape[0]:
+        shapes = f"{tuple(hidden.shape)} and {tuple(output.shape)}"
+        raise ValueError(f"the state of the exits is damaged: the layers of {name!r} have the shapes {shapes}")
+    return ExitHead(kind, hidden.shape[1], hidden.shape[0], output.shape[0])
 
 
 def _check_after(after: Sequence[str] | str) -> None:

@@ -11,9 +11,13 @@ import lightning.pytorch as L
 from lightning_dynprune.app.runs import is_curve
 from lightning_dynprune.base import is_number
 
+_MOST_POINTS = 2**15  # of a curve; more are not seen in a figure and are not read from a file
+
 
 class History(L.Callback):
     """Record sparsity and validation accuracy over the optimizer steps, and the seconds of training.
+
+    A curve of more than 32,768 points loses every second one, except the first and the last.
 
     Args:
         sparsity: returns the current sparsity, called after each batch; None for a dense training.
@@ -74,7 +78,7 @@ class History(L.Callback):
         """Record the validation accuracy."""
         accuracy = trainer.callback_metrics.get("val_acc")
         if accuracy is not None and not trainer.sanity_checking:
-            self.accuracy_points.append((trainer.global_step, float(accuracy)))
+            _add(self.accuracy_points, (trainer.global_step, float(accuracy)))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock; record the sparsity, which the end of the last epoch may have changed."""
@@ -86,4 +90,10 @@ class History(L.Callback):
             return
         sparsity = self.sparsity()
         if not self.sparsity_points or self.sparsity_points[-1][1] != sparsity:
-            self.sparsity_points.append((step, sparsity))
+            _add(self.sparsity_points, (step, sparsity))
+
+
+def _add(points: list[tuple[int, float]], point: tuple[int, float]) -> None:
+    points.append(point)
+    if len(points) > _MOST_POINTS:
+        del points[1:-1:2]

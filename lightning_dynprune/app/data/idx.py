@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 UNSIGNED_BYTE = 8
-# The largest file of the sets takes 47 MB unzipped.
-LARGEST = 2**26
+# The largest file of the sets takes 47,040,016 bytes unzipped.
+LARGEST = 50_000_000
 MOST_AXES = 8
 
 

@@ -9,7 +9,15 @@ from lightning_dynprune.base import lazy_names
 
 if TYPE_CHECKING:
     from lightning_dynprune.app.runs.deploy_arguments import expand_checkpoint
-    from lightning_dynprune.app.runs.records import is_curve, read_dense_record, read_failure, read_record, read_results
+    from lightning_dynprune.app.runs.override_list import validate_overrides
+    from lightning_dynprune.app.runs.records import (
+        REPORTED,
+        is_curve,
+        read_dense_record,
+        read_failure,
+        read_record,
+        read_results,
+    )
     from lightning_dynprune.app.runs.resume import (
         ResumeError,
         check_unchanged,
@@ -29,7 +37,9 @@ else:
         __name__,
         {
             "lightning_dynprune.app.runs.deploy_arguments": ["expand_checkpoint"],
+            "lightning_dynprune.app.runs.override_list": ["validate_overrides"],
             "lightning_dynprune.app.runs.records": [
+                "REPORTED",
                 "is_curve",
                 "read_dense_record",
                 "read_failure",
@@ -64,6 +74,7 @@ else:
 
 __all__ = [
     "PHASES",
+    "REPORTED",
     "FolderInUse",
     "ResumeError",
     "RunFolder",
@@ -86,6 +97,7 @@ __all__ = [
     "restore_random_state",
     "resume_command",
     "safe_overrides",
+    "validate_overrides",
     "wait_for_lock",
     "weights_file",
 ]

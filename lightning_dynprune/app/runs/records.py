@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_dynprune.base import is_number, is_whole
+from lightning_dynprune.app.runs.override_list import validate_overrides
+from lightning_dynprune.base import is_number, is_whole, read_json
 
-LARGEST = 2**26  # bytes; a curve of a million points takes half of them
 _SHARES = ("sparsity", "target_sparsity", "accuracy")
 _SHARES_OR_NONE = ("val_accuracy", "dense_accuracy", "dense_val_accuracy")
+_COUNTS = ("nonzero", "parameters", "seed")
+# What the report of a sweep takes of a job's results.
+REPORTED = (*_SHARES, *_SHARES_OR_NONE, *_COUNTS, "compression")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -20,11 +22,9 @@ def read_record(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged, too large or holds no object; the message names it.
         OSError: the file cannot be read.
     """
-    if (size := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{path.name} has {size} bytes; at most {LARGEST} are read")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
+        content = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path.name} is damaged: {str(error)[:200]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is damaged: it holds a {type(content).__name__}, not an object")
@@ -44,7 +44,7 @@ def read_results(path: Path) -> dict[str, Any]:
         is_none = figure in _SHARES_OR_NONE and figure in results and results[figure] is None
         if not (is_none or is_share(results.get(figure))):
             _raise_damaged(path, figure, "a number from 0 to 1")
-    for figure in ("nonzero", "parameters", "seed"):
+    for figure in _COUNTS:
         if not _is_count(results.get(figure)):
             _raise_damaged(path, figure, "a whole number")
     if not is_number(results.get("compression")) or results["compression"] < 0:
@@ -102,9 +102,10 @@ def is_curve(value: Any) -> bool:
 
 
 def _check_overrides(path: Path, content: dict[str, Any]) -> None:
-    overrides = content.get("overrides")
-    if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
-        _raise_damaged(path, "overrides", "a list of texts")
+    try:
+        validate_overrides(content.get("overrides"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from None
 
 
 def _is_count(value: Any) -> bool:
@@ -113,7 +114,3 @@ def _is_count(value: Any) -> bool:
 
 def _raise_damaged(path: Path, figure: str, expected: str) -> NoReturn:
     raise ValueError(f"{path.name} is damaged: {figure} is missing or is not {expected}")
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")

@@ -19,11 +19,14 @@ from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 
 from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
+from lightning_dynprune.app.runs.override_list import validate_overrides
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 INPUT_FOLDERS = ("data_dir", "data.data_dir")
 # Settings by which other tasks name the file they write.
 OUTPUT_FILES = ("output",)
+# Characters of a configuration as JSON, and how deeply its settings may be nested; both far above any of a run.
+_LONGEST_CONFIG, _DEEPEST = 2**20, 32
 # Settings that do not change what is computed.
 NOT_COMPARED = ("resume", *INPUT_FOLDERS, "progress", "objective")
 
@@ -116,8 +119,11 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or not {"overrides", "config_dirs", "config"} <= run.keys():
         raise ResumeError(f"resume={checkpoint}: a checkpoint, but not one that dynprune wrote")
     for key in ("overrides", "config_dirs"):
-        if not isinstance(run[key], list) or not all(isinstance(text, str) for text in run[key]):
-            raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {key} is no list of texts")
+        try:
+            validate_overrides(run[key])
+        except ValueError as error:
+            why = str(error).replace("overrides", key)
+            raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {why}") from None
     if not isinstance(run["config"], str):
         raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
     return run
@@ -219,9 +225,13 @@ def changed_settings(stored: str, current: str) -> str:
     Raises:
         ResumeError: the stored configuration is damaged.
     """
+    from lightning_dynprune.base import parse_json
+
     try:
-        before, now = flatten(json.loads(stored)), flatten(json.loads(current))
-    except (ValueError, RecursionError) as error:
+        if len(stored) > _LONGEST_CONFIG:
+            raise ValueError(f"it has {len(stored)} characters; at most {_LONGEST_CONFIG} are read")
+        before, now = (flatten(parse_json(text, accepts_nan=True)) for text in (stored, current))
+    except ValueError as error:
         raise ResumeError(f"the checkpoint is damaged: its config is no JSON of settings: {error}") from None
     return "; ".join(
         f"{key}: {json.dumps(before.get(key, 'absent'))} -> {json.dumps(now.get(key, 'absent'))}"
@@ -230,8 +240,11 @@ def changed_settings(stored: str, current: str) -> str:
     )
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Return the leaves of nested mappings by dotted key.
+
+    Raises:
+        ValueError: the mappings are nested too deeply; the keys would take many times as much memory.
 
     Example:
         >>> flatten({"a": {"b": 1}, "c": [2]})
@@ -239,9 +252,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
+    if depth == _DEEPEST:
+        raise ValueError(f"its settings are nested in more than {_DEEPEST} mappings")
     leaves: dict[str, Any] = {}
     for key, branch in tree.items():
-        leaves |= flatten(branch, f"{prefix}.{key}" if prefix else str(key))
+        leaves |= flatten(branch, f"{prefix}.{key}" if prefix else str(key), depth + 1)
     return leaves
 
 

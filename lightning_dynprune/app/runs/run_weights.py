@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
@@ -75,8 +75,10 @@ def load_weights(network: nn.Module, file: Path) -> None:
 
 
 def _format(file: Path) -> str | None:
+    from lightning_dynprune.deploy.compact import open_tensors
+
     try:
-        with safe_open(file, framework="pt") as opened:
+        with open_tensors(file) as opened:
             return (opened.metadata() or {}).get("format")
     except SafetensorError as error:
         raise ValueError(f"it is no whole safetensors file: {error}") from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_dynprune.app.runs import read_failure, read_results
+from lightning_dynprune.app.runs import REPORTED, read_failure, read_results
 from lightning_dynprune.app.sweeps.sweep_record import NAME, SweepRecord
 from lightning_dynprune.report import SweepRow
 
@@ -24,16 +24,24 @@ def read_jobs(folder: Path, ended: bool = True) -> list[SweepRow]:
     started = {path.parents[name.count("/")] for name in _JOB_FILES for path in folder.glob(f"**/{name}")}
     jobs = _recorded_jobs(folder)
     rows = [_row(job, folder, jobs) for job in started if job.parent.name != REFUSED]
-    missing = dict(enumerate(jobs))
-    for row in rows:
-        # By its number, or else by its overrides, where hydra.sweep.subdir names folders otherwise.
-        same = [number for number, overrides in missing.items() if str(number) == row.job or overrides == row.overrides]
-        for number in same[:1]:
-            del missing[number]
-    rows += [SweepRow(str(number), overrides, started=False) for number, overrides in missing.items()]
+    rows += _not_started(rows, jobs)
     if ended:
         rows = [_as_failed(row) if row.is_left else row for row in rows]
     return sorted(rows, key=lambda row: (not row.job.isdecimal(), int(row.job) if row.job.isdecimal() else 0, row.job))
+
+
+def _not_started(rows: Sequence[SweepRow], jobs: Sequence[Sequence[str]]) -> list[SweepRow]:
+    """Return a row for each recorded job that has none."""
+    missing = {str(number): overrides for number, overrides in enumerate(jobs)}
+    # A job is known by its number, or else by its overrides, where hydra.sweep.subdir names folders otherwise.
+    named = [row for row in rows if missing.pop(row.job, None) is None]
+    numbers: dict[tuple[str, ...], list[str]] = {}
+    for number, overrides in reversed(missing.items()):
+        numbers.setdefault(tuple(overrides), []).append(number)
+    for row in named:
+        if same := numbers.get(tuple(row.overrides)):
+            del missing[same.pop()]
+    return [SweepRow(number, overrides, started=False) for number, overrides in missing.items()]
 
 
 def refusal_file(sweep: Path, job: Path) -> Path:
@@ -66,4 +74,4 @@ def _row(job: Path, sweep: Path, jobs: Sequence[Sequence[str]]) -> SweepRow:
     except (ValueError, OSError) as error:
         return SweepRow(name, known, error=str(error))
     # A job that was resumed on its own has the folder among its overrides.
-    return SweepRow(name, known or results["overrides"], results=results)
+    return SweepRow(name, known or results["overrides"], results={figure: results[figure] for figure in REPORTED})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_dynprune import __version__
-from lightning_dynprune.app.runs import read_record
+from lightning_dynprune.app.runs import read_record, validate_overrides
 from lightning_dynprune.base import write_json
 
 NAME = "sweep.json"
@@ -62,9 +62,11 @@ class SweepRecord:
         """
         content = read_record(folder / NAME)
         jobs = content.get("jobs")
-        if not (_is_texts(content.get("overrides")) and _is_texts(content.get("config_dirs"))):
-            raise ValueError(f"{folder / NAME} is damaged: it holds no lists of texts; move it away to start anew")
-        if not (jobs is None or (isinstance(jobs, list) and all(map(_is_texts, jobs)))):
+        if not (_is_overrides(content.get("overrides")) and _is_overrides(content.get("config_dirs"))):
+            raise ValueError(
+                f"{folder / NAME} is damaged: it holds no lists of texts, or too many; move it away to start anew"
+            )
+        if not (jobs is None or (isinstance(jobs, list) and all(map(_is_overrides, jobs)))):
             raise ValueError(f"{folder / NAME} is damaged: jobs is no list of lists; move it away to start anew")
         if not isinstance(content.get("version"), str):
             raise ValueError(f"{folder / NAME} is damaged: version is no text; move it away to start anew")
@@ -77,5 +79,9 @@ class SweepRecord:
         return shlex.join(["dynprune", "-m", *flags, *self.overrides])
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+def _is_overrides(value: Any) -> bool:
+    try:
+        validate_overrides(value)
+    except ValueError:
+        return False
+    return True

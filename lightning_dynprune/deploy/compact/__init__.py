@@ -5,6 +5,6 @@ May import masks and base.
 
 from lightning_dynprune.deploy.compact.compact_file import load_compact, save_compact, write_dense
 from lightning_dynprune.deploy.compact.contents import FORMAT
-from lightning_dynprune.deploy.compact.tensor_file import write_tensors
+from lightning_dynprune.deploy.compact.tensor_file import open_tensors, write_tensors
 
-__all__ = ["FORMAT", "load_compact", "save_compact", "write_dense", "write_tensors"]
+__all__ = ["FORMAT", "load_compact", "open_tensors", "save_compact", "write_dense", "write_tensors"]

@@ -53,7 +53,8 @@ def decompress(frame: Tensor, length: int, width: int) -> Tensor:
         planes = zstandard.ZstdDecompressor().decompress(frame.numpy().data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(f"not a zstd frame of {length} bytes: {error}") from error
-    return torch.from_numpy(np.frombuffer(planes, np.uint8).copy()).view(width, -1).T.contiguous().view(-1)
+    # One copy only, as the bytes may be most of what the file unfolds into.
+    return torch.from_numpy(np.frombuffer(planes, np.uint8).reshape(width, -1).T.copy()).view(-1)
 
 
 def _zstandard() -> ModuleType:

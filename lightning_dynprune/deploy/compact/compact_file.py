@@ -1,27 +1,28 @@
 """Write and read compact files: one bit a connection plus the values of the kept ones; reading needs no model.
 
 A compact file is a safetensors file. Its metadata state for each tensor its dtype, its shape and how it is stored:
-whole, or as a bit mask and the kept values. Only entries equal to +0.0 are left out, so -0.0 and every NaN are restored
-bit for bit. With ``zstd`` the bit mask and the byte planes of the values are compressed separately.
+whole, or as a bit mask and the kept values. Zeros are left out; where one of them is -0.0, a second bit mask holds the
+signs, so that every value is restored bit for bit. With ``zstd`` the bit masks and the byte planes of the values are
+compressed separately.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_dynprune.base import checksum, integer_view, write_atomically
+from lightning_dynprune.base import checksum, integer_view, parse_json, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
     DTYPES,
     KEPT,
     PLAIN,
+    SIGNS,
     VALUES,
     WHOLE,
     ZSTD,
@@ -31,9 +32,11 @@ from lightning_dynprune.deploy.compact.contents import (
     to_metadata,
     validate_lengths,
 )
-from lightning_dynprune.deploy.compact.tensor_file import write_tensors
-from lightning_dynprune.masks import pack_bits, unpack_bits
+from lightning_dynprune.deploy.compact.signed_zeros import real_numbers, set_signs, split_zeros
+from lightning_dynprune.deploy.compact.tensor_file import is_header_bounded, open_tensors, write_tensors
+from lightning_dynprune.masks import CHUNK_SIZE, pack_bits, unpack_bits
 
+LIMIT = 2**30  # bytes that the tensors of a file may take unless another limit is given
 _PART_COST = 80  # bytes of a part's entry in the file's header
 
 
@@ -72,7 +75,7 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
             contents[name] = owner
             continue
         flat = tensor.detach().resolve_conj().resolve_neg().cpu().reshape(-1)
-        parts, count = _choose_storage(integer_view(flat), zstd)
+        parts, count = _choose_storage(flat, zstd)
         contents[name] = Entry(
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape=tuple(tensor.shape),
@@ -88,16 +91,17 @@ def save_compact(model_or_state_dict: nn.Module | Mapping[str, Tensor], path: st
     return path.stat().st_size
 
 
-def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Tensor]:
+def load_compact(path: str | Path, *, limit: int | None = LIMIT) -> dict[str, Tensor]:
     """Return the state dict that :func:`save_compact` wrote, on the CPU.
 
     The metadata are compared with the file's contents before any tensor is allocated, so damaged files are rejected and
     a file takes no more memory than its metadata announce. A layer of zeros is tiny on disk whatever its size in
-    memory: set ``limit`` for files from an untrusted source.
+    memory, so that only ``limit`` bounds what an untrusted file unfolds into. Reading takes at most twice the larger of
+    the file and its tensors, plus 64 MB.
 
     Args:
         path: the file.
-        limit: maximum number of bytes of all tensors together; None sets no maximum.
+        limit: maximum number of bytes of all tensors together, by default 1 GiB; None sets no maximum.
 
     Returns:
         Name -> tensor, in the order in which they were written; tied names share one tensor again.
@@ -110,7 +114,7 @@ def load_compact(path: str | Path, *, limit: int | None = None) -> dict[str, Ten
     path = Path(path)
     weights: dict[str, Tensor] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             contents = from_metadata(file.metadata() or {})
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
             if odd := [key for key, part in slices.items() if part.get_dtype() != "U8" or len(part.get_shape()) != 1]:
@@ -158,14 +162,17 @@ def _check_writable(name: str, tensor: object) -> None:
         raise TypeError(f"{name}: dtype {tensor.dtype} cannot be written; accepted: {', '.join(DTYPES)}")
 
 
-def _choose_storage(entries: Tensor, zstd: bool) -> tuple[dict[str, tuple[Tensor, str]], int | None]:
+def _choose_storage(flat: Tensor, zstd: bool) -> tuple[dict[str, tuple[Tensor, str]], int | None]:
     """Return the smaller storage of a tensor: part -> (bytes, codec), and the number of kept entries (None: whole)."""
+    entries = integer_view(flat)
     whole = {WHOLE: _encode(entries, zstd)}
-    kept = entries != 0
+    kept, signed = split_zeros(flat)
     count = int(kept.sum())
     if count == entries.numel():
         return whole, None
     packed = {KEPT: _encode(pack_bits(kept), zstd), VALUES: _encode(entries[kept], zstd)}
+    if signed is not None:
+        packed[SIGNS] = _encode(pack_bits(signed), zstd)
     return (packed, count) if _cost(packed) < _cost(whole) else (whole, None)
 
 
@@ -194,18 +201,35 @@ def _decode(name: str, entry: Entry, parts: Iterable[Tensor]) -> Tensor:
     except ValueError as error:
         raise ValueError(f"tensor {name!r}: {error}") from error
     dtype = DTYPES[entry.dtype]
-    if entry.count is None:
-        flat = raw[WHOLE]
-    else:
-        kept = unpack_bits(raw[KEPT], entry.numel, name)
-        if (bits := int(kept.sum())) != entry.count:
-            raise ValueError(f"tensor {name!r}: {bits} entries are kept by its bits, {entry.count} by its count")
-        flat = torch.zeros(entry.numel, dtype=dtype)
-        integers = integer_view(flat)
-        integers[kept] = raw[VALUES].view(integers.dtype)
+    flat = raw[WHOLE] if entry.count is None else _spread(name, entry, raw)
     if dtype == torch.bool and bool((flat.view(torch.uint8) > 1).any()):
         raise ValueError(f"tensor {name!r}: a bool is neither 0 nor 1; the file is damaged")
     return flat.view(dtype).reshape(entry.shape)
+
+
+def _spread(name: str, entry: Entry, raw: Mapping[str, Tensor]) -> Tensor:
+    """Return the flat tensor of an entry that is stored as bits and values, chunk by chunk: bits unfold eightfold."""
+    flat = torch.zeros(entry.numel, dtype=DTYPES[entry.dtype])
+    values = (
+        integer_view(flat[:0]).new_empty(0) if not raw[VALUES].numel() else raw[VALUES].view(integer_view(flat).dtype)
+    )
+    found, count, numbers = 0, entry.count or 0, real_numbers(flat.dtype)
+    for start in range(0, entry.numel, CHUNK_SIZE):
+        part = flat[start : start + CHUNK_SIZE]
+        kept = unpack_bits(raw[KEPT][start // 8 : (start + CHUNK_SIZE) // 8], part.numel(), name)
+        bits = int(kept.sum())
+        if found + bits <= count:
+            integer_view(part)[kept] = values[found : found + bits]
+        found += bits
+        if SIGNS in raw:
+            window = slice(start * numbers // 8, (start + CHUNK_SIZE) * numbers // 8)
+            try:
+                set_signs(part, unpack_bits(raw[SIGNS][window], part.numel() * numbers, name))
+            except ValueError as error:
+                raise ValueError(f"tensor {name!r}: {error}") from error
+    if found != count:
+        raise ValueError(f"tensor {name!r}: {found} entries are kept by its bits, {count} by its count")
+    return flat
 
 
 def _truncation_note(path: Path) -> str:
@@ -213,10 +237,10 @@ def _truncation_note(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
-        if start > size:
+        if start > size or not is_header_bounded(path):
             return ""
         try:
-            header = json.loads(file.read(start - 8))
+            header = parse_json(file.read(start - 8))
             ends = {key: start + part["data_offsets"][1] for key, part in header.items() if key != "__metadata__"}
             cut = [key.partition(":")[2] for key, end in sorted(ends.items(), key=lambda e: e[1]) if end > size]
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):

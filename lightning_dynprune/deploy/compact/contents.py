@@ -10,10 +10,12 @@ from typing import Any, TypeGuard
 
 import torch
 
-from lightning_dynprune.base import check_count, checksum, is_whole
+from lightning_dynprune.base import check_count, checksum, is_whole, parse_json
+from lightning_dynprune.deploy.compact.signed_zeros import real_numbers
 
 FORMAT = "lightning_dynprune.compact"
-VERSION = "1"
+# Version 2 adds the signs of zeros; a file without any is written as version 1, which earlier releases read.
+VERSIONS = ("1", "2")
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -23,7 +25,7 @@ DTYPES = {
         *(torch.uint64, torch.uint32, torch.uint16, torch.uint8, torch.bool),
     )
 }
-WHOLE, KEPT, VALUES = "whole", "kept", "values"
+WHOLE, KEPT, VALUES, SIGNS = "whole", "kept", "values", "signs"
 PLAIN, ZSTD = "plain", "zstd"
 _MAX_DIMS, _MAX_ENTRIES = 64, 2**62
 # Largest possible ratio of zstd: a block of 128 KiB of one value takes four bytes.
@@ -37,7 +39,8 @@ class Entry:
     Args:
         dtype: its name without the prefix "torch.".
         shape: the tensor's shape.
-        parts: part -> codec; either ``whole``, or ``kept`` (bit mask) and ``values`` (kept values).
+        parts: part -> codec; either ``whole``, or ``kept`` (bit mask), ``values`` (kept values) and, where a pruned
+            entry is -0.0, ``signs`` (bit mask).
         crc32: checksum of the parts as stored, in their order.
         count: number of kept entries; None where the tensor is stored whole.
 
@@ -59,11 +62,11 @@ class Entry:
         # torch limits the sizes of a shape even where another size is zero.
         if len(self.shape) > _MAX_DIMS or prod(size for size in self.shape if size) > _MAX_ENTRIES:
             raise ValueError(f"a shape of {len(self.shape)} dimensions has more entries than a tensor can have")
-        names = (WHOLE,) if self.count is None else (KEPT, VALUES)
-        if not isinstance(self.parts, dict) or tuple(self.parts) != names:
-            raise ValueError(f"parts {self.parts!r} are not {' and '.join(names)}")
+        accepted = [(WHOLE,)] if self.count is None else [(KEPT, VALUES), (KEPT, VALUES, SIGNS)]
+        if not isinstance(self.parts, dict) or tuple(self.parts) not in accepted:
+            raise ValueError(f"parts {str(self.parts)[:200]} are not {' or '.join(map(' and '.join, accepted))}")
         if unknown := [codec for codec in self.parts.values() if codec not in (PLAIN, ZSTD)]:
-            raise ValueError(f"codec {unknown[0]!r} is unknown; known: {PLAIN}, {ZSTD}")
+            raise ValueError(f"codec {str(unknown[0])[:200]!r} is unknown; known: {PLAIN}, {ZSTD}")
         if self.count is not None and not (_is_size(self.count) and self.count <= self.numel):
             raise ValueError(f"{self.count!r} kept entries do not fit the shape {list(self.shape)}")
         if not _is_size(self.crc32):
@@ -86,12 +89,14 @@ class Entry:
 
     def width(self, part: str) -> int:
         """Return the bytes of one number of a part."""
-        return 1 if part == KEPT else self.itemsize
+        return 1 if part in (KEPT, SIGNS) else self.itemsize
 
     def length(self, part: str) -> int:
         """Return the bytes of a part before compression."""
         if part == KEPT:
             return (self.numel + 7) // 8
+        if part == SIGNS:
+            return (self.numel * real_numbers(DTYPES[self.dtype]) + 7) // 8
         return self.nbytes if self.count is None else self.count * self.itemsize
 
 
@@ -105,7 +110,8 @@ def to_metadata(contents: Mapping[str, Entry | str]) -> dict[str, str]:
         {name: entry if isinstance(entry, str) else asdict(entry) for name, entry in contents.items()},
         separators=(",", ":"),
     )
-    return {"format": FORMAT, "version": VERSION, "tensors": text, "crc32": str(checksum([text]))}
+    has_signs = any(isinstance(entry, Entry) and SIGNS in entry.parts for entry in contents.values())
+    return {"format": FORMAT, "version": VERSIONS[has_signs], "tensors": text, "crc32": str(checksum([text]))}
 
 
 def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
@@ -119,14 +125,16 @@ def from_metadata(metadata: Mapping[str, str]) -> dict[str, Entry | str]:
         raise ValueError(
             f"format {metadata.get('format')!r} is not {FORMAT!r}; load_compact reads what save_compact wrote"
         )
-    if metadata.get("version") != VERSION:
-        raise ValueError(f"version {metadata.get('version')!r} is unknown; this release reads version {VERSION!r}")
+    if metadata.get("version") not in VERSIONS:
+        raise ValueError(
+            f"version {metadata.get('version')!r} is unknown; this release reads versions {' and '.join(VERSIONS)}"
+        )
     text = metadata.get("tensors", "")
     if metadata.get("crc32") != str(checksum([text])):
         raise ValueError("the list of tensors does not match its checksum; the file is damaged")
     try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        entries = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"the list of tensors is not JSON: {error}") from error
     if not isinstance(entries, dict):
         raise ValueError("the list of tensors is not a mapping from names")
@@ -179,7 +187,10 @@ def check_limit(limit: int | None, contents: Mapping[str, Entry | str]) -> None:
     for name, entry in _entries(contents):
         total += entry.nbytes
         if total > limit:
-            raise ValueError(f"tensor {name!r}: {list(entry.shape)} {entry.dtype} exceeds limit={limit} bytes")
+            raise ValueError(
+                f"tensor {name!r}: {list(entry.shape)} {entry.dtype} exceeds limit={limit} bytes of all tensors; if "
+                "you trust the file, give a larger limit"
+            )
 
 
 def _entry(name: str, fields: Any, earlier: Mapping[str, Entry | str]) -> Entry | str:

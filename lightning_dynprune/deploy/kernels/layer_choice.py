@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from lightning_dynprune.base import write_json
+from lightning_dynprune.base import read_json, write_json
 from lightning_dynprune.deploy.kernels.base import KERNELS, Kernel
 from lightning_dynprune.deploy.kernels.eligibility import linear_layers, reasons_to_stay_dense
 from lightning_dynprune.deploy.timing import Latency
 
 DENSE = "dense"
 _FORMAT, _VERSION = "lightning-dynprune kernel choice", 1
-_MAX_FILE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,9 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise ValueError(f"choice: {path} has {path.stat().st_size} bytes; a choice has at most {_MAX_FILE_BYTES}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        content = read_json(path, _without_duplicates)
+    except ValueError as error:
         raise ValueError(f"choice: {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"choice: {path} holds a {type(content).__name__}; expected an object")

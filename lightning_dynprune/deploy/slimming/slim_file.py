@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lightning_dynprune.base import write_atomically
@@ -21,7 +21,7 @@ from lightning_dynprune.coupling import (
     isolated,
     run_example,
 )
-from lightning_dynprune.deploy.compact import write_tensors
+from lightning_dynprune.deploy.compact import open_tensors, write_tensors
 from lightning_dynprune.deploy.slimming.slim_file_contents import (
     from_metadata,
     match_tensors,
@@ -120,7 +120,7 @@ def load(model: nn.Module, path: str | Path, example_input: Any = None) -> nn.Mo
 
 def _read(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Return the tensors, by first name in the model, and the attributes; check shapes before reading values."""
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path) as file:
         attributes = from_metadata(file.metadata() or {}, model)
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
         found = match_tensors(model, shapes)

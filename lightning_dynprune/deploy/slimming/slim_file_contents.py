@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Size, Tensor, nn
 
-from lightning_dynprune.base import is_whole
+from lightning_dynprune.base import is_whole, parse_json
 from lightning_dynprune.coupling import (
     CHANNELWISE_TENSORS,
     EXPERT_ATTRIBUTES,
@@ -83,8 +83,8 @@ def from_metadata(metadata: Mapping[str, str], model: nn.Module) -> dict[str, in
     if len(text) > _MAX_BYTES:
         raise ValueError(f"attributes take {len(text)} bytes; at most {_MAX_BYTES} are accepted")
     try:
-        attributes = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        attributes = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"attributes are not JSON: {error}") from error
     if not isinstance(attributes, dict):
         raise ValueError(f"attributes are a {type(attributes).__name__}, not a mapping from names")

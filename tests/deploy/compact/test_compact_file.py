@@ -103,7 +103,7 @@ def test_every_dtype_and_shape_comes_back_to_the_bit(tmp_path_factory, zstd, wei
 
 
 @CODECS
-def test_negative_zero_and_nan_payloads_are_kept_and_only_positive_zero_is_dropped(tmp_path, zstd):
+def test_nan_payloads_are_kept_and_zeros_of_either_sign_are_dropped(tmp_path, zstd):
     path = tmp_path / "c.safetensors"
     weight = torch.zeros(1000)
     weight[5] = -0.0
@@ -111,8 +111,76 @@ def test_negative_zero_and_nan_payloads_are_kept_and_only_positive_zero_is_dropp
     weight.view(torch.int32)[8] = -0x3FFEDD  # a negative NaN with a payload
     weight[9] = float("inf")
     save_compact({"w": weight}, path, zstd=zstd)
-    assert zstd or listed(path)["w"]["count"] == 4
+    assert zstd or listed(path)["w"]["count"] == 3
     assert equal(load_compact(path), {"w": weight})
+
+
+@CODECS
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.complex64,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+    ],
+    ids=str,
+)
+def test_a_sign_of_a_zero_costs_a_bit_and_only_where_one_occurs(tmp_path, zstd, dtype):
+    kept = torch.arange(100_000) % 50 == 0
+    # As torch.nn.utils.prune leaves them: a negative weight times zero is -0.0.
+    real, imag = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0)) * kept
+    signed = torch.complex(real, imag) if dtype.is_complex else real.to(dtype)
+    plain = signed.where(kept, torch.zeros((), dtype=dtype))
+    sizes = {name: save_compact({"w": w}, tmp_path / name, zstd=zstd) for name, w in {"s": signed, "p": plain}.items()}
+    assert equal(load_compact(tmp_path / "s"), {"w": signed})
+    bits = 12_500 * (2 if dtype.is_complex else 1)
+    assert sizes["s"] <= sizes["p"] + bits + 200
+    assert "signs" not in listed(tmp_path / "p")["w"]["parts"]
+
+
+def test_a_file_without_signs_is_one_of_version_1(tmp_path):
+    for version, zero in (("1", 0.0), ("2", -0.0)):
+        save_compact({"w": torch.full((1000,), zero)}, tmp_path / "c")
+        with safe_open(tmp_path / "c", framework="pt") as file:
+            assert file.metadata()["version"] == version
+
+
+def test_a_sign_that_belongs_to_no_zero_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_compact({"a": torch.full((1000,), -0.0).index_fill(0, torch.tensor([3]), 2.0)}, path)
+    with pytest.raises(ValueError, match="tensor 'a': a sign of a zero belongs to no zero"):
+        load_compact(rewritten(path, replace("signs:a", flipped(0, 8))))
+
+
+def test_a_negative_zero_that_an_earlier_release_stored_as_a_value_is_read(tmp_path):
+    path, weight = tmp_path / "c.safetensors", torch.zeros(1000).index_fill(0, torch.tensor([3, 9]), 1.0)
+    save_compact({"a": weight}, path)
+    value = torch.tensor([1.0, -0.0]).view(torch.uint8)
+    loaded = load_compact(rewritten(path, replace("values:a", value)))
+    assert equal(loaded, {"a": weight.index_fill(0, torch.tensor([9]), -0.0)})
+
+
+def test_without_a_limit_given_a_file_may_unfold_into_one_gibibyte(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_compact({"a": torch.zeros(8)}, path)
+
+    def enlarge(tensors, described):
+        described["a"] |= {"shape": [2**28 + 1], "parts": {"kept": "plain", "values": "plain"}, "count": 0}
+        tensors.pop("whole:a")
+        tensors |= {"kept:a": zeroed(2**25 + 1), "values:a": zeroed(0)}
+
+    with pytest.raises(ValueError, match=r"exceeds limit=1073741824 bytes of all tensors; if you trust the file, give"):
+        load_compact(rewritten(path, enlarge))
+
+
+def test_metadata_that_take_more_than_their_tensors_explain_are_refused(tmp_path):
+    save_file({}, tmp_path / "c", {"format": "lightning_dynprune.compact", "more": "x" * 2**21})
+    with pytest.raises(ValueError, match="its header takes more than"):
+        load_compact(tmp_path / "c")
 
 
 @CODECS
@@ -269,7 +337,7 @@ def flipped(position: int, bit: int):
             change("parts", {"kept": "zstd", "values": "plain"}),
             r"tensor 'a': its part 'kept' has 250 bytes; expected few",
         ),
-        (change("parts", None), r"tensor 'a': parts None are not kept and values"),
+        (change("parts", None), r"tensor 'a': parts None are not kept and values or kept and values and signs"),
         (change("more", 1), r"tensor 'a': .*unexpected keyword argument 'more'"),
         (replace("kept:a", zeroed(249)), r"tensor 'a': its part 'kept' has 249 bytes; expected 250"),
         (replace("kept:a", flipped(0, 1)), r"tensor 'a': 3 entries are kept by its bits, 2 by its count"),
@@ -316,7 +384,7 @@ def test_parts_of_two_tensors_exchanged_are_refused(tmp_path):
     ("key", "new", "message"),
     [
         ("format", "pt", "format 'pt' is not 'lightning_dynprune.compact'"),
-        ("version", "2", "version '2' is unknown; this release reads version '1'"),
+        ("version", "3", "version '3' is unknown; this release reads versions 1 and 2"),
         ("crc32", "1", "the list of tensors does not match its checksum"),
         ("tensors", "{}", "the list of tensors does not match its checksum"),
     ],
