@@ -137,77 +137,79 @@ class _Machine:
             self._pop()
             self._held("ordered")
             if state.keys != ("_metadata",):
-                _refuse("it sets attributes of a mapping")
+                _raise_invalid("it sets attributes of a mapping")
         else:
-            _refuse(f"it has the instruction {code}, which no checkpoint needs")
+            _raise_invalid(f"it has the instruction {code}, which no checkpoint needs")
 
     def _set(self, pairs: list[Any]) -> None:
         if len(pairs) % 2:
-            _refuse("its pickle is damaged")
+            _raise_invalid("its pickle is damaged")
         mapping = self._held("mapping", "ordered")
         self._take(_PAIR * len(pairs) // 2)
         for key in pairs[::2]:
             # Integers of many digits can be made to collide.
             if not isinstance(key, str) and not (isinstance(key, int) and key.bit_length() <= 64):
-                _refuse("a key of a mapping is neither a text nor a number")
+                _raise_invalid("a key of a mapping is neither a text nor a number")
         if mapping.kind == "mapping":
             mapping.keys = (*mapping.keys, *pairs[:4:2])[:2]
 
     def _name(self, argument: str) -> None:
         if argument not in (ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *ITEM_SIZES):
-            _refuse(f"it names {argument[:100]!r}, which is neither a tensor nor a plain value")
+            _raise_invalid(f"it names {argument[:100]!r}, which is neither a tensor nor a plain value")
         self._stack.append(_Name(argument))
 
     def _storage(self, described: Any) -> _Storage:
         """Return the storage that a persistent id describes."""
         if not isinstance(described, tuple) or len(described) != 5:
-            _refuse("its pickle is damaged: what it takes for a storage is none")
+            _raise_invalid("its pickle is damaged: what it takes for a storage is none")
         kind, name, key, device, numel = described
         if kind != "storage" or not isinstance(name, _Name) or name.text not in ITEM_SIZES:
-            _refuse("its pickle is damaged: what it takes for a storage is none")
+            _raise_invalid("its pickle is damaged: what it takes for a storage is none")
         if not (isinstance(key, str) and isinstance(device, str) and _is_count(numel)):
-            _refuse("its pickle is damaged: what it takes for a storage is none")
+            _raise_invalid("its pickle is damaged: what it takes for a storage is none")
         storage = _Storage(numel, ITEM_SIZES[name.text])
         if self._storages.get(key) != numel * storage.item_size:
             found = self._storages.get(key, "no")
-            _refuse(f"storage {key[:100]!r} has {found} bytes; its pickle says {numel * storage.item_size}")
+            _raise_invalid(f"storage {key[:100]!r} has {found} bytes; its pickle says {numel * storage.item_size}")
         return storage
 
     def _call(self) -> None:
         """Follow the call of a function with a tuple of arguments."""
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            _refuse("its pickle is damaged: it calls what is no function")
+            _raise_invalid("its pickle is damaged: it calls what is no function")
         if function.text == ORDERED_DICT and arguments == ():
             self._push(_AN_ORDERED, _ORDERED)
         elif function.text == REBUILD_TENSOR and len(arguments) == 6:
             self._rebuild(*arguments)
         elif function.text == REBUILD_PARAMETER and len(arguments) == 3:
             if arguments[0] is not _A_TENSOR:
-                _refuse("its pickle is damaged: a parameter is made of no tensor")
+                _raise_invalid("its pickle is damaged: a parameter is made of no tensor")
             self._push(_A_TENSOR, _TENSOR)
         else:
-            _refuse(f"it calls {function.text!r} with other arguments than a checkpoint does")
+            _raise_invalid(f"it calls {function.text!r} with other arguments than a checkpoint does")
 
     def _rebuild(self, storage: Any, offset: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any) -> None:
         if not isinstance(storage, _Storage) or not _are_counts((offset,)):
-            _refuse("its pickle is damaged: a tensor has no storage")
+            _raise_invalid("its pickle is damaged: a tensor has no storage")
         if not (_are_counts(shape) and _are_counts(strides) and len(shape) == len(strides) <= 64):
-            _refuse("its pickle is damaged: a tensor has no shape")
+            _raise_invalid("its pickle is damaged: a tensor has no shape")
         numel = prod(shape)
         last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
         if numel and (numel > storage.numel or last >= storage.numel):
-            _refuse(f"a tensor of shape {str(list(shape))[:100]} has more entries than its storage, {storage.numel}")
+            _raise_invalid(
+                f"a tensor of shape {str(list(shape))[:100]} has more entries than its storage, {storage.numel}"
+            )
         self._tensors_left -= numel * storage.item_size
         if self._tensors_left < 0:
-            _refuse("its tensors share storages and would be larger apart than twice the file")
+            _raise_invalid("its tensors share storages and would be larger apart than twice the file")
         self._push(_A_TENSOR, _TENSOR)
 
     def _held(self, *kinds: Any) -> _Held:
         """Return the last value, which has to be of one of those kinds."""
         value = self._stack[-1]
         if not isinstance(value, _Held) or value.kind not in kinds:
-            _refuse("its pickle is damaged: it fills what is no list or mapping")
+            _raise_invalid("its pickle is damaged: it fills what is no list or mapping")
         return value
 
     def _push(self, value: Any, cost: int) -> None:
@@ -224,7 +226,7 @@ class _Machine:
     def _take(self, cost: int) -> None:
         self._left -= cost
         if self._left < 0:
-            _refuse("its lists, mappings and texts would take more memory than twice the file plus 64 MB")
+            _raise_invalid("its lists, mappings and texts would take more memory than twice the file plus 64 MB")
 
 
 def _is_count(value: Any) -> bool:
@@ -235,5 +237,5 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, tuple) and all(map(_is_count, values))
 
 
-def _refuse(why: str) -> NoReturn:
+def _raise_invalid(why: str) -> NoReturn:
     raise ValueError(why)
