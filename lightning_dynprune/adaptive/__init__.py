@@ -10,6 +10,7 @@ from lightning_dynprune.adaptive.evaluation import Evaluation, Evaluator
 from lightning_dynprune.adaptive.exits import EarlyExit, EarlyExits
 from lightning_dynprune.adaptive.folded_norms import dense_form
 from lightning_dynprune.adaptive.forward_cut import captured
+from lightning_dynprune.adaptive.gates import ChannelGates, GateChannels
 from lightning_dynprune.adaptive.labelled import last_position, split_pair
 from lightning_dynprune.adaptive.widths import PrefixWidth, PrefixWidths
 
@@ -20,11 +21,13 @@ __all__ = [
     "AdaptiveMethod",
     "AdaptiveModule",
     "BatchSpeed",
+    "ChannelGates",
     "Deployed",
     "EarlyExit",
     "EarlyExits",
     "Evaluation",
     "Evaluator",
+    "GateChannels",
     "Outcome",
     "PrefixWidth",
     "PrefixWidths",

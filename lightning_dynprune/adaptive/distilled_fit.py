@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_dynprune.adaptive.base import Batches
+from lightning_dynprune.adaptive.base import PREFIX, AdaptiveModule, Batches
 from lightning_dynprune.adaptive.labelled import device_of, labelled_batches, last_position
 from lightning_dynprune.base import BATCH_NORMS, call_model, map_tensors
 from lightning_dynprune.distributed import Ranks
@@ -29,6 +30,7 @@ class CopyFit:
         weight_decay: of the matrices.
         before_step: called before each step with the share of the training that is done.
         extra_loss: added to the loss of each copy.
+        keep_zeros: whether matrices that hold zeros, as those that masks have pruned, keep them.
     """
 
     epochs: int
@@ -38,6 +40,15 @@ class CopyFit:
     weight_decay: float = 1e-2
     before_step: Callable[[float], None] | None = None
     extra_loss: Callable[[nn.Module], Tensor] | None = None
+    keep_zeros: bool = False
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a network, in eval mode and without the module of a method."""
+    plain = copy.deepcopy(model).eval()
+    if isinstance(getattr(plain, PREFIX, None), AdaptiveModule):
+        delattr(plain, PREFIX)
+    return plain
 
 
 def fit_copies(
@@ -67,15 +78,15 @@ def fit_copies(
     training = _Training(copies, network, batches, settings, ranks)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(settings.seed)
-        for copy in copies:
-            copy.train()
+        for each in copies:
+            each.train()
         for epoch in range(settings.epochs):
             training.run_epoch(epoch)
-    for copy in copies:
-        copy.eval()
-        _average_statistics(copy, ranks)
-        if not all(bool(value.isfinite().all()) for value in copy.parameters()):
-            raise ValueError(f"the training of {type(copy).__name__} diverged; lower lr={settings.lr:g}")
+    for each in copies:
+        each.eval()
+        _average_statistics(each, ranks)
+        if not all(bool(value.isfinite().all()) for value in each.parameters()):
+            raise ValueError(f"the training of {type(each).__name__} diverged; lower lr={settings.lr:g}")
 
 
 def distilled_loss(scores: Tensor, own_scores: Tensor, labels: Tensor, distill: float) -> Tensor:
@@ -105,13 +116,16 @@ class _Training:
     ) -> None:
         self.copies, self.network, self.batches = copies, network, batches
         self.settings, self.ranks = settings, ranks
-        self.has_norms = any(isinstance(module, BATCH_NORMS) for copy in copies for module in copy.modules())
-        self.parameters = [value for copy in copies for value in copy.parameters() if value.requires_grad]
+        self.has_norms = any(isinstance(module, BATCH_NORMS) for each in copies for module in each.modules())
+        self.parameters = [value for each in copies for value in each.parameters() if value.requires_grad]
         groups = [
             {"params": [value for value in self.parameters if value.dim() > 1], "weight_decay": settings.weight_decay},
             {"params": [value for value in self.parameters if value.dim() <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], settings.lr)
+        matrices = [value for value in self.parameters if settings.keep_zeros and value.dim() > 1]
+        zeros = [(value, value.detach() == 0) for value in matrices]
+        self.zeros = [(value, is_zero) for value, is_zero in zeros if bool(is_zero.any())]
         self.length = self._longest(len(batches)) if isinstance(batches, Sized) else 0
 
     def run_epoch(self, epoch: int) -> None:
@@ -129,6 +143,8 @@ class _Training:
                     self._backward(inputs, labels, share)
             self._sum_gradients()
             self.optimizer.step()
+            for value, is_zero in self.zeros:
+                value.detach().masked_fill_(is_zero, 0)
             steps += 1
         if not steps:
             raise ValueError(
@@ -156,11 +172,11 @@ class _Training:
         inputs = map_tensors(lambda tensor: tensor.clone() if tensor.is_inference() else tensor, inputs)
         with torch.no_grad():
             own = call_model(self.network, inputs)
-        for copy in self.copies:
-            scores = call_model(copy, inputs)
+        for each in self.copies:
+            scores = call_model(each, inputs)
             loss = distilled_loss(*_flat(scores, own, labels), self.settings.distill)
             if self.settings.extra_loss is not None:
-                loss = loss + self.settings.extra_loss(copy)
+                loss = loss + self.settings.extra_loss(each)
             (share * loss).backward()  # type: ignore[no-untyped-call]
 
     def _sum_gradients(self) -> None:
@@ -193,9 +209,9 @@ def _gradient(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _average_statistics(copy: nn.Module, ranks: Ranks) -> None:
+def _average_statistics(network: nn.Module, ranks: Ranks) -> None:
     if ranks.size == 1:
         return
-    for buffer in copy.buffers():
+    for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.copy_(ranks.sum(buffer) / ranks.size)

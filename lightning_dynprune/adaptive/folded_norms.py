@@ -15,7 +15,9 @@ _FOLDING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _TOLERANCE = 1e-4  # relative; folding rounds otherwise
 
 
-class _LayerTracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
+    """Traces a forward so that every layer is a node."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module has no children, so that every layer is a node."""
         return not list(m.children())
@@ -41,7 +43,7 @@ def dense_form(model: nn.Module, example: Any) -> nn.Module:
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     form = copy.deepcopy(plain)
     try:
-        graph = _LayerTracer().trace(form)
+        graph = LayerTracer().trace(form)
     except Exception:  # fx raises whatever a forward raises on proxies; such a network keeps its batch norms
         graph = fx.Graph()
     for layer, norm in _pairs(form, graph):

@@ -10,17 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.adaptive.base import PREFIX, AdaptiveModule
+from lightning_dynprune.adaptive.distilled_fit import plain_copy
 from lightning_dynprune.base import name_some
 from lightning_dynprune.coupling import Axis, Group, Narrowing, coupled_groups
-
-
-def plain_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy of a network, in eval mode and without the module of a method."""
-    plain = copy.deepcopy(model).eval()
-    if isinstance(getattr(plain, PREFIX, None), AdaptiveModule):
-        delattr(plain, PREFIX)
-    return plain
 
 
 @torch.no_grad()
