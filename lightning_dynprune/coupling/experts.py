@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lightning_dynprune.base import is_whole
 from lightning_dynprune.coupling.group import Axis, Group
@@ -41,7 +42,12 @@ def expert_channels(model: nn.Module) -> dict[str, list[Group]]:
         4 [('0.gate_up_proj', 1, [0, 1]), ('0.down_proj', 2, [0])]
     """
     found = {}
-    for name, module in model.named_modules():
+    # In the order of the modules; stacked weights have three dimensions, and only few modules hold such.
+    every = model.named_parameters(remove_duplicate=False)
+    stacked = [name for name, p in every if not isinstance(p, UninitializedParameter) and p.dim() == 3]
+    holders = dict.fromkeys(name.rpartition(".")[0] for name in stacked)
+    for name in holders:
+        module = model.get_submodule(name)
         own = dict(module.named_parameters(recurse=False))
         weights = {local: p for local, p in own.items() if is_expert_weight(module, local, p)}
         down = [local for local in weights if _DOWN.search(local)]

@@ -62,19 +62,23 @@ def isolated(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    devices = {parameter.device for parameter, _ in flags if parameter.device.type == "cuda"}
     try:
         # Inference tensors cannot be traced. Leaving inference mode enables gradients, so their mode is set again.
         grad = torch.is_grad_enabled()
         forked = torch.random.fork_rng(devices=[device.index for device in devices])
         with forked, torch.inference_mode(False), torch.set_grad_enabled(grad):
-            model.eval()
+            # Setting an attribute of a module takes time, of which large networks would notice a lot.
+            if any(training for _, training in modes):
+                model.eval()
             yield
     finally:
         for module, training in modes:
-            module.training = training
+            if module.training != training:
+                module.training = training
         for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+            if parameter.requires_grad != flag:
+                parameter.requires_grad_(flag)
         with torch.no_grad():
             for buffer, value in buffers:
                 if not same(buffer, value):

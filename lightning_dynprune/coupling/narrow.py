@@ -136,6 +136,11 @@ class Narrowing:
             for handle in handles:
                 handle.remove()
 
+    def replaced(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the modules that were given another class, with their names."""
+        replaced = {module for module, attribute in self._attributes if attribute == "__class__"}
+        yield from ((name, module) for name, module in self.model.named_modules() if replaced and module in replaced)
+
     def undo(self) -> None:
         """Restore all tensors, gradients and attributes."""
         for name, (data, grad) in self._tensors.items():

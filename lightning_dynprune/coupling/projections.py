@@ -56,9 +56,11 @@ def find_projections(model: nn.Module, name: str, module: nn.Module, given: int 
         CouplingError: the roles of the layers are ambiguous, or the numbers of heads do not divide their widths.
     """
     layers = {local: child for local, child in module.named_children() if is_matrix(child)}
+    if not layers:
+        return None
     size = _first(module, _SIZE_ATTRIBUTES)
     heads = given or _first(module, HEAD_COUNT_ATTRIBUTES)
-    if not layers or not (heads or size):
+    if not (heads or size):
         return None
     split = _split_projections(layers)
     keys = num_output_channels(layers[split[1]]) if split else 0

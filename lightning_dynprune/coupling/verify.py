@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dynprune.base import max_relative_difference, nested_tensors
+from lightning_dynprune.base import map_tensors, max_relative_difference, nested_tensors
 from lightning_dynprune.coupling.group import CouplingError, Group
 from lightning_dynprune.coupling.isolation import run_example
+from lightning_dynprune.coupling.layers import channel_dim
 from lightning_dynprune.coupling.narrow import Narrowing
 
 
@@ -19,9 +22,9 @@ from lightning_dynprune.coupling.narrow import Narrowing
 def failing_groups(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> dict[str, str]:
     """Return the groups whose units cannot be removed, name -> reason.
 
-    The model is run with half the units of each group zero, and again with them removed; then they are restored. All
-    groups are tried at once, and one by one only if that fails. Weights of heads and experts that are zero hold noise
-    meanwhile.
+    The model is run with half the units of each group zero where layers read them, and again with them removed; then
+    they are restored. All groups are tried at once, and one by one only if that fails. Heads and experts are zero in
+    their weights, of which those that are zero anyway hold noise meanwhile.
 
     Args:
         model: the network, in eval mode.
@@ -43,8 +46,10 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     change = Narrowing(model, trial=True)
     try:
         _fill_zeros(change, groups)
-        change.zero(groups, kept)
-        expected, inner = _outputs(model, example_input, groups)
+        whole = [(group, keep) for group, keep in zip(groups, kept, strict=True) if group.modules]
+        change.zero([group for group, _ in whole], [keep for _, keep in whole])
+        with _unread(model, groups, kept):
+            expected, inner = _outputs(model, example_input, groups)
         change.narrow(groups, kept)
         with change.matching_instance_norms():
             found, inner_found = _outputs(model, example_input, groups)
@@ -60,6 +65,32 @@ def _differs(model: nn.Module, example_input: Any, groups: Sequence[Group]) -> s
     if difference <= rounding_tolerance(expected):
         return ""
     return f"removing them while they are zero changes the outputs by {difference:.3g}"
+
+
+@contextmanager
+def _unread(model: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor]) -> Iterator[None]:
+    """Let layers read zeros in place of the channels that are not kept, which takes no copy of their weights."""
+    positions: dict[str, list[Tensor]] = {}
+    for group, keep in zip(groups, kept, strict=True):
+        for axis in () if group.modules else group.axes:
+            if not axis.writes:
+                positions.setdefault(axis.name.rpartition(".")[0], []).append(axis.index[~keep].flatten())
+
+    def replace(unread: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def zeroed(tensor: Tensor) -> Tensor:
+            return tensor.index_fill(channel_dim(module), unread.to(tensor.device), 0)
+
+        return map_tensors(zeroed, args), map_tensors(zeroed, kwargs)
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(partial(replace, torch.cat(unread)), with_kwargs=True)
+        for name, unread in positions.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _fill_zeros(change: Narrowing, groups: Sequence[Group]) -> None:

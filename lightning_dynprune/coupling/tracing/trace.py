@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -91,6 +91,8 @@ class Trace:
         self.outputs: list[Tensor] = []
         self.closed, self.ran = frozenset(closed), set[str]()
         self._running, self._paused, self._count = [("", model)], 0, 0
+        # While modules that are taken as one operation run, no single operation is followed.
+        self._unfollowed = ExitStack()
         # Inputs, parameters and buffers, by their id: the tensor, what it is, and its labels once they are needed.
         self._fixed: dict[int, tuple[Tensor, str, Labels | None]] = {}
         # A forward pass may keep tensors with labels of an earlier trace, so labels carry the mark of theirs.
@@ -104,7 +106,7 @@ class Trace:
             for name, tensor in tensors:
                 self._fix(tensor, f"the {kind} {name!r}")
         try:
-            with self._hooked(model), OperationListener(self._follow):
+            with self._hooked(model), OperationListener(self._follow), self._unfollowed:
                 outputs = run_example(model, example_input)
             for tensor in nested_tensors(outputs):
                 self.outputs.append(tensor.clone())
@@ -153,7 +155,10 @@ class Trace:
 
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._running.append((name, module))
-        self._paused += name in self._whole
+        if name in self._whole:
+            self._paused += 1
+            if self._paused == 1:
+                self._unfollowed.enter_context(without_listeners())
 
     def _leave(self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         self._running.pop()
@@ -168,8 +173,8 @@ class Trace:
             self._close(name, given, found)
         elif (labels := self.labels_of(given[0])) is not None or _writes(module):
             labels = labels or constant(FIXED, given[0].shape)
-            with without_listeners():
-                self._put(found[0], self._through(name, module, labels, given[0], found[0]))
+            self._put(found[0], self._through(name, module, labels, given[0], found[0]))
+        self._unfollowed.close()
 
     def _close(self, name: str, given: list[Tensor], found: list[Tensor]) -> None:
         origin = f"the module {name!r}, which is excluded" if name in self.closed else f"the module {name!r}"
@@ -204,8 +209,6 @@ class Trace:
         self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """Label the result of an operation."""
-        if self._paused:
-            return
         known = [(t, labels) for t in _tensors((args, kwargs)) if (labels := self.labels_of(t)) is not None]
         name, is_mutable = operation_name(func), changes_arguments(func)
         if name in _REPLACING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dynprune.base import map_tensors, nested_tensors
-from lightning_dynprune.coupling import Axis, Group, channel_dim, mixes_channels, row_dim, run_example
+from lightning_dynprune.coupling import Axis, Group, channel_dim, isolated, mixes_channels, row_dim, run_example
 
 # Number of noise values after which a channel with nonzero weights is accepted as constant.
 _NUM_VALUES = 64
@@ -33,7 +34,7 @@ class ConstantInputs:
     Layers of torch's own types are not computed in these runs, as their outputs are replaced.
 
     Args:
-        model: the network, in eval mode.
+        model: the network; it is run in eval mode, and its buffers and modes are restored.
         example_input: as for ``coupled_groups``.
         groups: the channels of interest.
     """
@@ -44,8 +45,9 @@ class ConstantInputs:
         self._high: dict[str, Tensor] = {}
         self._values: dict[nn.Module, int] = {}
         self._alive: dict[nn.Module, Tensor] = {}
-        self._written: list[Tensor] = []
         self._noise = Noise()
+        modules = dict(model.named_modules())
+        self._writers = [list(_writers(modules, group)) for group in groups]
         self._measure(example_input)
 
     def refresh(self, example_input: Any, dead: Sequence[Tensor]) -> None:
@@ -59,8 +61,8 @@ class ConstantInputs:
             dead: for each group the units that were set to zero, bool ``(units,)``.
         """
         expected = {module: alive.clone() for module, alive in self._alive.items()}
-        for group, gone in zip(self._groups, dead, strict=True):
-            for axis, module in self._writers(group):
+        for writers, gone in zip(self._writers, dead, strict=True):
+            for axis, module in writers:
                 if module in expected:
                     expected[module][axis.index[gone].flatten().to(expected[module].device)] = False
         now = {module: _rows_alive(module) for module in self._alive}
@@ -70,24 +72,25 @@ class ConstantInputs:
             self._measure(example_input)
 
     def _measure(self, example_input: Any) -> None:
-        self._written = [self._writes_something(group) for group in self._groups]
-        with self._replaced():
+        with isolated(self._model), self._replaced():
             self._run(example_input, None)
+            suspects = self._suspects(1, {number: self._written(number) for number in range(len(self._groups))})
             runs = 1
             # A layer behind a pooling may have seen a single value.
-            if self._has_suspects(runs):
+            if suspects:
                 self._run(example_input, None)
                 runs += 1
-            if self._has_suspects(runs):
+                suspects = self._suspects(runs, suspects)
+            if suspects:
                 for level in (1e4, -1e4, 1.0, -1.0):
                     self._run(example_input, level)
-            while self._has_suspects(runs):
+            while suspects := self._suspects(runs, suspects):
                 self._run(example_input, None)
                 runs += 1
 
     def of(self, name: str) -> Tensor:
         """Return the constant value of each input channel of a layer, NaN where there is none: float64, on the CPU."""
-        low, high = self._low[name], self._high[name]
+        low, high = self._low[name].double().cpu(), self._high[name].double().cpu()
         return torch.where(low == high, low, torch.nan)
 
     def _run(self, example_input: Any, level: float | None) -> None:
@@ -114,41 +117,43 @@ class ConstantInputs:
             for module in faked:
                 del module.forward
 
-    def _has_suspects(self, runs: int) -> bool:
-        """Return whether a channel with nonzero weights looks constant and needs more values of noise."""
-        for group, written in zip(self._groups, self._written, strict=True):
-            values = min((self._values[module] for _, module in self._writers(group)), default=_NUM_VALUES)
+    def _suspects(self, runs: int, written: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Return those of some groups with channels that look constant, though their weights are not zero.
+
+        Args:
+            runs: number of runs so far with noise of mixed signs and sizes.
+            written: number of a group -> its units with nonzero weights that may be suspects.
+
+        Returns:
+            Number of a group -> its suspects: bool ``(units,)``. Without groups that have seen enough values.
+        """
+        found = {}
+        for number, units in written.items():
+            values = min((self._values[module] for _, module in self._writers[number]), default=_NUM_VALUES)
             if runs * values >= _NUM_VALUES:
                 continue
-            for axis in readers(group):
-                seen = self.of(axis.name.rpartition(".")[0])[axis.index]
-                if (written & seen.isfinite().any(dim=1)).any():
-                    return True
-        return False
+            seen = torch.zeros_like(units)
+            for axis in readers(self._groups[number]):
+                seen |= self.of(axis.name.rpartition(".")[0])[axis.index].isfinite().any(dim=1)
+            if (units & seen).any():
+                found[number] = units & seen
+        return found
 
-    def _writes_something(self, group: Group) -> Tensor:
+    def _written(self, number: int) -> Tensor:
         """Return the units of a group that have nonzero weights: bool ``(units,)``."""
-        written = torch.zeros(group.units, dtype=torch.bool)
-        for axis, _ in self._writers(group):
+        written = torch.zeros(self._groups[number].units, dtype=torch.bool)
+        for axis, _ in self._writers[number]:
             written |= ~units_are_zero(self._model.get_parameter(axis.name), axis)
         return written
-
-    def _writers(self, group: Group) -> Iterator[tuple[Axis, nn.Module]]:
-        """Yield the weights of layers that mix channels which write the units of a group, with their layers."""
-        for axis in group.axes:
-            layer, _, local = axis.name.rpartition(".")
-            module = self._model.get_submodule(layer)
-            if axis.writes and local == "weight" and mixes_channels(module):
-                yield axis, module
 
     def _record_input(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs = (nested_tensors(args) + nested_tensors(kwargs))[0].detach()
         channels = channel_dim(module) % inputs.dim()
         others = [dim for dim in range(inputs.dim()) if dim != channels]
         low, high = (inputs.amin(others), inputs.amax(others)) if others else (inputs, inputs)
-        low, high = low.double().cpu(), high.double().cpu()
-        self._low[name] = torch.minimum(low, self._low.get(name, low))
-        self._high[name] = torch.maximum(high, self._high.get(name, high))
+        if name in self._low:
+            low, high = torch.minimum(low, self._low[name]), torch.maximum(high, self._high[name])
+        self._low[name], self._high[name] = low, high
 
     def _fake(self, module: Any, inputs: Tensor) -> Tensor:
         """Return noise in place of a layer's outputs."""
@@ -163,12 +168,10 @@ class ConstantInputs:
         alive = self._alive[module]
         noise = self._noise.of_shape(shape, like)
         self._values[module] = noise.numel() // len(alive)
-        if bool(alive.all()):
-            return noise.clone()
         along = [1] * noise.dim()
         along[channel_dim(module)] = -1
-        bias = noise.new_zeros(len(alive)) if module.bias is None else module.bias.detach().to(noise.dtype)
-        return torch.where(alive.view(along), noise, bias.view(along))
+        bias = noise.new_zeros(()) if module.bias is None else module.bias.detach().to(noise.dtype).view(along)
+        return torch.where(alive.view(along), noise, bias)
 
 
 class Noise:
@@ -183,27 +186,39 @@ class Noise:
         self._generator = torch.Generator().manual_seed(0)
         size = torch.rand(_NUM_SIZES, generator=self._generator)
         self._sizes = 10 ** (6 * size - 2) * (2 * torch.randint(2, size.shape, generator=self._generator) - 1)
-        # Values of mixed signs and sizes, drawn once for each kind of tensor.
-        self._drawn: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        # Values of mixed signs and sizes, and values about one, drawn once for each kind of tensor.
+        self._drawn: dict[tuple[torch.device, torch.dtype, bool], Tensor] = {}
 
     def of_shape(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Return noise of a shape, on the device and of the dtype of another tensor; not to be changed in place."""
-        count = torch.Size(shape).numel()
-        if self.level is not None:
-            uniform = torch.rand(tuple(shape), generator=self._generator)
-            return (self.level * (0.5 + uniform)).to(like.device, like.dtype)
-        key = (like.device, like.dtype)
+        count = math.prod(shape)
+        key = (like.device, like.dtype, self.level is None)
         if key not in self._drawn or len(self._drawn[key]) < count + _NUM_PLACES:
-            which = torch.randint(_NUM_SIZES, (count + _NUM_PLACES,), generator=self._generator)
-            self._drawn[key] = self._sizes[which].to(*key)
-        start = int(torch.randint(len(self._drawn[key]) - count + 1, (1,), generator=self._generator))
-        return self._drawn[key][start : start + count].view(tuple(shape))
+            self._drawn[key] = self._draw(count + _NUM_PLACES).to(like.device, like.dtype)
+        drawn = self._drawn[key]
+        start = int(torch.randint(len(drawn) - count + 1, (1,), generator=self._generator))
+        noise = drawn[start : start + count].view(tuple(shape))
+        return noise if self.level is None else self.level * noise
+
+    def _draw(self, count: int) -> Tensor:
+        """Return values of mixed signs and sizes or, if there is a level, from half to one and a half."""
+        if self.level is not None:
+            return 0.5 + torch.rand(count, generator=self._generator)
+        return self._sizes[torch.randint(_NUM_SIZES, (count,), generator=self._generator)]
 
     def added_to(self, tensor: Tensor) -> Tensor:
         """Return a floating-point tensor with normal noise added; others as they are."""
         if not tensor.is_floating_point():
             return tensor
         return tensor + torch.randn(tensor.shape, generator=self._generator).to(tensor)
+
+
+def _writers(modules: Mapping[str, nn.Module], group: Group) -> Iterator[tuple[Axis, nn.Module]]:
+    """Yield the weights of layers that mix channels which write the units of a group, with their layers."""
+    for axis in group.axes:
+        layer, _, local = axis.name.rpartition(".")
+        if axis.writes and local == "weight" and mixes_channels(modules[layer]):
+            yield axis, modules[layer]
 
 
 def readers(group: Group) -> list[Axis]:

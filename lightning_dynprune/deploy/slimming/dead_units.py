@@ -42,8 +42,10 @@ def constant_units(
             layer = axis.name.rpartition(".")[0]
             constant = constants.of(layer)[axis.index]
             stuck = constant.isfinite().all(dim=1) & ~(constant == 0).all(dim=1)
+            if not stuck.any() or can_fold(model.get_submodule(layer)):
+                continue
             stuck &= ~units_are_zero(model.get_parameter(axis.name), axis)
-            if stuck.any() and not can_fold(model.get_submodule(layer)):
+            if stuck.any():
                 yield group, layer, int(stuck.sum())
 
 
@@ -80,6 +82,8 @@ def dead_heads(model: nn.Module, groups: Sequence[Group]) -> list[Tensor]:
 
     A query head that shares its values with others has an output whatever its queries are, so only the columns count.
     """
+    if not groups:
+        return []
     tensor = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     found = []
     for group in groups:

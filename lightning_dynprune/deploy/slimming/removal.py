@@ -96,22 +96,20 @@ def slim(
     round_to = check_count("slim: round_to", round_to)
     fold = check_flag("slim: fold", fold)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
-    before = _size(model)
-    kinds = {name: type(module) for name, module in model.named_modules()}
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
     coupling = coupled_groups(model, example_input, exclude=excluded, verify=False)
     attention = _attention(model, example_input, heads, excluded, coupling)
     change = Narrowing(model)
-    shapes = {name: tensor.shape for name, tensor in change.tensors.items()}
+    parameters = {name: tensor for name, tensor in change.tensors.items() if isinstance(tensor, nn.Parameter)}
+    shapes, before = {name: tensor.shape for name, tensor in change.tensors.items()}, _size(change)
     try:
         removal = _remove(change, example_input, coupling, attention, round_to, fold, tolerance)
-        parameters = dict(model.named_parameters())
         moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in removal.stayed.items() if n in parameters}
         narrow_slots(optimizers, moves)
     except BaseException:
         change.undo()
         raise
-    after = _size(model)
+    after = _size(change)
     return Slimmed(
         {group.name: (len(keep), int(keep.sum())) for group, keep in zip(removal.groups, removal.kept, strict=True)},
         (before[0], after[0]),
@@ -120,7 +118,7 @@ def slim(
         removal.folded,
         removal.constant,
         coupling.left_out,
-        {name: type(m).__name__ for name, m in model.named_modules() if type(m) is not kinds[name]},
+        {name: type(module).__name__ for name, module in change.replaced()},
     )
 
 
@@ -192,8 +190,7 @@ def _zero_dead_units(
     model = change.model
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in (*groups, *attention)]
     folded: dict[str, int] = {}
-    with isolated(model):
-        constants = ConstantInputs(model, example_input, groups)
+    constants = ConstantInputs(model, example_input, groups)
     while True:
         now = dead_units(model, groups, constants, fold)
         has_folded = fold_constants(change, groups, now, constants) if fold else {}
@@ -205,8 +202,7 @@ def _zero_dead_units(
         dead = [a | b for a, b in zip(dead, now, strict=True)]
         if not change.zero([*groups, *attention], [~gone for gone in dead]) and not has_folded:
             break
-        with isolated(model):
-            constants.refresh(example_input, dead[: len(groups)])
+        constants.refresh(example_input, dead[: len(groups)])
     stuck = constant_units(model, groups, constants)
     return dead, folded, {g.name: f"{n} constant channels stay for {layer!r}" for g, layer, n in stuck}
 
@@ -234,7 +230,7 @@ def _attention(
     groups = attention_heads(model, heads, coupling.left_out if heads is None else None)
     # Grouped-query attention may lose whole groups, and in each group as many query heads.
     names = {group.name for group in groups}
-    queries = attention_heads(model, heads, {}, "queries")
+    queries = attention_heads(model, heads, {}, "queries") if groups else []
     groups += [group for group in queries if group.share_values and group.name not in names]
     allowed = []
     for group in groups:
@@ -243,6 +239,8 @@ def _attention(
             coupling.left_out[group.name] = f"{excluded[0]!r} is excluded"
         else:
             allowed.append(group)
+    if not allowed:
+        return []
     with isolated(model):
         failed = failing_groups(model, example_input, allowed)
     coupling.left_out.update({g.name: explain_heads(model, g, failed[g.name]) for g in allowed if g.name in failed})
@@ -257,6 +255,9 @@ def _round_up(kept: Tensor, multiple: int) -> Tensor:
     return kept.index_fill(0, more, True)
 
 
-def _size(model: nn.Module) -> tuple[int, int]:
-    held = [*model.parameters(), *model.buffers()]
-    return sum(p.numel() for p in model.parameters()), sum(t.numel() * t.element_size() for t in held)
+def _size(change: Narrowing) -> tuple[int, int]:
+    held = change.tensors.values()
+    return (
+        sum(t.numel() for t in held if isinstance(t, nn.Parameter)),
+        sum(t.numel() * t.element_size() for t in held),
+    )
