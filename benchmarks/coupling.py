@@ -37,7 +37,7 @@ from lightning_dynprune.coupling import Narrowing, coupled_groups
 from lightning_dynprune.deploy import slim
 
 sys.path.append(str(Path(__file__).parents[1]))
-from tests.convnets import MobileNetV2, ResNeXt, ShuffleNetV2, UNet  # noqa: E402
+from tests.convnets import MobileNetV2, ResNeXt, ShuffleNetV2, UNet
 
 AIM = 2.0
 AIMED = ("U-Net", "MobileNetV2")
