@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +16,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"{unstable[0]}: the name holds an address of memory; give ids= to parametrize")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Take what imports and the collection of tests have made out of every later garbage collection.
+class FreezeAtEveryFile:
+    """Takes what is alive when a file of tests begins out of every garbage collection during that file.
 
-    They are a million objects that live until the end: going through them again took a third of a second each time,
-    and each timing of calls begins with a collection.
+    Imports and the collection of tests alone make a million objects that live until the end: going through them again
+    took a third of a second each time, and each timing of calls begins with a collection.
     """
-    gc.collect()
-    gc.freeze()
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if item.path != self._file:
+            self._file = item.path
+            gc.collect()
+            gc.freeze()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Freeze in the doctests of the package too, which the hooks of this file do not reach by themselves."""
+    config.pluginmanager.register(FreezeAtEveryFile())
 
 
 @pytest.hookimpl(optionalhook=True)
