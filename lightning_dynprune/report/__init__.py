@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_dynprune.base import lazy_names
 
 if TYPE_CHECKING:
+    from lightning_dynprune.report.compute_figure import draw_compute_per_input
     from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
     from lightning_dynprune.report.figures import draw_pareto, draw_run
     from lightning_dynprune.report.run_tables import run_table
@@ -17,6 +18,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "lightning_dynprune.report.compute_figure": ["draw_compute_per_input"],
             "lightning_dynprune.report.deploy_tables": ["deploy_table", "preflight_table"],
             "lightning_dynprune.report.figures": ["draw_pareto", "draw_run"],
             "lightning_dynprune.report.run_tables": ["run_table"],
@@ -28,6 +30,7 @@ else:
 __all__ = [
     "SweepRow",
     "deploy_table",
+    "draw_compute_per_input",
     "draw_pareto",
     "draw_run",
     "preflight_table",

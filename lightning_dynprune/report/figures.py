@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lightning_dynprune.base import PALETTE, write_atomically
-from lightning_dynprune.report.sweep_tables import SweepRow
+from lightning_dynprune.report.sweep_tables import SweepRow, per_input_figures
 from lightning_dynprune.report.text import printable
 
 
@@ -69,14 +69,18 @@ def draw_run(results: Mapping[str, Any], path: Path) -> None:
 def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
     """Draw test accuracy over sparsity, one curve for each set of other overrides, and the dense baseline as a line.
 
+    Where all finished jobs prune per input, the accuracy of that is drawn over the mean share of the multiply-adds.
+
     Args:
         rows: the jobs; failed ones have no point.
         path: the PNG file to write.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for (label, members), color in zip(_series(rows).items(), _colors(), strict=False):
-        points = sorted((found["sparsity"], found["accuracy"]) for found in members)
+    finished = [row for row in rows if row.results is not None]
+    is_per_input = bool(finished) and all(map(per_input_figures, finished))
+    for (label, members), color in zip(_series(finished, is_per_input).items(), _colors(), strict=False):
+        points = sorted(_point(row, is_per_input) for row in members)
         axes.plot(*zip(*points, strict=True), marker="o", markersize=5, linewidth=2, color=color, label=label)
     controls = sorted({row.results["dense_accuracy"] for row in rows if row.results} - {None})
     for number, accuracy in enumerate(controls):
@@ -85,7 +89,7 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
         axes.axhline(accuracy, color=PALETTE.muted, linestyle="--", linewidth=1.2, label=name)
     _percent_axis(axes, "test accuracy")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_xlabel("sparsity reached")
+    axes.set_xlabel("mean share of the multiply-adds" if is_per_input else "sparsity reached")
     if axes.get_legend_handles_labels()[0]:
         for text in axes.legend(loc="lower left", frameon=False, fontsize=9).get_texts():
             text.set_parse_math(False)
@@ -93,18 +97,26 @@ def draw_pareto(rows: Sequence[SweepRow], path: Path) -> None:
         axes.text(
             0.5, 0.5, "no job of this sweep has results", ha="center", transform=axes.transAxes, color=PALETTE.muted
         )
-    axes.set_title("Accuracy over sparsity", fontsize=12)
+    axes.set_title(f"Accuracy over {'multiply-adds' if is_per_input else 'sparsity'}", fontsize=12)
     _save(figure, path)
 
 
-def _series(rows: Sequence[SweepRow]) -> dict[str, list[Mapping[str, Any]]]:
-    series: dict[str, list[Mapping[str, Any]]] = {}
+def _series(rows: Sequence[SweepRow], is_per_input: bool) -> dict[str, list[SweepRow]]:
+    series: dict[str, list[SweepRow]] = {}
+    swept = "adaptive.budget=" if is_per_input else "sparsity="
     for row in rows:
-        if row.results is not None:
-            others = [printable(text) for text in row.overrides if not text.startswith("sparsity=")]
-            # matplotlib leaves labels that begin with an underscore out of the legend.
-            series.setdefault(", ".join(others).lstrip("_") or "pruned", []).append(row.results)
+        others = [printable(text) for text in row.overrides if not text.startswith(swept)]
+        # matplotlib leaves labels that begin with an underscore out of the legend.
+        series.setdefault(", ".join(others).lstrip("_") or "pruned", []).append(row)
     return series
+
+
+def _point(row: SweepRow, is_per_input: bool) -> tuple[float, float]:
+    assert row.results is not None
+    own = per_input_figures(row)
+    return (
+        (own["compute_mean"], own["accuracy"]) if is_per_input else (row.results["sparsity"], row.results["accuracy"])
+    )
 
 
 def _colors() -> list[str]:

@@ -13,7 +13,7 @@ from lightning_dynprune.report.text import duration, file_size, percent, plain_t
 
 
 def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
-    """Return the tables of a run: the dense beside the pruned network, then one row per pruned layer.
+    """Return the tables of a run: the dense beside the pruned network, one row per pruned layer, and per-input pruning.
 
     Args:
         results: the content of ``results.json``.
@@ -21,7 +21,9 @@ def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
     """
     journal = results.get("journal")
     notes = [] if journal is None else [plain_text(f"  {note}") for note in journal["notes"]]
-    return Group(_comparison(results), _layers(results), *notes, plain_text(f"  {folder}", style="dim"))
+    adaptive = results.get("adaptive")
+    per_input = [] if adaptive is None else [_per_input(adaptive)]
+    return Group(_comparison(results), _layers(results), *per_input, *notes, plain_text(f"  {folder}", style="dim"))
 
 
 def _comparison(results: Mapping[str, Any]) -> Table:
@@ -59,4 +61,28 @@ def _layers(results: Mapping[str, Any]) -> Table:
     for name, sparsity in results["layers"].items():
         count = results["connections"][name]
         table.add_row(plain_text(name), f"{count:,}", f"{count - round(count * sparsity):,}", percent(sparsity))
+    return table
+
+
+def _per_input(adaptive: Mapping[str, Any]) -> Table:
+    figures = adaptive["figures"]
+    table = titled_table(f"Per input, {adaptive['method']}", pad_edge=True)
+    table.add_column("test set")
+    table.add_column("inputs", justify="right")
+    table.add_column("accuracy", justify="right")
+    for name in adaptive["paths"]:
+        table.add_row(plain_text(name), percent(figures[f"share/{name}"]), percent(figures[f"accuracy/{name}"]))
+    table.add_row("all, per input", "100.00 %", percent(figures["accuracy"]))
+    table.add_row("all, by the whole network", "100.00 %", percent(figures["dense_accuracy"]))
+    table.add_row("easy half", "50.00 %", percent(figures["accuracy_easy"]))
+    table.add_row("hard half", "50.00 %", percent(figures["accuracy_hard"]))
+    table.add_section()
+    spread = [percent(figures[name]) for name in ("compute_mean", "compute_p5", "compute_p95")]
+    table.add_row("multiply-adds: mean", spread[0], "")
+    table.add_row("multiply-adds: 5th, 95th percentile", *spread[1:])
+    correlation = figures["rank_correlation"]
+    table.add_row("rank correlation of loss and compute", "-" if correlation is None else f"{correlation:.2f}", "")
+    for name, density in figures.items():
+        if name.startswith("density/"):
+            table.add_row(plain_text(f"density of {name.removeprefix('density/')}"), percent(density), "")
     return table

@@ -25,6 +25,10 @@ FIGURES = (
     "compression",
     "seed",
 )
+_HEADINGS = ("target", "sparsity", "accuracy", "dense", "factor")
+_PER_INPUT_HEADINGS = ("pruned", "dense", "accuracy", "adapted", "compute")
+# Of per-input pruning; empty without it.
+PER_INPUT_FIGURES = ("accuracy", "compute_mean", "compute_p5", "compute_p95", "rank_correlation")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class SweepRow:
 def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     """Return the table of a sweep with one row per job; the row of a failed job gives the error.
 
+    Where a job prunes per input, target and factor make room for the accuracy and the mean compute of that.
+
     Args:
         rows: the jobs.
         folder: the sweep's folder, printed under the table.
@@ -73,25 +79,40 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     table = titled_table(title)
     table.add_column("job", justify="right")
     table.add_column("settings", overflow="fold", min_width=20)
-    for heading in ("target", "sparsity", "accuracy", "dense", "factor"):
+    has_per_input = any(per_input_figures(row) for row in rows)
+    headings = _PER_INPUT_HEADINGS if has_per_input else _HEADINGS
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         settings = [text for text in row.overrides if len(rows) == 1 or text not in common]
         if row.results is None:
             state = plain_text(row.state, style="red" if row.error else "dim")
-            table.add_row(plain_text(row.job), Text("\n").join([*map(plain_text, settings), state]), *["-"] * 5)
+            table.add_row(
+                plain_text(row.job), Text("\n").join([*map(plain_text, settings), state]), *["-"] * len(headings)
+            )
             continue
-        found = row.results
-        table.add_row(
-            plain_text(row.job),
-            Text("\n").join(map(plain_text, settings)),
-            percent(found["target_sparsity"]),
-            percent(found["sparsity"]),
-            percent(found["accuracy"]),
-            percent(found["dense_accuracy"]),
-            f"{found['compression']:.1f}x",
-        )
+        cells = _per_input_cells(row) if has_per_input else _cells(row.results)
+        table.add_row(plain_text(row.job), Text("\n").join(map(plain_text, settings)), *cells)
     return Group(table, plain_text(f"  {folder}", style="dim"))
+
+
+def _cells(found: Mapping[str, Any]) -> list[str]:
+    shares = [percent(found[name]) for name in ("target_sparsity", "sparsity", "accuracy", "dense_accuracy")]
+    return [*shares, f"{found['compression']:.1f}x"]
+
+
+def _per_input_cells(row: SweepRow) -> list[str]:
+    """Return the sparsity and the accuracies of a job, and the mean share of the multiply-adds of an input."""
+    assert row.results is not None
+    own = per_input_figures(row)
+    shares = [row.results[name] for name in ("sparsity", "dense_accuracy", "accuracy")]
+    return [percent(share) for share in (*shares, own.get("accuracy"), own.get("compute_mean"))]
+
+
+def per_input_figures(row: SweepRow) -> Mapping[str, Any]:
+    """Return the figures of a job's per-input pruning; empty without it."""
+    adaptive = None if row.results is None else row.results.get("adaptive")
+    return {} if adaptive is None else adaptive["figures"]
 
 
 def progress_line(
@@ -121,10 +142,12 @@ def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
     def write(scratch: Path) -> None:
         with scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["job", "overrides", *FIGURES, "error"])
+            per_input = [f"per_input_{name}" for name in PER_INPUT_FIGURES]
+            writer.writerow(["job", "overrides", *FIGURES, *per_input, "error"])
             for row in rows:
                 figures = row.results or {}
                 values = [figures.get(name) for name in FIGURES]
+                values += [per_input_figures(row).get(name) for name in PER_INPUT_FIGURES]
                 texts = [
                     _escape_formula(text)
                     for text in (

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from lightning_dynprune.adaptive import METHODS
 from lightning_dynprune.app.main import conf_dir
 from lightning_dynprune.deploy.forecast import preflight
 from lightning_dynprune.deploy.measurement import measure
@@ -24,7 +25,13 @@ from lightning_dynprune.strategies import STRATEGIES
 from lightning_dynprune.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).parents[2]
-REGISTRIES = {"strategy": STRATEGIES, "threshold": THRESHOLDS, "schedule": SCHEDULES, "pattern": PATTERNS}
+REGISTRIES = {
+    "strategy": STRATEGIES,
+    "threshold": THRESHOLDS,
+    "schedule": SCHEDULES,
+    "pattern": PATTERNS,
+    "adaptive": METHODS,
+}
 # theta has no default in the class, for none suits all networks; the file gives a number to start from.
 WITHOUT_DEFAULT = {("threshold", "fixed", "theta"), *(("schedule", name, "final") for name in SCHEDULES.names())}
 # What these two are before they jump to their value is never read.
@@ -43,7 +50,8 @@ def options(group: str) -> list[str]:
 
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_a_group_has_a_file_for_each_registered_part_and_no_other(group):
-    own = ["default"] if group in ("threshold", "schedule") else []  # the strategy's own
+    # The strategy's own; no per-input pruning.
+    own = {"threshold": ["default"], "schedule": ["default"], "adaptive": ["none"]}.get(group, [])
     assert options(group) == sorted([*REGISTRIES[group].names(), *own])
 
 

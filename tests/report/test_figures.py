@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from lightning_dynprune.report import SweepRow, draw_pareto, draw_run
-from tests.report.test_tables import RESULTS
+from lightning_dynprune.report import SweepRow, draw_compute_per_input, draw_pareto, draw_run
+from tests.report.test_tables import PER_INPUT, RESULTS
 
 HISTORY = {
     "sparsity": [(0, 0.0), (10, 0.5), (20, 0.75)],
@@ -73,3 +74,26 @@ def test_a_sweep_shows_a_curve_a_strategy_in_order_of_sparsity_and_dense_as_a_li
 def test_a_sweep_of_which_every_job_failed_says_so(drawn, tmp_path):
     draw_pareto([SweepRow("0", ["sparsity=2"], error="no")], tmp_path / "pareto.png")
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["no job of this sweep has results"]
+
+
+def test_a_sweep_over_budgets_shows_accuracy_over_compute(drawn, tmp_path):
+    def row(job: str, budget: float, accuracy: float) -> SweepRow:
+        figures = {**PER_INPUT["figures"], "compute_mean": budget, "accuracy": accuracy}
+        return SweepRow(job, [f"adaptive.budget={budget}"], {**RESULTS, "adaptive": {**PER_INPUT, "figures": figures}})
+
+    draw_pareto([row("0", 0.7, 0.92), row("1", 0.3, 0.85)], tmp_path / "pareto.png")
+    (axes,) = drawn[0].axes
+    assert points(axes.lines[0]) == [(0.3, 0.85), (0.7, 0.92)]
+    assert axes.get_xlabel() == "mean share of the multiply-adds"
+
+
+def test_compute_per_input_is_a_histogram_above_the_cheapest_and_the_dearest_images(drawn, tmp_path):
+    compute = torch.tensor([0.2, 0.2, 0.2, 1.0], dtype=torch.float64)
+    cheap, dear = torch.zeros(3, 1, 4, 4), torch.rand(3, 3, 4, 4)
+    draw_compute_per_input(compute, cheap, dear, tmp_path / "per_input.png")
+    axes, *images = drawn[0].axes
+    heights = [bar.get_height() for bar in axes.patches if bar.get_height()]
+    assert heights == [3, 1]
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(0.4)
+    shown = [np.asarray(each.images[0].get_array()).shape for each in images if each.images]
+    assert shown == [(4, 4)] * 3 + [(4, 4, 3)] * 3

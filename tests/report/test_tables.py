@@ -29,6 +29,25 @@ RESULTS: dict[str, Any] = {
     "bytes": {"dense": 4800, "compact": 1325},
     "seed": 3,
 }
+PER_INPUT: dict[str, Any] = {
+    "method": "early_exit",
+    "paths": ["conv1", "end"],
+    "figures": {
+        "accuracy": 0.905,
+        "dense_accuracy": 0.91,
+        "accuracy_easy": 0.99,
+        "accuracy_hard": 0.82,
+        "compute_mean": 0.4,
+        "compute_p5": 0.2,
+        "compute_p95": 1.01,
+        "rank_correlation": 0.5,
+        "share/conv1": 0.75,
+        "accuracy/conv1": 0.96,
+        "share/end": 0.25,
+        "accuracy/end": None,
+        "density/fc": 0.5,
+    },
+}
 FAILED = SweepRow("1", ["sparsity=[2]"], error="ValueError: sparsity=2 is [not] accepted")
 
 
@@ -73,6 +92,43 @@ def test_a_run_without_dense_baseline_claims_no_figures_for_it():
     table = printed(run_table(alone, Path("/runs/1")))
     assert cells(table, "test accuracy")[1:] == ["-", "91.00 %"]
     assert cells(table, "training")[1:] == ["-", "1.0 s"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ["conv1", "75.00 %", "96.00 %"],
+        ["end", "25.00 %", "-"],
+        ["all, per input", "100.00 %", "90.50 %"],
+        ["all, by the whole network", "100.00 %", "91.00 %"],
+        ["hard half", "50.00 %", "82.00 %"],
+        ["multiply-adds: mean", "40.00 %"],
+        ["multiply-adds: 5th, 95th percentile", "20.00 %", "101.00 %"],
+        ["rank correlation of loss and compute", "0.50"],
+        ["density of fc", "50.00 %"],
+    ],
+    ids=lambda row: row[0],
+)
+def test_a_run_that_prunes_per_input_shows_each_way_and_what_inputs_cost(row):
+    table = printed(run_table({**RESULTS, "adaptive": PER_INPUT}, Path("/runs/1")))
+    assert cells(table, row[0]) == row
+
+
+def test_a_sweep_over_budgets_shows_accuracy_and_compute_per_input():
+    adaptive = {**RESULTS, "adaptive": PER_INPUT}
+    rows = [SweepRow("0", ["adaptive.budget=0.4"], adaptive), SweepRow("1", ["adaptive=none"], RESULTS)]
+    text = printed(sweep_table(rows, Path("/sweep")), width=80)
+    assert cells(text, "job")[2:] == ["pruned", "dense", "accuracy", "adapted", "compute"]
+    assert cells(text, "0")[2:] == ["75.00 %", "93.00 %", "91.00 %", "90.50 %", "40.00 %"]
+    assert cells(text, "1")[2:] == ["75.00 %", "93.00 %", "91.00 %", "-", "-"]
+
+
+def test_the_summary_of_a_sweep_has_the_figures_per_input(tmp_path):
+    rows = [SweepRow("0", [], {**RESULTS, "adaptive": PER_INPUT}), SweepRow("1", [], RESULTS)]
+    write_summary(rows, tmp_path / "summary.csv")
+    first, second = csv.DictReader((tmp_path / "summary.csv").open())
+    assert (first["per_input_accuracy"], first["per_input_compute_mean"]) == ("0.905", "0.4")
+    assert (second["per_input_accuracy"], second["per_input_compute_mean"]) == ("", "")
 
 
 def test_the_progress_of_a_sweep_is_one_line_with_the_time_left():

@@ -49,6 +49,7 @@ def read_results(path: Path) -> dict[str, Any]:
             _raise_damaged(path, figure, "a whole number")
     if not is_number(results.get("compression")) or results["compression"] < 0:
         _raise_damaged(path, "compression", "a number of at least 0")
+    _check_per_input(path, results.get("adaptive"))
     return results
 
 
@@ -99,6 +100,22 @@ def is_curve(value: Any) -> bool:
         isinstance(point, (list, tuple)) and len(point) == 2 and _is_count(point[0]) and is_share(point[1])
         for point in value
     )
+
+
+def _check_per_input(path: Path, adaptive: Any) -> None:
+    """Raise unless the figures of per-input pruning that a sweep reports are numbers, or there is none."""
+    if adaptive is None:
+        return
+    figures = adaptive.get("figures") if isinstance(adaptive, dict) else None
+    if not isinstance(figures, dict):
+        _raise_damaged(path, "adaptive", "an object with figures")
+    for name in ("accuracy", "compute_mean", "compute_p5", "compute_p95"):
+        # With the heads, an input that runs to the end costs more than the network.
+        if not is_number(figures.get(name)) or figures[name] < 0 or (name == "accuracy" and figures[name] > 1):
+            _raise_damaged(path, f"adaptive.figures.{name}", "a number of at least 0")
+    correlation = figures.get("rank_correlation")
+    if correlation is not None and not is_number(correlation):
+        _raise_damaged(path, "adaptive.figures.rank_correlation", "a number or null")
 
 
 def _check_overrides(path: Path, content: dict[str, Any]) -> None:

@@ -106,4 +106,6 @@ def _of_checkpoint(file: Path) -> dict[str, Tensor]:
         for name, value in weights.items()
     ):
         raise ValueError("the checkpoint is damaged: state_dict is no mapping from names to dense tensors")
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    # Heads of early exits that train with the network are in its checkpoint, and no part of the plain network.
+    own, heads = {n: v for n, v in weights.items() if n.startswith(prefix)}, f"{prefix}adaptive."
+    return {name.removeprefix(prefix): value for name, value in own.items() if not name.startswith(heads)}

@@ -18,6 +18,7 @@ from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.runs import RunFolder, check_unchanged, find_checkpoint, lock_run_folder, read_run
+from lightning_dynprune.app.tasks.adaptive_pruning import adaptive_figures, new_adaptive
 from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
 from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pruning
 from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
@@ -58,13 +59,14 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     data.setup()
     seconds = {"data": time.perf_counter() - began}
     check_pruning(cfg, data)
+    adaptive = new_adaptive(cfg, data)
     # Nothing is written to the folder of a run that is refused.
     folder.write_settings()
 
     dense = get_dense_baseline(cfg, data, folder, stop) if cfg.dense else None
     if dense is not None:
         set_guard_reference(pruning, dense)
-    pruned = train_phase("pruned", cfg, data, folder, stop, pruning)
+    pruned = train_phase("pruned", cfg, data, folder, stop, pruning, adaptive)
     if dense is not None:
         seconds["dense"] = dense["seconds"]
     seconds["pruned"] = pruned.seconds
@@ -76,6 +78,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
         "seconds": seconds,
         "bytes": write_weights(pruned, folder),
+        "adaptive": adaptive_figures(adaptive, data, folder),
         "history": {**pruned.curves, "dense_val_accuracy": [] if dense is None else dense["val_curve"]},
         "seed": cfg.seed,
         "overrides": folder.overrides,

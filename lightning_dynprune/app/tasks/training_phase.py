@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
+from lightning_dynprune.adaptive import PREFIX
 from lightning_dynprune.app.callbacks import History, LastCheckpoint
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
@@ -20,7 +22,7 @@ from lightning_dynprune.app.models import Classifier
 from lightning_dynprune.app.runs import RunFolder
 
 if TYPE_CHECKING:
-    from lightning_dynprune import DynamicPruning
+    from lightning_dynprune import DynamicPruning, InputAdaptivePruning
 
 Curve = list[tuple[int, float]]
 
@@ -37,8 +39,8 @@ class Phase:
         steps: optimizer steps.
         curves: ``sparsity`` and ``val_accuracy`` as points ``(step, value)``.
         size: number of parameters of the network before slimming.
-        weights: the network's state dict.
-        parameters: the network's parameters by name, without buffers.
+        weights: the network's state dict, without that of per-input pruning.
+        parameters: the network's parameters by name, without buffers and those of per-input pruning.
     """
 
     accuracy: float
@@ -72,6 +74,7 @@ def train_phase(
     folder: RunFolder,
     stop: StopRequest,
     pruning: DynamicPruning | None = None,
+    adaptive: InputAdaptivePruning | None = None,
 ) -> Phase:
     """Train and test a network, continuing from its checkpoint if the run is resumed and has one.
 
@@ -82,6 +85,7 @@ def train_phase(
         folder: folder for checkpoints and logs.
         stop: set by Ctrl-C.
         pruning: the pruning callback; None trains without pruning.
+        adaptive: the callback of per-input pruning; None: every input computes the whole network.
     """
     module = new_classifier(cfg)
     size = sum(parameter.numel() for parameter in module.network.parameters())
@@ -91,6 +95,8 @@ def train_phase(
     callbacks: list[L.Callback] = [history, checkpoint]
     if pruning is not None:
         callbacks.insert(0, pruning)
+    if adaptive is not None:
+        callbacks.append(adaptive)
     trainer = new_trainer(name, cfg, folder, callbacks)
     resumed = path if folder.resuming and path.exists() else None
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -104,9 +110,13 @@ def train_phase(
         steps=trainer.global_step,
         curves=history.curves,
         size=size,
-        weights=module.network.state_dict(),
-        parameters=dict(module.network.named_parameters()),
+        weights=_without_adaptive(module.network.state_dict()),
+        parameters=_without_adaptive(dict(module.network.named_parameters())),
     )
+
+
+def _without_adaptive(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{PREFIX}.")}
 
 
 def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L.Callback]) -> L.Trainer:
