@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import runs
 from runs import Results, Run
+
+from tests.app.program import dynprune
 
 SHORT = {"trainer.max_epochs": 2, "checkpoint.every_n_steps": 5, "seed": 3}
 
@@ -34,6 +34,15 @@ def trained(work: Path) -> list[str]:
     return sorted((work / "log.txt").read_text().split())
 
 
+@pytest.fixture
+def workers(monkeypatch):
+    """Let worker processes start from one that has imported what they need, which takes most of so short a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning_dynprune.app.tasks.train", "pytest"])
+    monkeypatch.setattr(runs.multiprocessing, "get_context", lambda method: context)
+
+
+@pytest.mark.usefixtures("workers")
 def test_a_finished_run_is_recorded_and_not_trained_again(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json")
     runs.train_all([of_number(2)], results, tmp_path, workers=1)
@@ -44,6 +53,7 @@ def test_a_finished_run_is_recorded_and_not_trained_again(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "results.json"]
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_failed_run_is_named_its_output_kept_and_the_others_recorded(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json")
     failing = of_number(-1)
@@ -97,9 +107,10 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_figures(tmp_path: 
         runs.pruned(json.loads(sys.argv[3]), Path(sys.argv[2]), StopRequest())
         """
     )
+    program = tmp_path / "killed.py"
+    program.write_text(script)
     arguments = [str(Path(runs.__file__).parent), str(folder), json.dumps(SHORT | {"dense": False})]
-    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, env=os.environ)
-    assert ended.returncode == -signal.SIGKILL
+    assert dynprune(*arguments, folder=tmp_path, program=program).returncode == -signal.SIGKILL
     assert (folder / "last.ckpt").exists()
 
     resumed = runs.pruned(SHORT | {"dense": False}, folder, no_stop())
