@@ -87,6 +87,18 @@ class Deployed(nn.Module):
         dense: Tensor = last_position(self.dense(*args, **kwargs))
         return dense
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was measured as plain values, for JSON: seconds, and ratios to the dense form."""
+        return {
+            str(batch): {
+                "ratio": {"low": speed.ratio.low, "median": speed.ratio.median, "high": speed.ratio.high},
+                "dense": {"p50": speed.p50[0], "p95": speed.p95[0]},
+                "adaptive": {"p50": speed.p50[1], "p95": speed.p95[1]},
+                "is_adaptive": speed.is_adaptive,
+            }
+            for batch, speed in self.speeds.items()
+        }
+
     def __str__(self) -> str:
         lines = [f"{self.device_name}, {torch.get_num_threads()} threads, ratios by {self.clock} time"]
         for batch, speed in self.speeds.items():

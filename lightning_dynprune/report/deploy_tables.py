@@ -16,7 +16,7 @@ _CLOCKS = {"cpu": "CPU time", "wall": "wall time"}
 
 
 def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> RenderableType:
-    """Return the tables of a measured model: time, file sizes, MACs and accuracy.
+    """Return the tables of a measured model: time, time per input, file sizes, MACs and accuracy.
 
     Args:
         report: the content of ``deploy.json``.
@@ -25,7 +25,9 @@ def deploy_table(report: Mapping[str, Any], path: Path | None = None) -> Rendera
     notes = [plain_text(f"  {line}", style="dim") for line in reason_lines(_not_measured(report))]
     where = [] if path is None else [plain_text(f"  all figures, and each layer: {path}", style="dim")]
     speeds = [_speed(report, str(batch)) for batch in report["batches"]]
-    return Group(*speeds, _files(report), _work(report), *notes, *where)
+    adaptive = report.get("adaptive")
+    per_input = [] if adaptive is None else [_per_input(report, adaptive)]
+    return Group(*speeds, *per_input, _files(report), _work(report), *notes, *where)
 
 
 def preflight_table(outlook: Mapping[str, Any], path: Path | None = None) -> RenderableType:
@@ -59,6 +61,19 @@ def _speed(report: Mapping[str, Any], batch: str) -> Table:
             NOT_MEASURED if ratio is None else _spread(ratio, 1, 2),
             _bytes(row["memory"].get(batch)),
         )
+    return table
+
+
+def _per_input(report: Mapping[str, Any], adaptive: Mapping[str, Any]) -> Table:
+    table = _table(
+        f"Per input over the fastest dense form, accuracy {percent(adaptive['accuracy'])}, {_machine(report)}"
+    )
+    for heading in ("speed-up (quartiles)", "ms, half of the calls", "ms, 95 % of the calls", "runs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for batch, found in adaptive["speeds"].items():
+        took = [f"{found['dense'][q] * 1e3:.3f} -> {found['adaptive'][q] * 1e3:.3f}" for q in ("p50", "p95")]
+        runs = "per input" if found["is_adaptive"] else "dense"
+        table.add_row(f"batch {batch}", _spread(found["ratio"], 1, 2), *took, runs)
     return table
 
 

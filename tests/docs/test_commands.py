@@ -36,6 +36,11 @@ FRESH: dict[str, tuple[tuple[str, ...], str]] = {
     "dynprune": (SMALL, "outputs/*/*/results.json"),
     "dynprune sparsity=0.95 strategy=magnitude schedule.begin=0.1": (SPARSE_ONLY, "outputs/*/*/results.json"),
     "dynprune sparsity=0.999 guard=accuracy": (SMALL, "outputs/*/*/results.json"),
+    "dynprune adaptive=early_exit model=convnet": (SPARSE_ONLY, "outputs/*/*/per_input.png"),
+    "dynprune -m adaptive=early_exit adaptive.budget=0.3,0.5,0.7 model=convnet": (
+        SPARSE_ONLY,
+        "multirun/*/*/pareto.png",
+    ),
     "dynprune --cfg job": ((), ""),
     "dynprune -m sparsity=0.5,0.8,0.9,0.95 strategy=magnitude,taylor": (SMALL, "multirun/*/*/summary.csv"),
     "dynprune -m sparsity=0.9,0.95,0.98 data=mnist model=lenet_300_100 trainer.max_epochs=20": (

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
     from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
     from lightning_dynprune.app.runs.run_lock import FolderInUse, check_not_in_use, lock_run_folder, wait_for_lock
-    from lightning_dynprune.app.runs.run_weights import dense_file, load_weights, weights_file
+    from lightning_dynprune.app.runs.run_weights import (
+        attach_per_input,
+        dense_file,
+        load_weights,
+        per_input_file,
+        weights_file,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -65,8 +71,10 @@ else:
                 "wait_for_lock",
             ],
             "lightning_dynprune.app.runs.run_weights": [
+                "attach_per_input",
                 "dense_file",
                 "load_weights",
+                "per_input_file",
                 "weights_file",
             ],
         },
@@ -78,6 +86,7 @@ __all__ = [
     "FolderInUse",
     "ResumeError",
     "RunFolder",
+    "attach_per_input",
     "check_not_in_use",
     "check_unchanged",
     "dense_file",
@@ -87,6 +96,7 @@ __all__ = [
     "is_curve",
     "load_weights",
     "lock_run_folder",
+    "per_input_file",
     "quote_path",
     "random_state",
     "read_dense_record",

@@ -45,6 +45,34 @@ def dense_file(folder: Path) -> Path | None:
     return shared if shared.is_file() else None
 
 
+def per_input_file(file: Path) -> Path | None:
+    """Return the file of the module of per-input pruning beside the weights of a finished run; None without one.
+
+    Args:
+        file: of weights. Those of a checkpoint are from before the module was fitted.
+    """
+    found = file.parent / "adaptive.safetensors"
+    return found if file.name == "model.safetensors" and found.is_file() else None
+
+
+def attach_per_input(network: nn.Module, file: Path) -> None:
+    """Add the module of per-input pruning that a file holds to a network.
+
+    Args:
+        network: with the weights that the module was fitted to.
+        file: of :func:`per_input_file`.
+
+    Raises:
+        ValueError: the file is damaged or does not fit the network.
+    """
+    from lightning_dynprune.adaptive import attach
+
+    try:
+        attach(network, _of_safetensors(file, 1))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{file.name} does not fit {type(network).__name__}, or is damaged: {error}") from error
+
+
 def load_weights(network: nn.Module, file: Path) -> None:
     """Load the weights of a file into a network; weights of a slim network make the network slim.
 

@@ -18,14 +18,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
+from lightning_dynprune.adaptive import Adapted
 from lightning_dynprune.app.data import InMemoryImages
-from lightning_dynprune.app.runs import dense_file, load_weights, weights_file
+from lightning_dynprune.app.runs import attach_per_input, dense_file, load_weights, per_input_file, weights_file
 from lightning_dynprune.base import check_count, write_json
 from lightning_dynprune.deploy.measurement import measure
 from lightning_dynprune.report import deploy_table
 
 # These loggers report each step, and each missing optional package.
 EXPORTERS = ("onnxscript", "onnx_ir", "torch.onnx", "torchao")
+_EXAMPLES = 256  # validation images on which per-input pruning is timed: with fewer, rare hard ones are missed
 
 
 def run_deploy(cfg: DictConfig) -> float:
@@ -78,6 +80,7 @@ def run_deploy(cfg: DictConfig) -> float:
     )
     content: dict[str, Any] = {
         **report.to_dict(),
+        "adaptive": per_input_report(network, file, data, cfg),
         "checkpoint": file.name,
         "overrides": list(HydraConfig.get().overrides.task),
         "versions": {"python": platform.python_version(), "torch": version("torch")},
@@ -87,6 +90,24 @@ def run_deploy(cfg: DictConfig) -> float:
     accuracy = report["pruned"].accuracy
     assert accuracy is not None
     return accuracy
+
+
+def per_input_report(network: nn.Module, file: Path, data: InMemoryImages, cfg: DictConfig) -> dict[str, Any] | None:
+    """Return how fast and accurate a run's per-input pruning is; None without one.
+
+    Args:
+        network: with the run's weights.
+        file: of these weights.
+        data: the image set.
+        cfg: the settings.
+    """
+    if (found := per_input_file(file)) is None:
+        return None
+    attach_per_input(network, found)
+    adapted = Adapted(network, data.val.images[:_EXAMPLES])
+    deployed = adapted.deploy(batches=tuple(cfg.batches), seconds=cfg.seconds)
+    accuracy = accuracy_function(data, max(cfg.batches))(deployed)
+    return {"summary": adapted.module.summary, "accuracy": accuracy, "speeds": deployed.to_dict()}
 
 
 def new_network(cfg: DictConfig) -> nn.Module:

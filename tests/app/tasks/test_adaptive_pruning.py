@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_the_plain_network_and_its_exits_are_two_files(run):
     network = ConvNet([1, 8, 8], 10, width=4).eval()
     attach(network, exits)
     assert "relu1" in Adapted(network).module.summary
+
+
+def test_a_run_is_deployed_beside_its_dense_form(run):
+    settings = ("seconds=0.05", "batches=[1,4]", "rivals=false", f"output={run[0].parent / 'deploy.json'}")
+    done = dynprune("task=deploy", f"checkpoint={run[0]}", *settings, folder=run[0].parent)
+    assert done.returncode == 0, done.stderr
+    assert "Per input over the fastest dense form" in words(done.stdout)
+    found = json.loads((run[0].parent / "deploy.json").read_text())["adaptive"]
+    assert set(found["speeds"]) == {"1", "4"}
+    assert found["speeds"]["1"]["adaptive"]["p95"] > 0
+    # Where it was measured slower it runs dense.
+    accuracies = [results(run[0])["adaptive"]["figures"][name] for name in ("accuracy", "dense_accuracy")]
+    assert found["accuracy"] == pytest.approx(accuracies[not found["speeds"]["4"]["is_adaptive"]], abs=1e-6)
 
 
 def test_a_run_that_is_killed_while_heads_are_fitted_resumes_to_the_same_end(run, tmp_path):
