@@ -3,6 +3,7 @@
 May import deploy and the rooms below it, and torchmetrics through metrics; no Lightning, so that it serves any network.
 """
 
+from lightning_dynprune.adaptive.activations import ActivationThreshold, ActivationThresholds
 from lightning_dynprune.adaptive.adapted import Adapted, adapt, attach, check_free, place, strip
 from lightning_dynprune.adaptive.base import METHODS, PREFIX, AdaptiveMethod, AdaptiveModule, Outcome
 from lightning_dynprune.adaptive.deployment import BatchSpeed, Deployed, measure_speed
@@ -17,6 +18,8 @@ from lightning_dynprune.adaptive.widths import PrefixWidth, PrefixWidths
 __all__ = [
     "METHODS",
     "PREFIX",
+    "ActivationThreshold",
+    "ActivationThresholds",
     "Adapted",
     "AdaptiveMethod",
     "AdaptiveModule",

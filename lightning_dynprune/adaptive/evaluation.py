@@ -100,8 +100,8 @@ class Evaluator:
             count=int(self.dense.taken.sum()),
             dense_accuracy=float(self.dense.compute()[1].reshape(-1)[0]),
             path_names=self.module.path_names,
-            path_shares=tuple(shares.tolist()),
-            path_accuracy=tuple(accuracies.tolist()),
+            path_shares=tuple(shares.reshape(-1).tolist()),
+            path_accuracy=tuple(accuracies.reshape(-1).tolist()),
             layer_density={name: float(value) for name, value in self.densities.compute().items()},
             **figures,
         )

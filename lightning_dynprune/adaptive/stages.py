@@ -25,6 +25,10 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _IDLE = (nn.Identity, nn.Dropout, AdaptiveModule)  # in eval mode; AdaptiveModule stands in an nn.Sequential
 
 
+class OneNode(nn.Module):
+    """Base class of modules that are one node of a traced forward, as they branch on their inputs."""
+
+
 class StageError(ValueError):
     """A forward cannot be split into stages; the message says why."""
 
@@ -52,8 +56,9 @@ class _CutTracer(fx.Tracer):
         self.outputs: dict[str, list[fx.Node | None]] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a module is one node of the graph: a module of torch that has no modules of its own."""
-        return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, _CONTAINERS)
+        """Return whether a module is one node of the graph: one of torch without modules of its own, or a OneNode."""
+        is_torch = super().is_leaf_module(m, module_qualified_name) and not isinstance(m, _CONTAINERS)
+        return is_torch or isinstance(m, OneNode)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Trace a call, without layers that do nothing in eval mode, and note the output of a cut."""
