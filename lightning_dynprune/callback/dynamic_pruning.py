@@ -22,7 +22,7 @@ from lightning_dynprune.callback.callback_conflicts import (
 from lightning_dynprune.callback.evaluated import EvaluatedWeights, evaluated_weights
 from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
 from lightning_dynprune.callback.fit_horizon import fit_horizon
-from lightning_dynprune.callback.resume import ResumeState
+from lightning_dynprune.callback.resume import ResumeState, loading_together
 from lightning_dynprune.callback.shortfall import warn_if_short_of_target
 from lightning_dynprune.callback.slim_during_fit import SlimDuringFit
 from lightning_dynprune.callback.sparsity_logger import SparsityLogger
@@ -35,6 +35,7 @@ from lightning_dynprune.callback.worker_results import (
     returns_results,
     send_to_main_process,
 )
+from lightning_dynprune.distributed import Ranks, check_same_settings
 from lightning_dynprune.engine import AccuracyGuard, Pruner, Settings, describe, html_table, progress_text
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.schedules import Schedule
@@ -239,12 +240,16 @@ class DynamicPruning(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the Trainer, build the pruner, load its state and attach it to the optimizers."""
-        self._check(trainer, pl_module)
+        ranks = Ranks(device=pl_module.device)
+        with ranks.raise_together():
+            self._check(trainer, pl_module)
+        check_same_settings(ranks, {"name": self.name, "slim": self._slimming.when, "guard": self.guard})
         earlier = self._build(trainer, pl_module)
         result = self._resume.worker_result
-        beginning = self._resume.begin(trainer, self._running(), earlier, self._load)
-        if self.guard is not None:
-            begin_guard(self.guard, beginning, None if result is None else result.state)
+        with loading_together(self._running()):
+            beginning = self._resume.begin(trainer, self._running(), earlier, self._load)
+            if self.guard is not None:
+                begin_guard(self.guard, beginning, None if result is None else result.state)
         warn_of_best_while_pruning(trainer, self._running(), self._steps_per_epoch)
         self._attach(trainer, pl_module)
 
@@ -266,7 +271,8 @@ class DynamicPruning(Callback):
         Raises:
             ValueError: the training continues from a checkpoint that is damaged, or holds no pruning state.
         """
-        self._resume.validate_checkpoint(trainer, self.state_key)
+        with self._running().ranks.raise_together():
+            self._resume.validate_checkpoint(trainer, self.state_key)
         if not self._running().waits_for_data:
             self._running().start()
         self._averages.mask(trainer, self._running())
@@ -278,7 +284,8 @@ class DynamicPruning(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Capture the inputs of the targets' layers if the update after this step reads them."""
         if (pruner := self._running()).needs_coupling:
-            pruner.couple(input_of_batch(batch))
+            with pruner.ranks.raise_together():
+                pruner.couple(input_of_batch(batch))
         self._slimming.prepare(pruner, pl_module, self._example_input, batch)
         if pruner.needs_layer_inputs and pruner.updates_next(trainer.is_last_batch):
             pruner.start_capture()
@@ -294,10 +301,12 @@ class DynamicPruning(Callback):
     ) -> None:
         """Update if that is due at the end of an epoch, and log the last update."""
         was_skipped = self._steps.end_batch()
-        self._steps.check_optimizers(trainer)
-        self._running().check_attached()
+        with self._running().hold_errors():
+            self._steps.check_optimizers(trainer)
+            self._running().check_attached()
         self._end_epoch(trainer)
-        self._averages.mask(trainer, self._running())
+        with self._running().hold_errors():
+            self._averages.mask(trainer, self._running())
         self._log(trainer, pl_module, was_skipped)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -314,6 +323,7 @@ class DynamicPruning(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Slim the model if that is asked for, and warn if the target sparsity was missed."""
+        self._running().raise_held_errors()
         self._slimming.at_end(self._running())
         warn_if_short_of_target(self._running(), self.guard)
 
@@ -404,7 +414,8 @@ class DynamicPruning(Callback):
         pruner = self._running()
         self._slimming.after_update(pruner, pruner.tick())
         pruner.stop_capture()
-        self._averages.mask(trainer, pruner)
+        with pruner.hold_errors():
+            self._averages.mask(trainer, pruner)
 
     def _end_epoch(self, trainer: Trainer) -> None:
         """Count an epoch after its last batch, and slim the model after the update if one was due."""

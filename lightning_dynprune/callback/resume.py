@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
@@ -92,6 +93,17 @@ class ResumeState:
                 "the 'state_dict' of the checkpoint) and fit without ckpt_path, so that the schedule spans the "
                 "training that follows"
             )
+
+
+def loading_together(pruner: Pruner) -> AbstractContextManager[None]:
+    """Return the block in which state is loaded, which raises in all processes if it raises in one.
+
+    Where parameters are sharded it does not, as loading them sends messages itself.
+
+    Args:
+        pruner: of the fit.
+    """
+    return nullcontext() if pruner.masks.shard_ranks is not None else pruner.ranks.raise_together()
 
 
 def _as_new(pruner: Pruner, state: dict[str, Any], previous_sparsity: float) -> dict[str, Any]:

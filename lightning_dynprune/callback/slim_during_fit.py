@@ -85,13 +85,14 @@ class SlimDuringFit:
             return
         example = example_input_of(module, given)
         self._example = input_of_batch(batch) if example is None else example
-        try:
-            pruner.check_slim(self._example)
-        except ValueError as error:
-            raise type(error)(
-                f"slim={self.when!r} compares the outputs of the slim model on an example: {error}; or leave slim out, "
-                "which keeps the pruned units as zeros"
-            ) from error
+        with pruner.ranks.raise_together():
+            try:
+                pruner.check_slim(self._example)
+            except ValueError as error:
+                raise type(error)(
+                    f"slim={self.when!r} compares the outputs of the slim model on an example: {error}; or leave slim "
+                    "out, which keeps the pruned units as zeros"
+                ) from error
 
     def remove_hook(self) -> None:
         """Refuse weights of other shapes again."""

@@ -64,8 +64,9 @@ class SparsityLogger:
         others = {f"layer/{name}": value for name, value in layers.items()}
         others["compression"] = self._compression_ratio(module, pruner, removed)
         others["churn"] = torch.tensor(0.0 if pruner.last_update is None else pruner.last_update.churn)
-        module.log_dict({self.prefix + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
-        module.log_dict({self.prefix + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
+        with pruner.hold_errors():  # not before: the metrics above gather from all processes
+            module.log_dict({self.prefix + k: v for k, v in shown.items()}, prog_bar=True, on_step=True, on_epoch=False)
+            module.log_dict({self.prefix + k: v for k, v in others.items()}, on_step=True, on_epoch=False)
 
     def log_validation(self, module: LightningModule, sparsity: float) -> None:
         """Log the sparsity that the metrics of a validation were measured at."""

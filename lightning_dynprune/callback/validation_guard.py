@@ -70,11 +70,12 @@ def judge_validation(guard: AccuracyGuard, trainer: Trainer, pruner: Pruner) -> 
         ValueError: the metric was not logged.
     """
     metrics = trainer.callback_metrics
-    if guard.monitor not in metrics:
-        raise ValueError(
-            f"guard: monitor={guard.monitor!r} was not logged in validation; there are "
-            f"{', '.join(sorted(metrics)) or 'none'}"
-        )
+    with pruner.ranks.raise_together():
+        if guard.monitor not in metrics:
+            raise ValueError(
+                f"guard: monitor={guard.monitor!r} was not logged in validation; there are "
+                f"{', '.join(sorted(metrics)) or 'none'}"
+            )
     # Processes that judged by their own share of the data would decide differently.
     value = float(trainer.strategy.reduce(metrics[guard.monitor], reduce_op="mean"))
     decision = guard.judge(value, pruner, validations_left(trainer))

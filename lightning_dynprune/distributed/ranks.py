@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,16 @@ _MESSAGE_SIZE = 1024  # bytes of an error message that are sent to the other pro
 
 class RankError(RuntimeError):
     """Another process failed, or the processes hold different masks."""
+
+
+def quote(error: BaseException) -> str:
+    """Return an error as other processes quote it: its type and its message.
+
+    Example:
+        >>> quote(ValueError("sparsity=2"))
+        'ValueError: sparsity=2'
+    """
+    return f"{type(error).__name__}: {error}"
 
 
 class Ranks:
@@ -80,6 +92,20 @@ class Ranks:
         ]
         return [torch.cat(parts).to(tensor.dtype) for tensor, *parts in zip(tensors, *received, strict=False)]
 
+    def gather_texts(self, text: str) -> list[str]:
+        """Return the texts of all processes, in rank order."""
+        if self.size == 1:
+            return [text]
+        sent = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return [bytes(other.tolist()).decode() for other in self.gather_each(sent)]
+
+    def gather_each(self, tensor: Tensor) -> list[Tensor]:
+        """Return the flat tensors of all processes, in rank order; their lengths may differ."""
+        lengths = [int(length) for length in self.gather(torch.tensor([tensor.numel()]))]
+        padded = tensor.new_zeros(max(lengths))
+        padded[: tensor.numel()] = tensor
+        return [other[:length] for other, length in zip(self.gather(padded), lengths, strict=True)]
+
     @contextmanager
     def raise_together(self) -> Iterator[None]:
         """Raise in all processes if the block raises in one of them, so that no process waits for a failed one.
@@ -96,9 +122,38 @@ class Ranks:
         except Exception as raised:
             error = raised
         # A sum takes fewer messages than a gather, and usually no process has failed.
-        if not self.sum(torch.tensor([error is not None], dtype=torch.int64)):
-            return
-        text = b"" if error is None else f"{type(error).__name__}: {error}".encode()[:_MESSAGE_SIZE]
+        if self.sum(torch.tensor([error is not None], dtype=torch.int64)):
+            self._raise_first(error)
+
+    def sum_together(self, compute: Callable[[], Tensor], shape: Sequence[int]) -> Tensor:
+        """Return the sum over all processes of what each computes; raise in all if one fails, as the block above does.
+
+        The error flag is sent in the same message as the summand.
+
+        Args:
+            compute: returns the summand of this process, int64.
+            shape: of the summand, the same on all processes.
+
+        Raises:
+            RankError: another process failed; the message quotes its error.
+        """
+        if self.size == 1:
+            return compute()
+        error: Exception | None = None
+        sent = torch.zeros(math.prod(shape) + 1, dtype=torch.int64, device=self.device)
+        try:
+            sent[:-1] = compute().reshape(-1)
+        except Exception as raised:
+            error = raised
+            sent[-1] = 1
+        summed = self.sum(sent)
+        if summed[-1]:
+            self._raise_first(error)
+        return summed[:-1].view(*shape)
+
+    def _raise_first(self, error: Exception | None) -> NoReturn:
+        """Raise this process's own error, or that of the first process that has one; all processes call this."""
+        text = b"" if error is None else quote(error).encode()[:_MESSAGE_SIZE]
         message = torch.zeros(_MESSAGE_SIZE, dtype=torch.uint8)
         message[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
         messages = self.gather(message)
@@ -108,7 +163,13 @@ class Ranks:
         quoted = bytes(messages[first].tolist()).rstrip(b"\0").decode(errors="replace")
         raise RankError(f"rank {first} failed: {quoted}")
 
-    def check_equal(self, names: Sequence[str], checksums: Sequence[int], parts: Sequence[int] | None = None) -> None:
+    def check_equal(
+        self,
+        names: Sequence[str],
+        checksums: Sequence[int],
+        parts: Sequence[int] | None = None,
+        error: Exception | None = None,
+    ) -> None:
         """Raise if processes that hold the same tensor, or the same part of it, have different checksums of it.
 
         Args:
@@ -116,14 +177,22 @@ class Ranks:
             checksums: one per name, signed 64-bit.
             parts: number of the part of each tensor that this process holds, see :attr:`Shard.box_id`; only equal parts
                 are compared. None: all processes hold whole tensors.
+            error: of this process, which is raised in all of them instead; None: it has none.
 
         Raises:
-            RankError: names the first tensor that differs, and the ranks that hold different values.
+            RankError: names the first tensor that differs, and the ranks that hold different values; or another process
+                has an error, which is quoted.
         """
         if self.size == 1:
+            if error is not None:
+                raise error
             return
         own = torch.tensor([list(checksums), [0] * len(names) if parts is None else list(parts)])
-        everyone = torch.stack(self.gather(own))
+        flagged = torch.cat([own, torch.tensor([[error is not None], [0]])], 1)
+        everyone = torch.stack(self.gather(flagged))
+        if everyone[:, 0, -1].any():
+            self._raise_first(error)
+        everyone = everyone[:, :, :-1]
         # A Python loop over ranks x names is too slow; sorting brings equal parts next to each other.
         sorted_parts, order = everyone[:, 1].sort(dim=0, stable=True)
         sums = everyone[:, 0].gather(0, order)

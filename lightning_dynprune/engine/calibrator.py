@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class Calibrator:
         strategy: reads inputs where it declares ``needs_activations``.
         view: returns the view of the target at a position.
         reconstruct: collect what :meth:`refit` needs.
+        hold_errors: makes the block in which inputs of a training step are captured, which holds its errors.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Calibrator:
         strategy: Strategy,
         view: Callable[[int], TargetView],
         reconstruct: bool,
+        hold_errors: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.model, self.masks, self.strategy = model, masks, strategy
-        self._view = view
+        self._view, self._hold_errors = view, hold_errors
         self._hessians = Hessians(masks.targets) if reconstruct else None
         self._inputs: InputCapture | None = None
 
@@ -62,7 +65,7 @@ class Calibrator:
             )
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
-        self.start_capture()
+        self._start(self._capture)
         try:
             for batch in with_progress(batches) if progress else batches:
                 if forward is not None:
@@ -77,9 +80,12 @@ class Calibrator:
                 module.training = mode
 
     def start_capture(self) -> None:
-        """Capture inputs from now on."""
+        """Capture the inputs of training steps from now on."""
+        self._start(self._capture_in_step)
+
+    def _start(self, capture: Callable[[int, Tensor], None]) -> None:
         if self._inputs is None:
-            self._inputs = InputCapture(self.model, self.masks.targets, self._capture)
+            self._inputs = InputCapture(self.model, self.masks.targets, capture)
             self._inputs.__enter__()
 
     def stop_capture(self) -> None:
@@ -135,3 +141,7 @@ class Calibrator:
             self.strategy.observe_inputs(self._view(position), rows)
         if self._hessians is not None:
             self._hessians.accumulate(position, rows)
+
+    def _capture_in_step(self, position: int, rows: Tensor) -> None:
+        with self._hold_errors():
+            self._capture(position, rows)

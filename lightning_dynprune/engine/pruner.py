@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_dynprune.base import check_flag, check_share
+from lightning_dynprune.distributed import Ranks, check_same_settings
 from lightning_dynprune.engine.attachment import add_owner, remove_owner
 from lightning_dynprune.engine.coupled import CoupledMasks
 from lightning_dynprune.engine.gradients import GradientFeed
@@ -118,23 +120,30 @@ class Pruner:
         process_group: dist.ProcessGroup | None = None,
         trial_run: bool = False,
     ) -> None:
-        settings = Settings.build(
-            sparsity=sparsity,
-            strategy=strategy,
-            threshold=threshold,
-            schedule=schedule,
-            pattern=pattern,
-            targets=targets,
-            exclude=exclude,
-            min_kept=min_kept,
-            reconstruct=reconstruct,
-            rewind=rewind,
-            journal=journal,
-            seed=seed,
-        )
-        horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
-        plan = Plan.of(settings, model, optimizer, horizon)
-        self._attach(PruningRun.build(plan, process_group), example_input)
+        parameter = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+        ranks = Ranks(process_group, "cpu" if parameter is None else parameter.device)
+        with ranks.raise_together():
+            horizon = Horizon(total_steps, steps_per_epoch, epochs, trial_run)
+            settings = Settings.build(
+                sparsity=sparsity,
+                strategy=strategy,
+                threshold=threshold,
+                schedule=schedule,
+                pattern=pattern,
+                targets=targets,
+                exclude=exclude,
+                min_kept=min_kept,
+                reconstruct=reconstruct,
+                rewind=rewind,
+                journal=journal,
+                seed=seed,
+            )
+        lengths = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "epochs": epochs}
+        check_same_settings(ranks, {**settings.arguments(), **lengths})
+        with ranks.raise_together():
+            plan = Plan.of(settings, model, optimizer, horizon)
+        self._total_steps = total_steps
+        self._attach(PruningRun.build(plan, ranks), example_input)
 
     def _attach(self, run: PruningRun, example_input: Any) -> None:
         """Couple the units if that is possible now, and watch the optimizers' steps."""
@@ -147,7 +156,8 @@ class Pruner:
         self.ranks, self.masks, self.journal = run.ranks, run.masks, run.journal
         self.clock = run.progress.clock
         if isinstance(plan.pattern, CoupledPattern) and (example_input is not None or not plan.pattern.needs_example):
-            run.couple(example_input)
+            with run.ranks.raise_together():
+                run.couple(example_input)
         self._feed = GradientFeed(run, self.start)
         add_owner(self)
         if self.coverage.is_low and run.ranks.rank == 0:
@@ -288,6 +298,7 @@ class Pruner:
             RuntimeError: a layer, parameter or optimizer was replaced, see :meth:`check_attached`; nothing was counted.
         """
         run = self._run
+        run.check_not_joining()
         if not self.optimizers:
             self.start()
         if self._feed.is_waiting():
@@ -295,7 +306,11 @@ class Pruner:
             return None
         if self._feed.waits_for_all:
             self.start()
-        return self._count(run.progress.count_step)
+        update = self._count(run.progress.count_step)
+        run.held_errors.raise_due(self.clock.step)
+        if self.clock.step == self._total_steps:
+            self.raise_held_errors()
+        return update
 
     def end_epoch(self) -> Update | None:
         """Count one epoch, after its last step; update the masks if an update is due.
@@ -346,15 +361,18 @@ class Pruner:
     @torch.no_grad()
     def observe(self) -> None:
         """Show the gradients of every target to the strategy; call it after the backward pass, before the step."""
-        for position in range(len(self.targets)):
-            self._run.observer.observe(position)
+        with self._run.hold_errors():
+            for position in range(len(self.targets)):
+                self._run.observer.observe(position)
 
     def calibrate(
         self, batches: Iterable[Any], forward: Callable[[Any], Any] | None = None, *, progress: bool = True
     ) -> None:
         """Run batches forward and capture the inputs of the targets' modules, for strategy and reconstruction.
 
-        The model runs in evaluation mode and returns to its own mode; nothing is trained.
+        The model runs in evaluation mode and returns to its own mode; nothing is trained. Where several processes train
+        the model, all of them call this together, one that has no data with no batches; an error in one of them is
+        raised in all.
 
         Args:
             batches: each is one argument of ``forward``.
@@ -365,7 +383,7 @@ class Pruner:
         Raises:
             ValueError: no setting reads inputs, or the inputs of a target's module cannot be captured.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self.ranks.raise_together():
             self._run.calibrator.run(batches, forward, check_flag("progress", progress) and self.ranks.rank == 0)
 
     def start_capture(self) -> None:
@@ -417,12 +435,14 @@ class Pruner:
             starting = progress.starts
             is_due = count()
             if run.rewind is not None:
-                run.rewind.keep(self.clock.step)
+                with run.hold_errors():
+                    run.rewind.keep(self.clock.step)
             if is_due:
                 # The update after the first step reads the same inputs as the one before it.
                 keeps_inputs = starting and progress.has_started and progress.updates_next()
                 return self._update(progress.due_sparsity, keeps_inputs, stacklevel=5)
-            run.check_attached()
+            with run.hold_errors():
+                run.check_attached()
             run.apply()
         except BaseException:
             progress.go_back(before)
@@ -457,7 +477,6 @@ class Pruner:
             ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something
                 that cannot be narrowed; the model is as before.
         """
-        self._run.check_attached()
         return slim_run(self._run, example_input)
 
     def check_slim(self, example_input: Any) -> None:
@@ -489,8 +508,30 @@ class Pruner:
         self._run.check_attached()
         return restore_masks(self._run, step)
 
+    def hold_errors(self) -> AbstractContextManager[None]:
+        """Return a block between two updates, whose errors are raised in all processes; with one process, at once.
+
+        An error of the block reaches the other processes without a message a step, and is raised in all by the
+        :meth:`tick` after the next one; the block and what follows it go on until then.
+        """
+        return self._run.hold_errors()
+
+    def raise_held_errors(self) -> None:
+        """Raise, in all processes, an error that one of them met since the last update; all of them call this.
+
+        With several processes such an error is raised at the step after the next, so that none waits for a failed one.
+        :meth:`tick` calls this after the last of ``total_steps``; call it at the end of a loop whose length is not
+        given.
+
+        Raises:
+            RankError: another process failed; the message quotes its error.
+        """
+        with self.ranks.raise_together():
+            self._run.held_errors.raise_own()
+
     def close(self) -> None:
         """Detach from the model, so that another pruner may take over its parameters."""
+        self._run.held_errors.close()
         self._feed.close()
         self._run.optimizer_check.close()
         self.stop_capture()

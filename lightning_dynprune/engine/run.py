@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed as dist
-
-from lightning_dynprune.distributed import Ranks, owned_here
+from lightning_dynprune.distributed import HeldErrors, JoinCheck, Ranks, owned_here
 from lightning_dynprune.engine.attachment import ModelCheck, OptimizerCheck
 from lightning_dynprune.engine.calibrator import Calibrator
 from lightning_dynprune.engine.coupled import CoupledMasks
@@ -44,6 +43,8 @@ class PruningRun:
         rewind: the weights to go back to at every update; None: none.
         model_check: notices layers and parameters that are replaced.
         optimizer_check: notices optimizers that are replaced.
+        join_check: refuses training with uneven batches.
+        held_errors: errors between two updates, until all processes raise them.
     """
 
     plan: Plan
@@ -61,24 +62,25 @@ class PruningRun:
     rewind: Rewind | None
     model_check: ModelCheck
     optimizer_check: OptimizerCheck
+    join_check: JoinCheck
+    held_errors: HeldErrors
 
     @classmethod
-    def build(cls, plan: Plan, process_group: dist.ProcessGroup | None) -> PruningRun:
+    def build(cls, plan: Plan, ranks: Ranks) -> PruningRun:
         """Build what a plan needs; nothing is pruned yet.
 
         Args:
             plan: of the pruner.
-            process_group: the processes that train the model together.
+            ranks: the processes that train the model together.
         """
         settings, strategy = plan.settings, plan.strategy
-        ranks = Ranks(process_group, plan.targets[0].values.device)
         owned = owned_here([target.parameter for target in plan.targets], ranks)
         for target, is_owner in zip(plan.targets, owned, strict=True):
             target.shard = None if target.shard is None else dataclasses.replace(target.shard, is_owner=is_owner)
             target.state = strategy.init_state(target)
             target.memory = plan.threshold.init_memory(target)
         masks = MaskSet(plan.targets, ranks)
-        progress = Progress(plan.schedule)
+        progress, held_errors = Progress(plan.schedule), HeldErrors(ranks)
         snapshot = GradientSnapshot(plan.targets, plan.trained_by)
         views = TargetViews(masks, strategy, snapshot, progress, settings.seed)
         pattern = plan.pattern
@@ -95,12 +97,21 @@ class PruningRun:
             snapshot=snapshot,
             views=views,
             observer=GradientObserver(masks, strategy, views.of, plan.optimizers, plan.trained_by),
-            calibrator=Calibrator(plan.model, masks, strategy, views.of, settings.reconstruct),
+            calibrator=Calibrator(
+                plan.model,
+                masks,
+                strategy,
+                views.of,
+                settings.reconstruct,
+                lambda: held_errors.hold(progress.clock.step),
+            ),
             min_kept_warnings=MinKeptWarnings(),
             journal=None if settings.journal is None else Journal(masks, **settings.journal),
             rewind=rewind,
             model_check=ModelCheck(plan.model, plan.targets),
             optimizer_check=OptimizerCheck(plan.targets, plan.optimizers, plan.trained_by),
+            join_check=JoinCheck(plan.targets[0].parameter, plan.optimizers, ranks),
+            held_errors=held_errors,
         )
 
     @property
@@ -126,6 +137,22 @@ class PruningRun:
         units.check_reachable(plan.schedule.final)
         units.load_state_dict(self.units.state_dict() if self.needs_coupling else None)
         self.units = units
+
+    def hold_errors(self) -> AbstractContextManager[None]:
+        """Return a block between two updates, an error in which is raised in all processes; with one at once."""
+        return self.held_errors.hold(self.progress.clock.step)
+
+    def check_not_joining(self) -> None:
+        """Raise where the model trains with uneven batches, once pruned entries are zero; no message, no host sync.
+
+        Raises:
+            RuntimeError: naming the wrapper, and what to do.
+        """
+        try:
+            self.join_check.check()
+        except RuntimeError:
+            self.apply()
+            raise
 
     def check_attached(self) -> None:
         """Raise where a layer, parameter or optimizer was replaced since the pruner was built; no host sync.

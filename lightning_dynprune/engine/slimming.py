@@ -58,6 +58,10 @@ def slim_run(run: PruningRun, example_input: Any = None) -> dict[str, tuple[int,
         ValueError: the pattern has no units to remove, weights are to be rewound, or an optimizer keeps something that
             cannot be narrowed; the model is as before.
     """
+    ranks = run.ranks
+    with ranks.raise_together():
+        run.held_errors.raise_own()
+        run.check_attached()
     units = run.units
     if not isinstance(units, CoupledMasks) or run.rewind is not None:
         raise ValueError(
@@ -74,15 +78,17 @@ def slim_run(run: PruningRun, example_input: Any = None) -> dict[str, tuple[int,
     change, is_certain = Narrowing(run.plan.model), False
     compare = None if example_input is None else _OutputComparison(run, example_input)
     try:
-        stayed = change.narrow(units.groups, units.alive)
+        with ranks.raise_together():
+            stayed = change.narrow(units.groups, units.alive)
         if compare is not None:
             compare.check_unchanged(units.groups, units.alive)
-        moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
-        slots = NarrowedSlots(run.plan.optimizers, moves)
-        smaller = [(i, t, stayed[t.name]) for i, t in enumerate(run.masks.targets) if t.name in stayed]
-        masks = {position: run.masks.narrowed(position, dims) for position, _, dims in smaller}
-        states = [(target, _narrowed_state(run.plan.strategy, target, dims)) for _, target, dims in smaller]
-        groups = units.narrowed(stayed)
+        with ranks.raise_together():
+            moves = {parameters[n]: KeptEntries(shapes[n], dims) for n, dims in stayed.items() if n in parameters}
+            slots = NarrowedSlots(run.plan.optimizers, moves)
+            smaller = [(i, t, stayed[t.name]) for i, t in enumerate(run.masks.targets) if t.name in stayed]
+            masks = {position: run.masks.narrowed(position, dims) for position, _, dims in smaller}
+            states = [(target, _narrowed_state(run.plan.strategy, target, dims)) for _, target, dims in smaller]
+            groups = units.narrowed(stayed)
 
         def follow() -> None:
             nonlocal is_certain

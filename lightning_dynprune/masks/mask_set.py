@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,18 +65,37 @@ class MaskSet:
 
     def count(self, flags: Iterable[Tensor]) -> list[int]:
         """Return the number of True entries of bool tensors, one per target, each shaped like its mask here."""
-        counts = [count_true(flag.reshape(-1)).view(1) for flag in flags]
-        return [count for (count,) in self._summed(range(len(self.targets)), counts)]
 
-    def _summed(self, positions: Iterable[int], counts: Sequence[Tensor]) -> list[list[int]]:
-        """Return counts summed over the processes that hold the targets: one message and one host sync for all."""
-        local = torch.stack([count.to(self.ranks.device) for count in counts])
-        shards = [self.targets[position].shard for position in positions]
-        if all(shard is None for shard in shards):
-            return local.tolist()
-        owned = torch.tensor([shard is not None and shard.is_owner for shard in shards], device=local.device)
-        summed = self.ranks.sum(local * owned.unsqueeze(1)).tolist()
-        return [own if shard is None else row for own, row, shard in zip(local.tolist(), summed, shards, strict=True)]
+        def count() -> dict[int, Tensor]:
+            return {position: count_true(flag.reshape(-1)).view(1) for position, flag in enumerate(flags)}
+
+        return [number for (number,) in self._summed(count, 1).values()]
+
+    def _summed(self, count: Callable[[], Mapping[int, Tensor]], columns: int) -> dict[int, list[int]]:
+        """Return counts summed over the processes that hold the targets: one message and one host sync for all.
+
+        Args:
+            count: returns the counts of this process by the position of their target; its errors are raised in all.
+            columns: number of counts of a target.
+        """
+        device = self.ranks.device
+        if self.shard_ranks is None:
+            counts = count()
+            return dict(zip(counts, torch.stack([c.to(device) for c in counts.values()]).tolist(), strict=True))
+        counted: list[int] = []
+
+        def owned() -> Tensor:
+            table = torch.zeros(len(self.targets), columns, dtype=torch.int64, device=device)
+            for position, row in count().items():
+                shard = self.targets[position].shard
+                counted.append(position)
+                # Every process holds the whole of a target that is not sharded.
+                if self.ranks.rank == 0 if shard is None else shard.is_owner:
+                    table[position] = row
+            return table
+
+        summed = self.ranks.sum_together(owned, (len(self.targets), columns)).tolist()
+        return {position: summed[position] for position in counted}
 
     def write(
         self, position: int, pieces: Iterable[Tensor], kept: int | None = None, growing: bool = False
@@ -108,12 +127,16 @@ class MaskSet:
             For each target, the number of connections dropped and the number grown.
         """
         given: dict[int, int | None] = {}
-        counts = []
-        for position, pieces, kept in writings:
-            counts.append(self._write_local(position, pieces, kept is None, growing))
-            given[position] = kept
+
+        def write() -> dict[int, Tensor]:
+            counts = {}
+            for position, pieces, kept in writings:
+                counts[position] = self._write_local(position, pieces, kept is None, growing)
+                given[position] = kept
+            return counts
+
         changes = []
-        for position, (num_stayed, counted) in zip(given, self._summed(given, counts), strict=True):
+        for position, (num_stayed, counted) in self._summed(write, 2).items():
             known = given[position]
             kept = counted if known is None else known
             changes.append((self.kept[position] - num_stayed, kept - num_stayed))

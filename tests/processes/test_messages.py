@@ -69,7 +69,7 @@ def test_masks_in_parts_are_counted_by_one_message_and_packed_as_the_whole_ones(
     for result in together(size, _written_and_packed, tmp_path):
         assert result["kept"] == result["counts"] == kept
         assert result["changes"] == [(mask.numel() - count, 0) for mask, count in zip(whole, kept, strict=True)]
-        assert result["asked"] == [(len(whole), 2), (len(whole), 1)]
+        assert result["asked"] == [(2 * len(whole) + 1,), (len(whole) + 1,)]  # counts, and an error flag
         for position, mask in enumerate(whole):
             assert torch.equal(result["packed"][f"{position}.weight"], pack_bits(mask)), SHAPES[position]
 

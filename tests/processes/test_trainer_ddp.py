@@ -108,10 +108,10 @@ def test_logging_brings_no_advice_of_lightning_to_add_up_what_is_the_same_everyw
     assert "dynprune/" not in "".join(line for line in (ddp / "ddp.log").open() if "sync_dist" in line)
 
 
-def test_a_seed_that_depends_on_the_rank_is_refused_at_the_first_update_naming_target_and_rank(ddp):
+def test_a_seed_that_depends_on_the_rank_is_refused_before_the_first_batch_naming_the_values(ddp):
     for rank in (0, 1):
         words = (ddp / f"seed-{rank}.txt").read_text()
-        assert words.startswith("5 batches: mask of net.0.weight differs between rank 0 and rank 1")
+        assert words.startswith("0 batches: seed is 0 on rank 0 and 1 on rank 1")
 
 
 def test_a_guard_judges_the_mean_of_a_metric_that_every_process_logs_for_itself(ddp):

@@ -110,9 +110,9 @@ def test_what_needs_whole_targets_is_refused_before_the_first_batch(name, settin
         assert f"several processes hold parts of net.0.weight (FSDP2 or tensor parallelism); give {accepted}" in words
 
 
-def test_a_seed_that_depends_on_the_rank_is_refused_at_the_first_update_naming_it(fsdp):
+def test_a_seed_that_depends_on_the_rank_is_refused_before_the_first_batch_naming_the_values(fsdp):
     for rank in (0, 1):
-        assert "batches: seed differs between rank 0 and rank 1" in (fsdp / f"seed-{rank}.txt").read_text()
+        assert "0 batches: seed is 0 on rank 0 and 1 on rank 1" in (fsdp / f"seed-{rank}.txt").read_text()
 
 
 class FSDPStrategy(SingleDeviceStrategy):

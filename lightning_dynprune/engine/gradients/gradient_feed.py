@@ -83,7 +83,8 @@ class GradientFeed:
         if run.weights.all_train:  # bits of latent weights would be moved into tensors that they do not fit
             run.check_attached()
         run.weights.reveal(self._trained_by[number])
-        run.observer.before_step(number)
+        with run.hold_errors():
+            run.observer.before_step(number)
         self._overflow = getattr(optimizer, "found_inf", None)
         if self.waits_for_all and run.progress.updates_next(ending_epoch=True) and not self._overflows():
             run.snapshot.add_step(number, keep=not self._are_masked)

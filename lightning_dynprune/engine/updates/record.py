@@ -52,11 +52,15 @@ def record_update(run: PruningRun, update: Update, deltas: Sequence[Delta], note
         run.journal.discard_positions(update.step, reason)
 
 
-def check_ranks_agree(run: PruningRun) -> None:
-    """Raise where processes hold different masks.
+def check_ranks_agree(run: PruningRun, error: Exception | None = None) -> None:
+    """Raise where processes hold different masks, or one of them met an error after it had written them.
+
+    Args:
+        run: what was pruned.
+        error: of this process; None: none.
 
     Raises:
-        RankError: naming the target and the processes.
+        RankError: naming the target and the processes, or quoting the error of another process.
     """
     if run.ranks.size == 1:
         return
@@ -66,4 +70,4 @@ def check_ranks_agree(run: PruningRun) -> None:
     # Parts have no copies to be compared with: their scores agree where the seeds do.
     if run.masks.shard_ranks is not None:
         names, sums, places = [*names, "seed"], [*sums, run.views.seed], [*places, 0]
-    run.ranks.check_equal(names, sums, places)
+    run.ranks.check_equal(names, sums, places, error)

@@ -36,14 +36,17 @@ def restore_masks(run: PruningRun, step: int) -> Update:
             "restore: several processes hold parts of the targets, so that no positions were recorded to go back "
             "to; train by DDP to restore masks"
         )
-    wanted = journal.mask_at(step)
-    values = journal.values_at(step) if journal.remember_values and not run.weights.all_train else {}
-    run.apply()
-    savepoint = Savepoint(run)
+    savepoint: Savepoint | None = None
     update: Update | None = None
+    deltas: list[Delta] = []
     try:
-        deltas: list[Delta] = []
-        changes = _write_masks(run, wanted, values, deltas)
+        with run.ranks.raise_together():
+            run.held_errors.raise_own()
+            wanted = journal.mask_at(step)
+            values = journal.values_at(step) if journal.remember_values and not run.weights.all_train else {}
+            run.apply()
+            savepoint = Savepoint(run)
+            changes = _write_masks(run, wanted, values, deltas)
         update = new_update(run, masks.sparsity, changes)
         note = f"masks restored to what they were after step {step}"
         finish(
@@ -53,9 +56,11 @@ def restore_masks(run: PruningRun, step: int) -> Update:
                 lambda: clear_slots(run, savepoint, changes),
             ]
         )
-    except BaseException:
-        if update is None or run.progress.last_update is not update:
+    except BaseException as error:
+        if savepoint is not None and (update is None or run.progress.last_update is not update):
             savepoint.restore()
+        if update is not None and isinstance(error, Exception):
+            check_ranks_agree(run, error)
         raise
     check_ranks_agree(run)
     return update

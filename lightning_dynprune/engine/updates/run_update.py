@@ -30,16 +30,23 @@ def update_run(run: PruningRun, request: UpdateRequest, keeps_inputs: bool, stac
         RuntimeError: the strategy reads gradients or inputs and there are none; likewise.
         RankError: another process failed; or the processes hold different masks, which the update has changed.
     """
-    run.check_attached()
-    _check_ready(run, request, stacklevel + 1)
-    # The step moved pruned entries too; what grows starts at zero.
-    run.apply()
-    before, savepoint = run.units.min_kept(), Savepoint(run)
+    savepoint: Savepoint | None = None
     update: Update | None = None
     warnings: list[str] = []
+    deltas: list[Delta] = []
+    _sum_inputs(run)
     try:
-        deltas: list[Delta] = []
-        changes = _change_masks(run, request, deltas)
+        # Where parameters are sharded the changes send messages themselves, and each part of them raises in all.
+        is_sharded = run.masks.shard_ranks is not None
+        with run.ranks.raise_together():
+            _check_ready(run, request, stacklevel + 1)
+            # The step moved pruned entries too; what grows starts at zero.
+            run.apply()
+            before, savepoint = run.units.min_kept(), Savepoint(run)
+            _check_weights(run)
+            changes = None if is_sharded else _change_masks(run, request, deltas)
+        if changes is None:
+            changes = _change_masks(run, request, deltas)
         update = new_update(run, request.sparsity, changes)
 
         def forget_inputs() -> None:
@@ -57,9 +64,11 @@ def update_run(run: PruningRun, request: UpdateRequest, keeps_inputs: bool, stac
                 lambda: warnings.extend(run.min_kept_warnings.add(before, run.units.min_kept())),
             ]
         )
-    except BaseException:
-        if update is None or run.progress.last_update is not update:
+    except BaseException as error:
+        if savepoint is not None and (update is None or run.progress.last_update is not update):
             savepoint.restore()
+        if update is not None and isinstance(error, Exception):
+            check_ranks_agree(run, error)
         raise
     run.min_kept_warnings.warn(warnings, stacklevel + 1)
     check_ranks_agree(run)
@@ -86,13 +95,30 @@ def _rewind(run: PruningRun) -> None:
         run.apply()
 
 
+def _sum_inputs(run: PruningRun) -> None:
+    """Add up the inputs that processes captured, if the update reads any."""
+    if run.ranks.size > 1 and run.calibrator.is_needed:
+        with run.ranks.raise_together():
+            run.held_errors.raise_own()
+        run.calibrator.sum_ranks(run.ranks)
+
+
 def _check_ready(run: PruningRun, request: UpdateRequest, stacklevel: int) -> None:
-    """Raise where what the update reads is not there, after processes have added up what they captured."""
-    run.calibrator.sum_ranks(run.ranks)
+    """Raise what was held until this update, and where something that the update reads is not there."""
+    run.held_errors.raise_own()
+    run.check_not_joining()
+    run.check_attached()
     run.calibrator.check()
     if request.sparsity:
         run.observer.check(stacklevel + 1)
     run.units.check_ready()
+
+
+def _check_weights(run: PruningRun) -> None:
+    """Raise where a weight is not finite, with latent weights in their place."""
+    run.weights.reveal(range(len(run.masks.targets)))
+    for target in run.masks.targets:
+        check_finite(target.values, f"weights of {target.name}")
 
 
 def _change_masks(run: PruningRun, request: UpdateRequest, deltas: list[Delta]) -> Changes:
@@ -103,10 +129,6 @@ def _change_masks(run: PruningRun, request: UpdateRequest, deltas: list[Delta]) 
             deltas.append(run.journal.delta(before, run.masks.tensors[position], run.masks.targets[position].values))
         run.calibrator.refit(position)
 
-    run.weights.reveal(range(len(run.masks.targets)))
-    with run.ranks.raise_together():
-        for target in run.masks.targets:
-            check_finite(target.values, f"weights of {target.name}")
     # A mask that only shrinks, and is not recorded, tells all that is needed by itself.
     remember = run.journal is not None and run.masks.shard_ranks is None
     return run.units.update_masks(run.views.all(), request, mask_changed, remember)
