@@ -32,9 +32,10 @@ class AverageMasker:
         if self._masked_updates == pruner.updates:
             return
         self._masked_updates = pruner.updates
-        for callback in callbacks_of(trainer):
-            if (average := averaged_model(callback)) is not None:
-                mask_average(average, pruner)
+        with pruner.hold_errors():
+            for callback in callbacks_of(trainer):
+                if (average := averaged_model(callback)) is not None:
+                    mask_average(average, pruner)
 
 
 @torch.no_grad()

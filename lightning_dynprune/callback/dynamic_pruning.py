@@ -305,8 +305,7 @@ class DynamicPruning(Callback):
             self._steps.check_optimizers(trainer)
             self._running().check_attached()
         self._end_epoch(trainer)
-        with self._running().hold_errors():
-            self._averages.mask(trainer, self._running())
+        self._averages.mask(trainer, self._running())
         self._log(trainer, pl_module, was_skipped)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -414,8 +413,7 @@ class DynamicPruning(Callback):
         pruner = self._running()
         self._slimming.after_update(pruner, pruner.tick())
         pruner.stop_capture()
-        with pruner.hold_errors():
-            self._averages.mask(trainer, pruner)
+        self._averages.mask(trainer, pruner)
 
     def _end_epoch(self, trainer: Trainer) -> None:
         """Count an epoch after its last batch, and slim the model after the update if one was due."""
