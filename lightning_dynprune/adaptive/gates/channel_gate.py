@@ -20,7 +20,7 @@ from lightning_dynprune.adaptive.gates.gate_layout import GatedLayer, find_gated
 from lightning_dynprune.adaptive.gates.gate_module import MODES, ChannelGates
 from lightning_dynprune.adaptive.gates.gated_network import GatedNetwork
 from lightning_dynprune.adaptive.labelled import device_of, first_inputs
-from lightning_dynprune.base import check_count, check_real, check_whole
+from lightning_dynprune.base import check_count, check_real, check_whole, is_number
 from lightning_dynprune.distributed import Ranks
 
 # All channels are live up to the first share of the training, and the density falls linearly up to the second.
@@ -139,10 +139,18 @@ class GateChannels(AdaptiveMethod):
         """Return the gates that a state dict describes."""
         try:
             layers = [GatedLayer(**layer) for layer in description["layers"]]
-            gates = [ChannelGate(layer.inputs, layer.outputs) for layer in layers]
-            found = ChannelGates(plain_copy(model), gates, layers, description["mode"])
+            network, gates = plain_copy(model), []
+            for number, layer in enumerate(layers):
+                # Tensors of the state, and not numbers in it, say how much memory is needed.
+                outputs, inputs = state[f"gates.{number}.saliency.weight"].shape
+                validate_layer(layer, number, network, inputs, outputs)
+                gates.append(ChannelGate(inputs, outputs))
+            found = ChannelGates(network, gates, layers, description["mode"])
             found.load_state_dict(dict(state))
-        except (KeyError, IndexError, TypeError, RuntimeError) as error:
+            widest = torch.tensor([layer.outputs for layer in layers])
+            if not ((found.counts >= 1) & (found.counts <= widest)).all() or description["mode"] not in MODES:
+                raise ValueError(f"counts {found.counts.tolist()} of channels, mode {description['mode']!r}")
+        except (KeyError, IndexError, TypeError, RuntimeError, AttributeError, ValueError) as error:
             raise ValueError(f"the state of the gates is damaged, or of another network: {error}") from error
         return found
 
@@ -161,6 +169,30 @@ class GateChannels(AdaptiveMethod):
             extra_loss=penalty if self.l1 else None,
             keep_zeros=True,
         )
+
+
+def validate_layer(layer: GatedLayer, number: int, network: nn.Module, inputs: int, outputs: int) -> None:
+    """Raise unless a gated layer of a state dict fits a network and its own gate.
+
+    Args:
+        layer: as the state dict describes it.
+        number: of the layer.
+        network: holds the convolution.
+        inputs: channels that the gate reads.
+        outputs: channels that it gates.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    convolution = network.get_submodule(layer.name)
+    norm = network.get_submodule(layer.norm) if layer.norm else None
+    if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d | None):
+        raise ValueError(f"{layer.name!r} is no convolution, or {layer.norm!r} no batch norm")
+    channels = (convolution.in_channels, convolution.out_channels)
+    if not channels == (layer.inputs, layer.outputs) == (inputs, outputs):
+        raise ValueError(f"{layer.name!r} has {channels} channels, its gate {(inputs, outputs)}")
+    if not -1 <= layer.source < number or not all(map(is_number, (layer.share, layer.gate_share))):
+        raise ValueError(f"{layer.name!r} reads layer {layer.source!r} and takes {layer.share!r} of the multiply-adds")
 
 
 def scheduled_density(final: float, done: float) -> float:

@@ -77,6 +77,21 @@ class ChannelGates(AdaptiveModule):
         """The gated network, and the whole one for inputs that are not finite."""
         return ("gated", "whole")
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the gated convolutions."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def summary(self) -> str:
+        """The share of live channels, and the multiply-adds that it leaves."""
+        of_all = sum(layer.outputs for layer in self.layers)
+        how = f"{int(self.counts.sum())} of {of_all} channels" if self.mode == "fixed" else "a mean density"
+        return (
+            f"{self.method} in {len(self.layers)} convolutions, {how}; {self.mean_compute:.3f} of the multiply-adds "
+            "where all of them gather"
+        )
+
     def select(self, number: int, values: Tensor) -> Tensor:
         """Return which channels of a layer are live, 1 or 0, ``(n, channels)``.
 
@@ -152,7 +167,12 @@ class ChannelGates(AdaptiveModule):
         live = [network.live[number].sum(1).cpu() for number in range(len(self.layers))]
         ones = torch.ones(len(scores), dtype=torch.float64)
         compute = torch.where(is_finite.cpu(), compute_of(self.layers, live), ones)
-        return Outcome(torch.where(is_finite[:, None], scores, whole), (~is_finite).long(), compute, whole)
+        densities = {
+            layer.name: torch.where(is_finite.cpu(), each / layer.outputs, 1.0)
+            for layer, each in zip(self.layers, live, strict=True)
+        }
+        chosen = torch.where(is_finite[:, None], scores, whole)
+        return Outcome(chosen, (~is_finite).long(), compute, whole, densities)
 
     def runner(self, model: nn.Module, example: Any) -> GatedRunner:
         """Return a module that runs the gated network; layers gather where that usually pays, without measuring.

@@ -16,7 +16,7 @@ from lightning_dynprune.adaptive.forward_cut import check_stateless
 from lightning_dynprune.adaptive.labelled import device_of, first_inputs
 from lightning_dynprune.adaptive.widths.narrow_copies import fitted_to, narrow_copies
 from lightning_dynprune.adaptive.widths.width_module import DECIDES, PrefixWidths
-from lightning_dynprune.base import call_model, check_count, check_real, check_share, check_whole
+from lightning_dynprune.base import call_model, check_count, check_real, check_share, check_whole, is_number
 from lightning_dynprune.deploy.measurement import count_macs
 from lightning_dynprune.distributed import Ranks
 
@@ -130,14 +130,18 @@ class PrefixWidth(AdaptiveMethod):
     def build(cls, description: Mapping[str, Any], state: Mapping[str, Tensor], model: nn.Module) -> PrefixWidths:
         """Return the narrow networks that a state dict describes."""
         try:
+            count = len(state["thresholds"])
+            numbers = [*description["widths"], *description["shares"]]
+            if not all(map(is_number, numbers)) or len(numbers) != 2 * count or description["decide"] not in DECIDES:
+                raise ValueError(f"widths {description['widths']!r} with shares {description['shares']!r}")
             networks = []
-            for number in range(len(description["widths"])):
+            for number in range(count):
                 start = f"networks.{number}."
                 own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
                 networks.append(fitted_to(model, own))
             widths = PrefixWidths(networks, description["widths"], description["shares"], description["decide"])
             widths.load_values(state)
-        except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, RuntimeError, AttributeError, ValueError) as error:
             raise ValueError(f"the state of the widths is damaged, or of another network: {error}") from error
         return widths
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import pytest
@@ -131,6 +132,34 @@ def test_a_damaged_state_is_refused(found):
         attach(Branching(), state)
     with pytest.raises(ValueError, match="state of the gates is damaged, or of another network"):
         attach(nn.Linear(2, 2), found.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "head"}, "'head' is no convolution"),
+        ({"outputs": 10**12}, r"'first' has \(1, 16\) channels"),
+        ({"source": 3}, "reads layer 3"),
+        ({"share": "much"}, "'much' of the multiply-adds"),
+        ({"more": 1}, "unexpected keyword argument"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(found, module, change, message):
+    settings = dict(module.settings)
+    settings["layers"] = [dict(settings["layers"][0]) | change, *settings["layers"][1:]]
+    packed = torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"state of the gates is damaged.*{message}"):
+        attach(Branching(), {**found.model.state_dict(), "adaptive.description": packed})
+
+
+def test_the_densities_of_layers_and_one_line_about_them_are_told(found, module):
+    evaluation = found.evaluate([images(64, seed=15)])
+    assert list(evaluation.layer_density) == ["first", "second", "third"]
+    if module.mode == "fixed":
+        assert evaluation.figures()["density/second"] == 0.5
+        assert "in 3 convolutions, 24 of 48 channels" in module.summary
+    else:
+        assert "a mean density" in module.summary
 
 
 def test_each_convolution_is_measured_and_gathers_where_that_is_faster(found, module):

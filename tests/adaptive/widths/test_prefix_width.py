@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import pytest
@@ -192,6 +193,15 @@ def test_a_damaged_state_is_refused(found):
         attach(Skipping(), state)
     with pytest.raises(ValueError, match=r"state of the widths is damaged, or of another network"):
         attach(nn.Linear(2, 2), found.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change", [{"widths": [0.25]}, {"shares": ["a", 1]}, {"decide": "last"}, {"widths": 3}, {"shares": None}]
+)
+def test_a_description_that_does_not_fit_is_refused(found, module, change):
+    packed = torch.tensor(list(json.dumps(module.settings | change).encode()), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="state of the widths is damaged"):
+        attach(Skipping(), {**found.model.state_dict(), "adaptive.description": packed})
 
 
 def test_the_form_for_inference_has_no_batch_norms_and_gives_the_same_answers(found, module):
