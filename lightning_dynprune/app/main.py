@@ -61,15 +61,17 @@ def run_job(cfg: DictConfig, folder: RunFolder) -> float:
         cfg: the settings.
         folder: the run's folder; in a sweep, a run that was stopped in it is resumed.
     """
-    from lightning_dynprune.app.runs import FolderInUse, ResumeError, resume_command
+    from lightning_dynprune.app.runs import FolderInUse, ResumeError, check_no_links, resume_command
     from lightning_dynprune.app.settings_check import check_settings
+    from lightning_dynprune.base import printable
 
     try:
         with stop_on_interrupt() as stop:
             check_settings(cfg)
+            check_no_links(folder.path, folder.sweep)
             if (folder.sweep is not None or folder.resuming) and (found := folder.finished_results()) is not None:
                 if folder.sweep is None:
-                    print(f"{folder.path}: the run has finished already; nothing is left to do")
+                    print(f"{printable(str(folder.path))}: the run has finished already; nothing is left to do")
                 objective: float = found[cfg.objective]
                 return objective
             if folder.sweep is not None:
@@ -83,7 +85,7 @@ def run_job(cfg: DictConfig, folder: RunFolder) -> float:
             advice = f"To continue:\n\n    {resume_command(folder.path, folder.config_dirs)}\n"
             if not folder.has_checkpoint:
                 advice = "Nothing had been trained yet; start it again by the same command."
-            print(f"Stopped. {advice}", file=sys.stderr)
+            print(printable(f"Stopped. {advice}"), file=sys.stderr)
         raise
     except Exception as error:
         if folder.sweep is None:
@@ -105,8 +107,7 @@ def record_failure(error: Exception, folder: RunFolder, sweep: Path, is_occupied
     from hydra.core.hydra_config import HydraConfig
 
     from lightning_dynprune.app.sweeps import refusal_file
-    from lightning_dynprune.base import write_json
-    from lightning_dynprune.report import printable
+    from lightning_dynprune.base import printable, write_json
 
     message = refusal(error) or f"{type(error).__name__}: {error}"
     record = {"error": message, "overrides": folder.overrides, "traceback": traceback.format_exc()}

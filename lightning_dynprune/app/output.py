@@ -11,8 +11,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lightning_dynprune.app.runs import FolderInUse, RunFolder, check_not_in_use
+from lightning_dynprune.app.runs import FolderInUse, RunFolder, check_no_links, check_not_in_use
 from lightning_dynprune.app.settings_check import check_settings
+from lightning_dynprune.base import printable
 
 LOCK = ".lock"
 
@@ -29,19 +30,20 @@ class OutputFolderCheck(Callback):
         try:
             check_settings(config)
         except (ValueError, TypeError, ImportError) as error:
-            raise SystemExit(f"dynprune: {error}") from None
+            raise SystemExit(f"dynprune: {printable(str(error))}") from None
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         check_writable(folder, "hydra.run.dir")
         self._made = missing
         if config.get("task") is None and folder.exists():
             run = RunFolder(folder, [], {}, resuming=config.resume is not None)
             try:
+                check_no_links(folder)
                 # Nothing, not even a lock, is written to the folder of a finished run.
                 if not run.results.exists():
                     check_not_in_use(folder)
                 run.check_unoccupied()
             except (FolderInUse, FileExistsError) as error:
-                raise SystemExit(f"dynprune: {error}") from None
+                raise SystemExit(f"dynprune: {printable(str(error))}") from None
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Remove the folders that were created for a run which was refused before it wrote anything."""
@@ -76,6 +78,6 @@ def check_writable(folder: Path, setting: str) -> None:
             pass
     except OSError as error:
         raise SystemExit(
-            f"dynprune: the output folder {folder} cannot be written ({error.strerror}); "
+            f"dynprune: the output folder {printable(str(folder))} cannot be written ({error.strerror}); "
             f"give a writable one: {setting}=FOLDER"
         ) from None

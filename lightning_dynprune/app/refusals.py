@@ -166,6 +166,6 @@ def _some(names: Sequence[str], most: int = 12) -> str:
 
 
 def _cut(text: str) -> str:
-    from lightning_dynprune.report import printable
+    from lightning_dynprune.base import printable
 
     return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lightning_dynprune.base.nested import map_tensors, nested_tensors
     from lightning_dynprune.base.palette import PALETTE
     from lightning_dynprune.base.registry import Registry
-    from lightning_dynprune.base.text import name_some
+    from lightning_dynprune.base.text import name_some, printable
     from lightning_dynprune.base.zip_archive import open_archive
 else:
     __getattr__, __dir__ = lazy_names(
@@ -78,7 +78,7 @@ else:
             "lightning_dynprune.base.nested": ["map_tensors", "nested_tensors"],
             "lightning_dynprune.base.palette": ["PALETTE"],
             "lightning_dynprune.base.registry": ["Registry"],
-            "lightning_dynprune.base.text": ["name_some"],
+            "lightning_dynprune.base.text": ["name_some", "printable"],
             "lightning_dynprune.base.zip_archive": ["open_archive"],
         },
     )
@@ -112,6 +112,7 @@ __all__ = [
     "nested_tensors",
     "open_archive",
     "parse_json",
+    "printable",
     "read_json",
     "remove_temporary_files",
     "split_arguments",

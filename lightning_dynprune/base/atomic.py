@@ -31,7 +31,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_native_id()}{path.suffix}")
     try:
         # Some libraries create files that only their owner can read; an empty file has the mode of the user's umask.
-        temporary.touch()
+        temporary.unlink(missing_ok=True)
+        temporary.touch(exist_ok=False)  # of this process alone, and no link to elsewhere
         mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)

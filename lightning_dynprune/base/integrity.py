@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base.text import printable
 from lightning_dynprune.base.zip_archive import MAGIC, open_archive
 
 _CHUNK = 2**20  # bytes read at once
@@ -79,7 +80,8 @@ def validate_checkpoint_file(path: str | os.PathLike[str], setting: str) -> None
                 _read_record(archive, record)
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, *_DIRECTORY_ERRORS) as error:
         raise DamagedError(
-            f"{what} is damaged or truncated ({error}); resume from an older checkpoint, or start a new run"
+            f"{what} is damaged or truncated ({printable(str(error))}); resume from an older checkpoint, or "
+            "start a new run"
         ) from None
 
 

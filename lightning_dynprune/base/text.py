@@ -1,4 +1,4 @@
-"""Lists of names in messages, cut to a readable length."""
+"""Names in messages: lists cut to a readable length, and texts that a terminal only prints."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def name_some(names: Sequence[str], most: int = 4) -> str:
     """
     shown = ", ".join(names[:most]) or "none"
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters written as escapes, so that a terminal does not act on them.
+
+    Example:
+        >>> printable("a\x1b[31mb\u202e")
+        'a\\x1b[31mb\\u202e'
+    """
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)

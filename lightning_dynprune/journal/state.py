@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import is_whole
+from lightning_dynprune.base import is_whole, printable
 from lightning_dynprune.journal.delta import ENCODINGS, Delta
 from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
@@ -117,8 +117,8 @@ def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> Non
         saved = saved if counts else {}
         name = next((n for n in [*own, *saved] if saved.get(n) != own.get(n)), "their order")
         raise ValueError(
-            f"journal: it was recorded from other targets: {name} differs ({saved.get(name)} connections in the state, "
-            f"{own.get(name)} in the model); resume with the targets of that run"
+            f"journal: it was recorded from other targets: {printable(str(name))} differs ({saved.get(name)} "
+            f"connections in the state, {own.get(name)} in the model); resume with the targets of that run"
         )
     if not isinstance(state["updates"], list):
         raise ValueError("journal: 'updates' is not a list; the file is damaged")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from lightning_dynprune.report.figures import draw_pareto, draw_run
     from lightning_dynprune.report.run_tables import run_table
     from lightning_dynprune.report.sweep_tables import SweepRow, progress_line, sweep_table, write_summary
-    from lightning_dynprune.report.text import printable
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -23,7 +22,6 @@ else:
             "lightning_dynprune.report.figures": ["draw_pareto", "draw_run"],
             "lightning_dynprune.report.run_tables": ["run_table"],
             "lightning_dynprune.report.sweep_tables": ["SweepRow", "progress_line", "sweep_table", "write_summary"],
-            "lightning_dynprune.report.text": ["printable"],
         },
     )
 
@@ -34,7 +32,6 @@ __all__ = [
     "draw_pareto",
     "draw_run",
     "preflight_table",
-    "printable",
     "progress_line",
     "run_table",
     "sweep_table",

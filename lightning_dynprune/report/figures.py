@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lightning_dynprune.base import PALETTE, write_atomically
+from lightning_dynprune.base import PALETTE, printable, write_atomically
 from lightning_dynprune.report.sweep_tables import SweepRow, per_input_figures
-from lightning_dynprune.report.text import printable
 
 
 def draw_run(results: Mapping[str, Any], path: Path) -> None:

@@ -7,15 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-
-def printable(text: str) -> str:
-    r"""Return a text with its control characters written as escapes, so that a terminal does not act on them.
-
-    Example:
-        >>> printable("a\x1b[31mb\u202e")
-        'a\\x1b[31mb\\u202e'
-    """
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+from lightning_dynprune.base import printable
 
 
 def plain_text(text: str, style: str = "") -> Text:

@@ -11,11 +11,11 @@ from torch import nn
 
 from lightning_dynprune.app.runs import (
     ResumeError,
-    check_unchanged,
     expand_checkpoint,
     expand_resume,
     load_weights,
     read_run,
+    validate_same_settings,
 )
 
 ACCEPTED = (ValueError,)
@@ -42,7 +42,7 @@ def read(data: bytes, folder: Path) -> bool:
     for use in (
         lambda: expand_resume([f"resume={path}"]),
         lambda: expand_checkpoint(["task=deploy", f"checkpoint={path}"]),
-        lambda: check_unchanged(read_run(path)["config"], '{"seed": 1}'),
+        lambda: validate_same_settings(read_run(path), {"seed": 1}, {"seed": 1}),
         lambda: load_weights(network, path),
     ):
         try:

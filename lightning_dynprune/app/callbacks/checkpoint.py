@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_dynprune.app.compat import resumes_exactly_after
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, random_state, restore_random_state
+from lightning_dynprune.app.runs import RunFolder, random_state, restore_random_state, settings_digest
 from lightning_dynprune.base import write_atomically
 
 
@@ -54,6 +54,7 @@ class LastCheckpoint(Checkpoint):
             "overrides": self.run.overrides,
             "config_dirs": self.run.config_dirs,
             "config": self.run.config_text,
+            "digest": settings_digest(self.run.config),
             "random": random_state(),
         }
 

@@ -9,7 +9,9 @@ from lightning_dynprune.base import lazy_names
 
 if TYPE_CHECKING:
     from lightning_dynprune.app.runs.deploy_arguments import expand_checkpoint
+    from lightning_dynprune.app.runs.folder_links import check_no_links, check_no_links_of_sweep
     from lightning_dynprune.app.runs.override_list import validate_overrides
+    from lightning_dynprune.app.runs.recorded_settings import settings_digest, validate_same_settings
     from lightning_dynprune.app.runs.records import (
         REPORTED,
         is_curve,
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
     )
     from lightning_dynprune.app.runs.resume import (
         ResumeError,
-        check_unchanged,
         expand_resume,
         find_checkpoint,
         quote_path,
         read_run,
         resume_command,
         safe_overrides,
+        without_interpolation,
     )
     from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
     from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
@@ -43,7 +45,9 @@ else:
         __name__,
         {
             "lightning_dynprune.app.runs.deploy_arguments": ["expand_checkpoint"],
+            "lightning_dynprune.app.runs.folder_links": ["check_no_links", "check_no_links_of_sweep"],
             "lightning_dynprune.app.runs.override_list": ["validate_overrides"],
+            "lightning_dynprune.app.runs.recorded_settings": ["settings_digest", "validate_same_settings"],
             "lightning_dynprune.app.runs.records": [
                 "REPORTED",
                 "is_curve",
@@ -54,13 +58,13 @@ else:
             ],
             "lightning_dynprune.app.runs.resume": [
                 "ResumeError",
-                "check_unchanged",
                 "expand_resume",
                 "find_checkpoint",
                 "quote_path",
                 "read_run",
                 "resume_command",
                 "safe_overrides",
+                "without_interpolation",
             ],
             "lightning_dynprune.app.runs.rng_state": ["random_state", "restore_random_state"],
             "lightning_dynprune.app.runs.run_folder": ["PHASES", "RunFolder"],
@@ -87,8 +91,9 @@ __all__ = [
     "ResumeError",
     "RunFolder",
     "attach_per_input",
+    "check_no_links",
+    "check_no_links_of_sweep",
     "check_not_in_use",
-    "check_unchanged",
     "dense_file",
     "expand_checkpoint",
     "expand_resume",
@@ -107,7 +112,10 @@ __all__ = [
     "restore_random_state",
     "resume_command",
     "safe_overrides",
+    "settings_digest",
     "validate_overrides",
+    "validate_same_settings",
     "wait_for_lock",
     "weights_file",
+    "without_interpolation",
 ]

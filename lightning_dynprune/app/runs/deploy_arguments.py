@@ -47,8 +47,8 @@ def expand_checkpoint(arguments: Sequence[str]) -> list[str]:
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in arguments):
         flags = [part for config_dir in stored["config_dirs"] for part in ("--config-dir", config_dir)]
         raise ResumeError(
-            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
-            "checkpoint names; if you trust that folder, give it again: "
+            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a "
+            "path that a checkpoint names; if you trust that folder, give it again: "
             f"{shlex.join(['dynprune', *flags, TASK, f'checkpoint={path}'])}"
         )
     given = {_key(argument) for argument in arguments}

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 
 from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS
 from lightning_dynprune.app.runs.override_list import validate_overrides
+from lightning_dynprune.base import printable
 
 CHECKPOINTS = ("last.ckpt", "dense.ckpt")
 INPUT_FOLDERS = ("data_dir", "data.data_dir")
@@ -32,7 +33,14 @@ NOT_COMPARED = ("resume", *INPUT_FOLDERS, "progress", "objective")
 
 
 class ResumeError(ValueError):
-    """The run cannot be resumed, or not exactly."""
+    """The run cannot be resumed, or not exactly.
+
+    Args:
+        message: what is wrong; control characters, which may be a checkpoint's, are written as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def expand_resume(arguments: Sequence[str]) -> list[str]:
@@ -59,8 +67,8 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     if stored["config_dirs"] and not any(argument.startswith(CONFIG_DIR_FLAGS) for argument in given):
         command = resume_command(checkpoint.parent, stored["config_dirs"])
         raise ResumeError(
-            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a path that a "
-            f"checkpoint names; if you trust that folder, give it again: {command}"
+            f"this run used settings from {', '.join(stored['config_dirs'])}. Files are not taken from a "
+            f"path that a checkpoint names; if you trust that folder, give it again: {command}"
         )
     overrides = [text for text in safe_overrides(stored["overrides"], given) if text not in given]
     folder = checkpoint.parent.resolve()
@@ -124,8 +132,9 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         except ValueError as error:
             why = str(error).replace("overrides", key)
             raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {why}") from None
-    if not isinstance(run["config"], str):
-        raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: config is no text")
+    for key in ("config", "digest"):
+        if not isinstance(run.get(key, ""), str):
+            raise ResumeError(f"resume={checkpoint}: the checkpoint is damaged: {key} is no text")
     return run
 
 
@@ -198,23 +207,6 @@ def _is_absolute(text: str) -> bool:
     return text.startswith("~") or PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
-def check_unchanged(stored: str, current: str) -> None:
-    """Raise if a run would be resumed with other settings.
-
-    Args:
-        stored: configuration of the checkpoint, as JSON text.
-        current: configuration composed now, as JSON text.
-
-    Raises:
-        ResumeError: they differ; the message gives each changed key with both values.
-    """
-    if changed := changed_settings(stored, current):
-        raise ResumeError(
-            "the run to resume had other settings, so it could not continue exactly; "
-            f"leave them as they were, or start a new run. Changed: {changed}"
-        )
-
-
 def changed_settings(stored: str, current: str) -> str:
     """Return each setting that differs with both values, as one text; empty if a run is the same by both.
 
@@ -261,6 +253,24 @@ def flatten(tree: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
 
 
 def quote_path(path: Path) -> str:
-    """Return a path as a value of an override, in quotes."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    r"""Return a path as a value of an override, in quotes, that Hydra reads as it is.
+
+    Example:
+        >>> quote_path(Path("it's")), quote_path(Path("${oc.env:HOME}"))
+        ("'it\\'s'", "'\\${oc.env:HOME}'")
+    """
+    # In quotes, a backslash counts as one only before a quote.
+    escaped = re.sub(
+        r"(\\*)('|$)", lambda run: run[1] * 2 + ("\\'" if run[2] else ""), without_interpolation(str(path))
+    )
     return f"'{escaped}'"
+
+
+def without_interpolation(text: str) -> str:
+    r"""Return a text as a setting whose value is that text, where it holds the ``${`` of an interpolation.
+
+    Example:
+        >>> without_interpolation("${oc.env:HOME}")
+        '\\${oc.env:HOME}'
+    """
+    return re.sub(r"(\\*)\$\{", lambda run: run[1] * 2 + r"\${", text)

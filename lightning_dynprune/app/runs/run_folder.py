@@ -13,8 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_dynprune import __version__
+from lightning_dynprune.app.runs.override_list import validate_overrides
+from lightning_dynprune.app.runs.recorded_settings import compared_settings, recorded_settings, validate_same_settings
 from lightning_dynprune.app.runs.records import read_results
-from lightning_dynprune.app.runs.resume import NOT_COMPARED, changed_settings, flatten
+from lightning_dynprune.app.runs.resume import changed_settings, read_run
 from lightning_dynprune.base import write_text
 
 PHASES = ("pruned", "dense")
@@ -27,7 +29,8 @@ class RunFolder:
     Args:
         path: the folder.
         overrides: the run's overrides, typed by the user or made by the sweep.
-        config: the resolved configuration.
+        config: the resolved configuration; it may hold secrets of the environment and is not written.
+        recorded: the configuration as it is written to files; see :func:`recorded_settings`.
         config_dirs: folders given by ``--config-dir``.
         sweep: the sweep's folder; None for a single run.
         resuming: whether the run continues from its checkpoints.
@@ -36,6 +39,7 @@ class RunFolder:
     path: Path
     overrides: list[str]
     config: dict[str, Any]
+    recorded: dict[str, Any] = field(default_factory=dict)
     config_dirs: list[str] = field(default_factory=list)
     sweep: Path | None = None
     resuming: bool = False
@@ -44,21 +48,24 @@ class RunFolder:
     def of_hydra(cls, cfg: DictConfig) -> RunFolder:
         """Return the folder of the job that Hydra is running."""
         hydra = HydraConfig.get()
+        # The path itself: Hydra would take a ${...} in its name for an interpolation.
+        runtime: Any = OmegaConf.to_container(hydra.runtime, resolve=False)
         config = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(config, dict)
         return cls(
-            path=Path(hydra.runtime.output_dir),
-            overrides=list(hydra.overrides.task),
+            path=Path(runtime["output_dir"]),
+            overrides=validate_overrides(OmegaConf.to_container(hydra.overrides.task, resolve=False)),
             config={str(key): value for key, value in config.items()},
+            recorded=recorded_settings(cfg),
             config_dirs=[s.path for s in hydra.runtime.config_sources if s.provider == "command-line"],
-            sweep=Path(hydra.sweep.dir).resolve() if hydra.mode == RunMode.MULTIRUN else None,
+            sweep=Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None,
             resuming=cfg.resume is not None,
         )
 
     @property
     def config_text(self) -> str:
-        """The resolved configuration as JSON text with sorted keys."""
-        return json.dumps(self.config, sort_keys=True)
+        """The configuration as it is written to files, as JSON text with sorted keys."""
+        return json.dumps(self.recorded, sort_keys=True)
 
     def checkpoint(self, phase: str) -> Path:
         """Return the path of the checkpoint of a phase, ``dense`` or ``pruned``."""
@@ -85,8 +92,7 @@ class RunFolder:
 
         Settings that do not change what is computed, such as the folder of the data, are left out.
         """
-        relevant = {key: value for key, value in flatten(self.config).items() if key not in NOT_COMPARED}
-        text = json.dumps([__version__, relevant], sort_keys=True)
+        text = json.dumps([__version__, compared_settings(self.config)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -123,11 +129,20 @@ class RunFolder:
         settings = self.path / ".hydra"
         settings.mkdir(exist_ok=True)
         hydra = HydraConfig.instance().cfg
-        contents: dict[str, Any] = {"config": self.config, "overrides": self.overrides}
+        contents: dict[str, Any] = {"config": self.recorded, "overrides": self.overrides}
         if hydra is not None:
             contents["hydra"] = hydra
         for name, content in contents.items():
             write_text(settings / f"{name}.yaml", OmegaConf.to_yaml(content))
+
+    def validate_checkpoints(self) -> None:
+        """Raise if a checkpoint in the folder is unsafe to load, or is that of a run with other settings.
+
+        Raises:
+            ResumeError: naming the file, or the settings.
+        """
+        for path in filter(Path.exists, map(self.checkpoint, PHASES)):
+            validate_same_settings(read_run(path), self.recorded, self.config)
 
     def check_unoccupied(self) -> None:
         """Raise if a new run would overwrite the checkpoints of another.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lightning_dynprune.app.runs.folder_links import check_no_links
 from lightning_dynprune.base import remove_temporary_files
 
 NAME = ".lock"
@@ -32,7 +33,9 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUse: another run holds the lock.
+        FileExistsError: the run would write through a symbolic link in the folder.
     """
+    check_no_links(folder)
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
@@ -46,7 +49,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
             "wait until it has ended, or give another folder by hydra.run.dir"
         ) from None
     except OSError as error:
-        warnings.warn(f"{folder} cannot be locked ({error.strerror}); let no two runs write to it", stacklevel=3)
+        warnings.warn(f"{str(folder)!r} cannot be locked ({error.strerror}); let no two runs write to it", stacklevel=3)
         yield
         return
     try:
@@ -64,7 +67,9 @@ def check_not_in_use(folder: Path) -> None:
 
     Raises:
         FolderInUse: another run holds the lock.
+        FileExistsError: a run would write through a symbolic link in the folder.
     """
+    check_no_links(folder)
     if (folder / NAME).exists():
         with lock_run_folder(folder):
             pass
@@ -83,7 +88,9 @@ def wait_for_lock(file: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        warnings.warn(f"{file.parent} cannot be locked ({error.strerror}); jobs may do the same twice", stacklevel=3)
+        warnings.warn(
+            f"{str(file.parent)!r} cannot be locked ({error.strerror}); jobs may do the same twice", stacklevel=3
+        )
         yield
         return
     try:

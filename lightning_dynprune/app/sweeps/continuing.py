@@ -14,7 +14,7 @@ from lightning_dynprune.app.arguments import CONFIG_DIR_FLAGS, split_flags
 from lightning_dynprune.app.runs import ResumeError, quote_path, safe_overrides
 from lightning_dynprune.app.sweeps.jobs import read_jobs
 from lightning_dynprune.app.sweeps.sweep_record import NAME, SweepRecord
-from lightning_dynprune.report import printable
+from lightning_dynprune.base import printable
 
 RESUME = "sweep.resume="
 _MULTIRUN = ("-m", "--multirun")

@@ -15,9 +15,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_dynprune.app.compat import jobs_of_sweep
+from lightning_dynprune.app.runs import check_no_links_of_sweep
 from lightning_dynprune.app.sweeps.jobs import REFUSED, read_jobs
 from lightning_dynprune.app.sweeps.sweep_record import SweepRecord
-from lightning_dynprune.report import SweepRow, draw_pareto, printable, progress_line, sweep_table, write_summary
+from lightning_dynprune.base import printable
+from lightning_dynprune.report import SweepRow, draw_pareto, progress_line, sweep_table, write_summary
 
 # The sweeps that this process has begun and not reported yet: none or one, as a command is one sweep.
 _running: list[Path] = []
@@ -40,6 +42,7 @@ class SweepReport(Callback):
         config_dirs = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            check_no_links_of_sweep(folder)
             SweepRecord(overrides, config_dirs, jobs_of_sweep(config)).write(folder)
         except (OSError, ValueError) as error:
             # Hydra turns an Exception of a callback into a warning.
@@ -87,8 +90,10 @@ def report_stopped_sweep() -> None:
         _write_files(rows, folder)
         command = shlex.join(["dynprune", f"sweep.resume={folder}"])
         Console(stderr=True, soft_wrap=True).print(
-            f"Stopped: {len(rows) - len(left)} of {len(rows)} jobs are done, {len(left)} are left "
-            f"({_ranges(left)}). To continue, give the same command again, or:\n\n    {command}\n",
+            printable(
+                f"Stopped: {len(rows) - len(left)} of {len(rows)} jobs are done, {len(left)} are left "
+                f"({_ranges(left)}). To continue, give the same command again, or:\n\n    {command}\n"
+            ),
             markup=False,
             highlight=False,
         )

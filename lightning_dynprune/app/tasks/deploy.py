@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from lightning_dynprune.adaptive import Adapted
 from lightning_dynprune.app.data import InMemoryImages
-from lightning_dynprune.app.runs import attach_per_input, dense_file, load_weights, per_input_file, weights_file
+from lightning_dynprune.app.runs import (
+    attach_per_input,
+    check_no_links,
+    dense_file,
+    load_weights,
+    per_input_file,
+    weights_file,
+)
 from lightning_dynprune.base import check_count, write_json
 from lightning_dynprune.deploy.measurement import measure
 from lightning_dynprune.report import deploy_table
@@ -63,6 +70,7 @@ def run_deploy(cfg: DictConfig) -> float:
         load_weights(dense, found)
     data: InMemoryImages = instantiate(cfg.data)
     data.setup()
+    check_no_links(file.parent)
     batches = list(cfg.batches)
     report = measure(
         network,

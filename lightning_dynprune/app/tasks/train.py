@@ -17,7 +17,7 @@ from rich.console import Console
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, check_unchanged, find_checkpoint, lock_run_folder, read_run
+from lightning_dynprune.app.runs import RunFolder, lock_run_folder
 from lightning_dynprune.app.tasks.adaptive_pruning import adaptive_figures, new_adaptive
 from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
 from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pruning
@@ -50,7 +50,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     """Run the job in a folder that is locked for it."""
     folder.check_unoccupied()
     if folder.resuming:
-        check_unchanged(read_run(find_checkpoint(folder.path))["config"], folder.config_text)
+        folder.validate_checkpoints()
     torch.set_num_threads(cfg.threads)
     pruning = new_pruning(cfg)
 
@@ -83,7 +83,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "seed": cfg.seed,
         "overrides": folder.overrides,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "config": folder.config,
+        "config": folder.recorded,
         "fingerprint": folder.fingerprint,
     }
     draw_run(results, folder.path / "sparsity.png")

@@ -19,7 +19,7 @@ from lightning_dynprune.app.callbacks import History, LastCheckpoint
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.models import Classifier
-from lightning_dynprune.app.runs import RunFolder
+from lightning_dynprune.app.runs import RunFolder, without_interpolation
 
 if TYPE_CHECKING:
     from lightning_dynprune import DynamicPruning, InputAdaptivePruning
@@ -126,12 +126,12 @@ def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L
         callbacks = [*callbacks, RichProgressBar()]
     logger: Any = False
     if cfg.logger.get("_target_"):
-        logger = instantiate(cfg.logger, save_dir=str(folder.path / "logs"), name=name)
+        logger = instantiate(cfg.logger, save_dir=without_interpolation(str(folder.path / "logs")), name=name)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
         logger=logger,
-        default_root_dir=str(folder.path),
+        default_root_dir=without_interpolation(str(folder.path)),
         enable_progress_bar=shows_progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,

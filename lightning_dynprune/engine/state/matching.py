@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import printable
 from lightning_dynprune.masks import LATENT
 from lightning_dynprune.patterns import Pattern
 from lightning_dynprune.targets import Target
@@ -45,7 +46,8 @@ def validate_pattern(pattern: Pattern, state: Mapping[str, Any]) -> None:
     """
     if state["pattern"] != pattern.label:
         raise ValueError(
-            f"checkpoint: it was pruned by pattern {state['pattern']}, not {pattern.label}; resume with that one"
+            f"checkpoint: it was pruned by pattern {printable(state['pattern'])}, not {pattern.label}; resume with "
+            "that one"
         )
 
 
@@ -68,7 +70,7 @@ def validate_targets(targets: Sequence[Target], state: Mapping[str, Any]) -> Non
     differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
     name = differing[0]
     raise ValueError(
-        f"checkpoint: it was made for other targets; {name} is {shapes.get(name, 'no target')} there and "
+        f"checkpoint: it was made for other targets; {printable(name)} is {shapes.get(name, 'no target')} there and "
         f"{own.get(name, 'no target')} here ({len(differing)} differ). Resume with the targets of that run"
     )
 
@@ -97,7 +99,7 @@ def validate_part_state(
 
 
 def _described(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{key} {tuple(v.shape)}{_kind(v)}" for key, v in sorted(tensors.items())) or "nothing"
+    return ", ".join(f"{printable(key)} {tuple(v.shape)}{_kind(v)}" for key, v in sorted(tensors.items())) or "nothing"
 
 
 def _kind(tensor: Tensor) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dynprune.base import is_number, is_whole
+from lightning_dynprune.base import is_number, is_whole, printable
 from lightning_dynprune.journal import read_update
 
 _MOST = 2**63
@@ -33,15 +33,18 @@ def validate_structure(state: Mapping[str, Any]) -> None:
     for key in ("masks", "state", "memory"):
         if not isinstance(state[key], Mapping) or set(state[key]) != set(state["shapes"]):
             raise ValueError(f"checkpoint: {key!r} of the pruning state does not name its targets; the file is damaged")
-    tensors = {f"mask of {name}": {"": mask} for name, mask in state["masks"].items()}
-    tensors |= {f"{key} of {name}": state[key][name] for key in ("state", "memory") for name in state["shapes"]}
+    tensors = {f"mask of {printable(name)}": {"": mask} for name, mask in state["masks"].items()}
+    tensors |= {
+        f"{key} of {printable(name)}": state[key][name] for key in ("state", "memory") for name in state["shapes"]
+    }
     tensors |= {f"'{key}'": state[key] for key in ("rewind", "units") if state[key] is not None}
     if state["gradient_snapshot"] is not None:
         tensors["'gradient_snapshot'"] = state["gradient_snapshot"]["gradients"]
         for name, grad in state["gradient_snapshot"]["gradients"].items():
             if not isinstance(grad, Tensor) or list(grad.shape) != state["shapes"].get(name):
                 raise ValueError(
-                    f"checkpoint: the gradient of {name} in 'gradient_snapshot' does not fit it; the file is damaged"
+                    f"checkpoint: the gradient of {printable(str(name))} in 'gradient_snapshot' does not fit it; the "
+                    "file is damaged"
                 )
     for what, entries in tensors.items():
         if not isinstance(entries, Mapping) or not all(isinstance(k, str) and _is_dense(v) for k, v in entries.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_dynprune.app.runs import ResumeError, check_unchanged, expand_resume
+from lightning_dynprune.app.runs import ResumeError, expand_resume, validate_same_settings
 from lightning_dynprune.app.runs.resume import safe_overrides
 from tests.app.program import dynprune, words
 
@@ -62,6 +62,8 @@ def test_the_arguments_are_the_runs_own_then_those_typed_then_its_folder(tmp_pat
 
 
 def test_changes_are_named_with_both_values_and_places_do_not_count():
-    check_unchanged('{"data_dir": "/a", "seed": 1, "resume": null}', '{"data_dir": "/b", "seed": 1, "resume": "x"}')
+    now = {"data_dir": "/b", "seed": 1, "resume": "x"}
+    validate_same_settings({"config": '{"data_dir": "/a", "seed": 1, "resume": null}'}, now, now)
+    now = {"optimizer": {"lr": 0.2}}
     with pytest.raises(ResumeError, match=r"Changed: optimizer.lr: 0.1 -> 0.2; seed: 1 -> \"absent\""):
-        check_unchanged('{"optimizer": {"lr": 0.1}, "seed": 1}', '{"optimizer": {"lr": 0.2}}')
+        validate_same_settings({"config": '{"optimizer": {"lr": 0.1}, "seed": 1}'}, now, now)
