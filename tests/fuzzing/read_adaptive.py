@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dynprune.adaptive import adapt, attach
+from lightning_dynprune.base import stores_entries
 from tests.fuzzing.read_state import HOSTILE
 
 ACCEPTED = (ValueError,)
@@ -47,7 +48,7 @@ def read(data: bytes, folder: Path) -> bool:
         name = names[where % len(names)]
         if how % 4 == 0:
             state.pop(name, None)
-        elif how % 4 == 1 and isinstance(state.get(name), Tensor):
+        elif how % 4 == 1 and isinstance(state.get(name), Tensor) and stores_entries(state[name]):
             state[name] = state[name].flatten()[: what % 9].clone()
         else:
             state[name] = HOSTILE[what % len(HOSTILE)]

@@ -59,7 +59,13 @@ class LastCheckpoint(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Store the state; the random state is restored when the training starts, since setup draws random numbers."""
+        """Store the state; the random state is restored when the training starts, since setup draws random numbers.
+
+        Raises:
+            ValueError: the random state is missing.
+        """
+        if "random" not in state_dict:
+            raise ValueError("checkpoint: 'random', the random state, is missing; the file is damaged")
         self._restored = state_dict
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_record,
         read_results,
     )
+    from lightning_dynprune.app.runs.resumable import validate_resumable
     from lightning_dynprune.app.runs.resume import (
         ResumeError,
         expand_resume,
@@ -56,6 +57,7 @@ else:
                 "read_record",
                 "read_results",
             ],
+            "lightning_dynprune.app.runs.resumable": ["validate_resumable"],
             "lightning_dynprune.app.runs.resume": [
                 "ResumeError",
                 "expand_resume",
@@ -114,6 +116,7 @@ __all__ = [
     "safe_overrides",
     "settings_digest",
     "validate_overrides",
+    "validate_resumable",
     "validate_same_settings",
     "wait_for_lock",
     "weights_file",

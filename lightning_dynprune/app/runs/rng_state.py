@@ -39,7 +39,8 @@ def restore_random_state(state: dict[str, Any]) -> None:
         name, keys, position, has_gauss, cached = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(state["torch"].cpu())
+        devices = [device.cpu() for device in state["cuda"]]
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint: the random state is damaged: {error}") from error
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
+    if devices:
+        torch.cuda.set_rng_state_all(devices)

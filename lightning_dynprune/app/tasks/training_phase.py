@@ -19,7 +19,7 @@ from lightning_dynprune.app.callbacks import History, LastCheckpoint
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.models import Classifier
-from lightning_dynprune.app.runs import RunFolder, without_interpolation
+from lightning_dynprune.app.runs import RunFolder, validate_resumable, without_interpolation
 
 if TYPE_CHECKING:
     from lightning_dynprune import DynamicPruning, InputAdaptivePruning
@@ -99,6 +99,9 @@ def train_phase(
         callbacks.append(adaptive)
     trainer = new_trainer(name, cfg, folder, callbacks)
     resumed = path if folder.resuming and path.exists() else None
+    if resumed is not None:
+        keys = [callback.state_key for callback in callbacks]
+        validate_resumable(resumed, trainer.fit_loop.state_dict(), keys, type(data).__qualname__)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     began = time.perf_counter()
     (tested,) = trainer.test(module, datamodule=data, verbose=False)
