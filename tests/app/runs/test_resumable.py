@@ -15,12 +15,11 @@ from lightning_dynprune.app.runs import ResumeError, RunFolder, random_state, re
 
 LOOPS = L.Trainer(logger=False, enable_checkpointing=False).fit_loop.state_dict()
 WHOLE: dict[str, Any] = {
-    **dict.fromkeys(
-        ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "optimizer_states", "lr_schedulers", "Digits")
-    ),
+    **dict.fromkeys(("epoch", "global_step", "pytorch-lightning_version", "state_dict")),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers", "Digits")),
     "callbacks": {"DynamicPruning": {}, "History": {}},
     "loops": {"fit_loop": LOOPS},
-}  # fmt: skip
+}
 
 
 def paths(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
