@@ -12,7 +12,7 @@ _SHARES = ("sparsity", "target_sparsity", "accuracy")
 _SHARES_OR_NONE = ("val_accuracy", "dense_accuracy", "dense_val_accuracy")
 _COUNTS = ("nonzero", "parameters", "seed")
 # What the report of a sweep takes of a job's results.
-REPORTED = (*_SHARES, *_SHARES_OR_NONE, *_COUNTS, "compression")
+REPORTED = (*_SHARES, *_SHARES_OR_NONE, *_COUNTS, "compression", "adaptive")
 
 
 def read_record(path: Path) -> dict[str, Any]:

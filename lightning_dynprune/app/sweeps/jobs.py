@@ -73,5 +73,6 @@ def _row(job: Path, sweep: Path, jobs: Sequence[Sequence[str]]) -> SweepRow:
         results = read_results(job / "results.json")
     except (ValueError, OSError) as error:
         return SweepRow(name, known, error=str(error))
+    reported = {figure: results[figure] for figure in REPORTED if figure in results}
     # A job that was resumed on its own has the folder among its overrides.
-    return SweepRow(name, known or results["overrides"], results={figure: results[figure] for figure in REPORTED})
+    return SweepRow(name, known or results["overrides"], results=reported)
