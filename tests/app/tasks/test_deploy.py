@@ -204,7 +204,7 @@ def test_finished_weights_come_before_a_checkpoint(tmp_path):
 
 
 def test_preflight_prints_and_writes_what_patterns_would_give_and_trains_nothing(tmp_path):
-    settings = ("seconds=2", "batches=[1]", "sparsities=[0.9]", "pattern=block", "pattern.rows=4", "hydra.run.dir=out")
+    settings = ("seconds=1", "batches=[1]", "sparsities=[0.9]", "pattern=block", "pattern.rows=4", "hydra.run.dir=out")
     done = dynprune("task=preflight", *settings, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "preflight.json").read_text())
