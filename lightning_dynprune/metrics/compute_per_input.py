@@ -68,7 +68,8 @@ class ComputePerInput(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures over all inputs, by name."""
-        if not self.spent:
+        # Lists become tensors when the states of several processes are gathered.
+        if not len(self.spent):
             raise ValueError("there were no inputs, so that there is no mean; call update with some first")
         spent, losses, correct = (dim_zero_cat(each) for each in (self.spent, self.losses, self.correct))
         order = losses.argsort(stable=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_dynprune.metrics import ComputePerInput, LayerDensity, PathShares
+from tests.processes.group import together
 
 
 def test_quantiles_halves_and_rank_correlation_are_those_of_all_batches_together():
@@ -31,6 +32,17 @@ def test_equal_compute_has_no_rank_correlation_and_no_inputs_no_mean():
     assert math.isnan(float(metric.compute()["rank_correlation"]))
     with pytest.raises(ValueError, match=r"have the shapes \[\(3,\), \(2,\), \(3,\)\]"):
         metric.update(torch.ones(3), torch.ones(2), torch.ones(3))
+
+
+def _mean_of_two(rank: int) -> float:
+    metric = ComputePerInput()
+    for spent in [0.2, 0.4][: rank + 1]:
+        metric.update(torch.full((2,), spent), torch.arange(2.0), torch.ones(2, dtype=torch.bool))
+    return float(metric.compute()["compute_mean"])
+
+
+def test_inputs_of_all_processes_are_counted_however_many_batches_each_has(tmp_path):
+    assert together(2, _mean_of_two, tmp_path) == [pytest.approx(0.8 / 3)] * 2
 
 
 def test_ways_that_no_input_takes_have_no_accuracy():

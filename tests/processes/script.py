@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
-from lightning_dynprune import DynamicPruning
+from lightning_dynprune import DynamicPruning, InputAdaptivePruning
 from lightning_dynprune.app.data.batches import TensorBatches
 from lightning_dynprune.distributed import is_sharded, local_part, mask_checksum
 from lightning_dynprune.engine import AccuracyGuard
@@ -204,7 +204,21 @@ def ddp(folder: Path) -> None:
     fit(folder, "guard", "ddp", "magnitude", settings=guarded)
     slimmed = {"pattern": "channel", "slim": "end", "sparsity": 0.5}
     fit(folder, "slim", "ddp", "magnitude", settings=slimmed)
+    exits(folder, "frozen")
+    exits(folder, "joint")
     refused(folder, "seed", ValueError, "ddp", "random", settings={"seed": _rank()})
+
+
+def exits(folder: Path, how: str) -> None:
+    """Fit early exits after or with a training, unbroken and resumed; write down heads and what validation logs."""
+    for name, save_at, resume in [(how, 6, None), (f"{how}-resumed", None, folder / how / "step=18.ckpt")]:
+        adaptive = InputAdaptivePruning(
+            "early_exit", after=["net.2"], hidden=1, epochs=3, budget=0.9, fit=how, example_input=torch.zeros(2, 8)
+        )
+        module, _, run = fit(folder, name, "ddp", "magnitude", callbacks=[adaptive], save_at=save_at, resume=resume)
+        (figures,) = run.validate(module, verbose=False)
+        told = {"state": module.state_dict(), "figures": figures, "held_out": adaptive.adapted.module.held_out.count}
+        torch.save(told, folder / f"exits-{name}-{_rank()}.pt")
 
 
 def pools(folder: Path) -> None:

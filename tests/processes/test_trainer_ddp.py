@@ -131,3 +131,17 @@ def test_channels_are_taken_out_of_every_process_at_the_end(ddp):
     assert first["state"]["net.1.running_var"].shape == (12,)
     assert first["state"]["net.3.weight"].shape == (4, 12)
     assert first["sparsity"] == second["sparsity"] == 0.5
+
+
+@pytest.mark.parametrize("how", ["frozen", "joint"])
+def test_every_process_fits_the_same_exits_to_the_data_of_all_and_a_resumed_run_too(how, ddp):
+    first, second = ends(ddp, f"exits-{how}")
+    assert same(first["state"], second["state"])
+    assert first["held_out"] == 32, "16 rows of each of two processes"
+    figures, others = (
+        {name: value for name, value in own["figures"].items() if "adaptive" in name} for own in (first, second)
+    )
+    assert figures == pytest.approx(others, nan_ok=True)
+    assert 0 < figures["dynprune/adaptive/compute_mean"] <= 0.9
+    for resumed, unbroken in zip(ends(ddp, f"exits-{how}-resumed"), (first, second), strict=True):
+        assert same(resumed["state"], unbroken["state"])
