@@ -47,6 +47,7 @@ class ExitHead(nn.Module):
 
     def reduce(self, features: Tensor) -> Tensor:
         """Return one vector an input, ``(n, inputs)``."""
+        features = features.to(self.hidden.weight.dtype)  # of a network in half precision
         if self.kind == "pooled":
             kernel, stride = pooling_of(tuple(features.shape[2:]))
             return _POOLS[features.dim()](features, kernel, stride).flatten(1)

@@ -122,7 +122,7 @@ class ExitRunner(nn.Module):
             final: Tensor = last_position(self.stages[-1](*values))
             if found is None or len(left) == count:
                 return final
-            found[left] = final
+            found[left] = final.to(found.dtype)
         return found
 
     def _run_one(self, values: tuple[Any, ...]) -> Tensor:

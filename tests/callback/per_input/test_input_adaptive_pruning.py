@@ -196,6 +196,20 @@ def test_heads_are_fitted_on_averaged_weights(tmp_path):
     assert callback.adapted.module.held_out_correct[-1].tolist() == expected
 
 
+def test_a_network_in_half_precision_leaves_early_too(tmp_path):
+    module, callback = Module(), adaptive()
+    run = trainer([callback], tmp_path, max_epochs=1, precision="bf16-true")
+    run.fit(module)
+    (logged,) = run.validate(module, verbose=False)
+    assert 0 < logged["dynprune/adaptive/compute_mean"] <= 0.6
+    module.eval()
+    x = images(40, seed=3)[0].bfloat16()
+    scores = callback.adapted(x)
+    assert module.net.last.weight.dtype == torch.bfloat16
+    assert torch.equal(scores.argmax(1), module.adaptive.outcome(module, x).scores.argmax(1))
+    assert len(callback.adapted.runner().exits.unique()) > 1
+
+
 def test_a_module_without_forward_names_its_network(tmp_path):
     class Bare(Module):
         forward = L.LightningModule.forward
