@@ -28,12 +28,18 @@ def warn_of_best_while_pruning(trainer: Any, pruner: Pruner, steps_per_epoch: in
         if _saves_before_end(trainer, pruner, every, steps_per_epoch):
             mode = f", mode={callback.mode!r}" if callback.mode != "min" else ""
             warnings.warn(
-                f"{type(callback).__name__}(monitor={callback.monitor!r}) may save before the schedule ends "
-                f"({pruner.schedule.span}), and its best would be the least pruned weights. Use "
+                f"{type(callback).__name__}(monitor={callback.monitor!r}) may save before the schedule ends"
+                f"{_end_text(pruner)}, and its best would be the least pruned weights. Use "
                 f"lightning_dynprune.PrunedCheckpoint(monitor={callback.monitor!r}{mode}) in its place, which "
                 f"considers only validations at the target sparsity {pruner.target_sparsity:.4g}",
                 stacklevel=3,
             )
+
+
+def _end_text(pruner: Pruner) -> str:
+    """Return in words when the schedule ends; nothing where that is not known."""
+    span = pruner.schedule.span
+    return "" if span is None else f" (after {span.unit.removesuffix('s')} {span.end})"
 
 
 def _saves_before_end(trainer: Any, pruner: Pruner, every: tuple[int, int], steps_per_epoch: int | None) -> bool:

@@ -50,7 +50,10 @@ def run(tmp_path, saver, epochs=6, schedule=SCHEDULE, resume=None, others=(), **
 
 
 def test_a_monitored_checkpoint_is_warned_of_while_the_schedule_runs(tmp_path):
-    with pytest.warns(UserWarning, match=r"PrunedCheckpoint\(monitor='score', mode='max'\) in its place"):
+    with pytest.warns(
+        UserWarning,
+        match=r"schedule ends \(after step 32\).*PrunedCheckpoint\(monitor='score', mode='max'\) in its place",
+    ):
         run(tmp_path, ModelCheckpoint(tmp_path, "{step}", monitor="score", mode="max"))
 
 
