@@ -73,6 +73,7 @@ TESTED = {
     "cd docs/extending/examples": f"{HERE}::test_a_strategy_of_ones_own_is_found_beside_its_settings",
     OWN_BESIDE: f"{HERE}::test_a_strategy_of_ones_own_is_found_beside_its_settings",
     FUZZ: f"{HERE}::test_the_fuzzer_runs",
+    "python -m tests.fuzzing.memory": "tests/fuzzing/test_memory.py::test_the_measurement_sees_what_a_reader_takes",
     "export PYTHONPATH=docs/extending/examples": f"{HERE}::test_a_command_runs",
     "dynprune --help": "tests/app/test_command_line.py::test_help_lists_the_groups_and_trains_nothing",
 }

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_dynprune import DynamicPruning
+from lightning_dynprune.adaptive import attach
 from lightning_dynprune.app.data.idx import parse_idx
 from lightning_dynprune.app.sweeps import read_jobs
 from lightning_dynprune.app.tasks.dense_baseline import _read
@@ -19,6 +20,7 @@ from lightning_dynprune.deploy.compact.contents import Entry, validate_lengths
 from lightning_dynprune.deploy.kernels.layer_choice import _without_duplicates, apply_choice
 from lightning_dynprune.engine import AccuracyGuard, Pruner, sealed
 from lightning_dynprune.schedules import Cosine
+from tests.fuzzing import read_adaptive
 from tests.fuzzing.bounds import bounded
 from tests.fuzzing.read_state import started
 
@@ -80,6 +82,11 @@ def test_a_run_whose_threshold_is_a_whole_number_can_be_resumed():
 
 
 STATE = started("straight_through").state_dict()
+DESCRIBED = json.loads(bytes(read_adaptive.STATE["adaptive.description"].tolist()))
+
+
+def packed(description: dict) -> torch.Tensor:
+    return torch.tensor(list(json.dumps(description).encode()), dtype=torch.uint8)
 
 
 def with_right_checksum(state: dict) -> dict:
@@ -260,3 +267,24 @@ def test_a_damaged_record_of_the_dense_baseline_is_refused_before_anything_is_tr
     with pytest.raises(ValueError, match=r"dense\.json is damaged: val_accuracy .* move it away"):
         _read(tmp_path / "dense.json", "a")
     assert _read(tmp_path / "dense.json", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("heads.0.hidden.weight", torch.zeros(1, 1).expand(2**20, 2**20), "is no tensor that stores all its entries"),
+        ("held_out_correct", torch.zeros(1, dtype=torch.bool).expand(2, 2**40), "stores all its entries"),
+        ("heads.0.hidden.weight", torch.zeros(2**16, 1), r"the layers of 'heads\.0' have the shapes \(65536, 1\)"),
+        ("description", torch.zeros(4), "holds no bytes"),
+        ("description", packed({"method": "early_exit"}), "the state of the exits is damaged: 'after'"),
+        ("description", packed({**DESCRIBED, "kinds": []}), "not one name, kind and share a cut"),
+        ("description", packed({**DESCRIBED, "kinds": ["x"]}), "heads are of the kinds pooled"),
+        ("description", packed({**DESCRIBED, "macs": 0}), "macs=0 is not accepted"),
+        ("description", packed({**DESCRIBED, "cut_shares": [9]}), "cut_shares=9 is not accepted"),
+    ],
+)
+def test_a_damaged_module_of_an_adaptive_method_is_refused_and_nothing_is_allocated(name, value, message):
+    model = read_adaptive.network()
+    with bounded(), pytest.raises(ValueError, match=message):
+        attach(model, {**read_adaptive.STATE, f"adaptive.{name}": value})
+    assert not hasattr(model, "adaptive")

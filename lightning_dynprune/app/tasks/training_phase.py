@@ -100,7 +100,8 @@ def train_phase(
     trainer = new_trainer(name, cfg, folder, callbacks)
     resumed = path if folder.resuming and path.exists() else None
     if resumed is not None:
-        keys = [callback.state_key for callback in callbacks]
+        # Lightning writes no state that is empty.
+        keys = [callback.state_key for callback in callbacks if callback.state_dict()]
         validate_resumable(resumed, trainer.fit_loop.state_dict(), keys, type(data).__qualname__)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     began = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from lightning_dynprune.base import nested_tensors
+from lightning_dynprune.base import nested_tensors, open_archive, parse_json
 from lightning_dynprune.deploy.compat import without_example_inputs
 from lightning_dynprune.deploy.exporting.base import FORMATS, ExportError, Format, Runner
 
@@ -65,15 +64,32 @@ def validate_no_pickles(path: Path) -> None:
     """Check that reading an archive unpickles and executes nothing.
 
     Raises:
-        ExportError: the archive has a part that ``torch.export.load`` would unpickle or execute.
+        ExportError: the archive has a part that ``torch.export.load`` would unpickle or execute, or that is compressed
+            or larger than the file, or torch and Python read different parts in it.
     """
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = open_archive(path)
+    except zipfile.BadZipFile as error:
+        raise ExportError(f"{path} is no archive that torch writes: {error}") from None
+    with archive:
         for part in archive.infolist():
             if _SAMPLES.fullmatch(part.filename) and part.file_size == 0:
                 continue
             if not _HARMLESS.fullmatch(part.filename):
-                raise ExportError(f"{path} has the part {part.filename}, which may be a pickle or code; it is not read")
+                raise ExportError(
+                    f"{path} has the part {part.filename!r}, which may be a pickle or code; it is not read"
+                )
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > path.stat().st_size:
+                raise ExportError(f"{path} has the part {part.filename!r}, which is compressed or larger than the file")
             if part.filename.endswith("_config.json"):
-                for name, tensor in json.loads(archive.read(part))["config"].items():
-                    if tensor["use_pickle"]:
-                        raise ExportError(f"{path} holds {name} as a pickle; it is not read")
+                _validate_config(path, archive.read(part))
+
+
+def _validate_config(path: Path, text: bytes) -> None:
+    """Raise unless the list of an archive's tensors says of each that it is no pickle."""
+    try:
+        pickled = [name for name, tensor in parse_json(text)["config"].items() if tensor["use_pickle"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path} has a damaged list of tensors: {error}") from None
+    if pickled:
+        raise ExportError(f"{path} holds {pickled[0]!r} as a pickle; it is not read")

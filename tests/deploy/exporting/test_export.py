@@ -224,6 +224,25 @@ def rewritten(path: Path, change) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("config", "method", "message"),
+    [
+        (b"[" + b"[]," * 1_000_000 + b"0]", zipfile.ZIP_STORED, "a damaged list of tensors: it holds more values"),
+        (b"[]", zipfile.ZIP_STORED, "a damaged list of tensors"),
+        (bytes(2**20), zipfile.ZIP_DEFLATED, "which is compressed or larger than the file"),
+    ],
+)
+def test_a_pt2_file_that_would_take_any_amount_of_memory_is_refused(config, method, message, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w", method) as archive:
+        archive.writestr("x/data/weights/model_weights_config.json", config)
+    with pytest.raises(ExportError, match=message):
+        validate_no_pickles(tmp_path / "x.pt2")
+    with (tmp_path / "x.pt2").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ExportError, match="is no archive that torch writes"):
+        validate_no_pickles(tmp_path / "x.pt2")
+
+
 def test_a_pickle_in_a_pt2_file_is_refused_and_not_run(path, tmp_path):
     model, example = made("mlp")
     file = export(model, example, "pt2", path)
@@ -232,13 +251,13 @@ def test_a_pickle_in_a_pt2_file_is_refused_and_not_run(path, tmp_path):
     whole = path.read_bytes()
 
     rewritten(path, lambda parts: parts | {name: trap for name in parts if "sample_inputs" in name})
-    with pytest.raises(ExportError, match=r"has the part archive/data/sample_inputs/model.pt, which may be a pickle"):
+    with pytest.raises(ExportError, match=r"has the part 'archive/data/sample_inputs/model.pt', which may be a pickle"):
         file.runner()
 
     path.write_bytes(whole)
     rewritten(path, lambda parts: parts | {"model/data/constants/opaque_obj_0": trap})
     with pytest.raises(
-        ExportError, match="has the part model/data/constants/opaque_obj_0, which may be a pickle or code"
+        ExportError, match="has the part 'model/data/constants/opaque_obj_0', which may be a pickle or code"
     ):
         file.runner()
 
@@ -251,7 +270,7 @@ def test_a_pickle_in_a_pt2_file_is_refused_and_not_run(path, tmp_path):
         return parts | {name: json.dumps(config), "model/data/weights/weight_1": trap}
 
     rewritten(path, pickled)
-    with pytest.raises(ExportError, match=r"holds 0\.bias as a pickle; it is not read"):
+    with pytest.raises(ExportError, match=r"holds '0\.bias' as a pickle; it is not read"):
         file.runner()
     assert not sprung.exists()
 
