@@ -29,6 +29,7 @@ OF_THIS_PROCESS = ("DYNPRUNE_DATA", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MA
 
 FORKER = """
 import atexit, gc, json, os, runpy, signal, sys, threading, traceback
+gc.disable()  # what is imported stays
 import lightning_dynprune.app.tasks.train
 import lightning_dynprune.app.sweeps
 from lightning_dynprune.app.callbacks import History
@@ -79,6 +80,7 @@ def work(asked):
 
 gc.collect()
 gc.freeze()  # a collection in a child would touch, and so copy, all that the imports have made
+gc.enable()
 for line in sys.stdin:
     asked = json.loads(line)
     if "pid" in asked:
