@@ -257,6 +257,15 @@ class Fused(nn.Module):
         return nn.functional.linear(x, self.layer.weight, self.layer.bias)
 
 
+def test_layers_whose_weights_torch_reads_in_its_fused_forward_are_left_out():
+    block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.Sequential(block, nn.Flatten(), nn.Linear(32, 4)).eval()
+    data = [(torch.randn(30, 2, 16, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 4)]
+    found = adapt(model, "activation_threshold", data, data, density=0.5)
+    assert found.module.layer_names == ("2",)
+    assert torch.allclose(found(data[0][0][:3]), found.module.outcome(model, data[0][0][:3]).scores, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("build", "settings", "message"),
     [
