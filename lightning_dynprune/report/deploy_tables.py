@@ -68,7 +68,7 @@ def _per_input(report: Mapping[str, Any], adaptive: Mapping[str, Any]) -> Table:
     table = _table(
         f"Per input over the fastest dense form, accuracy {percent(adaptive['accuracy'])}, {_machine(report)}"
     )
-    for heading in ("speed-up (quartiles)", "ms, half of the calls", "ms, 95 % of the calls", "runs"):
+    for heading in ("speed-up", "p50, ms", "p95, ms", "runs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for batch, found in adaptive["speeds"].items():
         took = [f"{found['dense'][q] * 1e3:.3f} -> {found['adaptive'][q] * 1e3:.3f}" for q in ("p50", "p95")]

@@ -108,3 +108,20 @@ def test_the_outlook_has_a_row_a_pattern_and_its_verdicts() -> None:
     assert "block 32x1: batch 1: pays from 90 % on (2.50x)" in text
     assert "element: not measured: too late" in text
     assert "measured in 3 s" in text
+
+
+def test_a_run_that_prunes_per_input_shows_its_speed_and_whether_it_runs_so_in_eighty_columns() -> None:
+    def speed(ratio: float, is_adaptive: bool) -> dict[str, Any]:
+        return {
+            "ratio": {"low": ratio - 0.1, "median": ratio, "high": ratio + 0.1},
+            "dense": {"p50": 0.030942, "p95": 0.032092},
+            "adaptive": {"p50": 0.010441, "p95": 0.010512},
+            "is_adaptive": is_adaptive,
+        }
+
+    adaptive = {"accuracy": 0.8969, "speeds": {"1": speed(2.9, True), "32": speed(0.9, False)}}
+    text = printed(deploy_table({**REPORT.to_dict(), "adaptive": adaptive}))
+    assert "Per input over the fastest dense form, accuracy 89.69 %" in text
+    times = ["30.942 -> 10.441", "32.092 -> 10.512"]
+    assert ["batch 1", "2.90 (2.80-3.00)", *times, "per input"] in cells(text, "batch 1")
+    assert ["batch 32", "0.90 (0.80-1.00)", *times, "dense"] in cells(text, "batch 32")
