@@ -9,6 +9,7 @@ from typing import Any
 
 import mnist_records
 import new_data
+import per_input
 import pretrained
 import strategies
 
@@ -39,6 +40,12 @@ def test_accuracies_of_strategies() -> None:
     found = rows(strategies.table(runs("strategies")))
     assert len(found) > 30
     assert all(row in section("Which strategy") for row in found)
+
+
+def test_figures_of_per_input_pruning() -> None:
+    found = rows(per_input.table(runs("per_input")))
+    assert len(found) > 4
+    assert all(row in section("Per input") for row in found)
 
 
 def test_accuracies_on_new_data() -> None:
