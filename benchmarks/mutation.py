@@ -5,12 +5,13 @@
     python benchmarks/mutation.py table                            # what is known by now, room by room
     python benchmarks/mutation.py left                             # the mutants that survived, as differences
 
-Runs mutmut with its settings in ``pyproject.toml``: a copy of the package and its tests in ``mutants/``, one change at a
-time, against the tests that pass through the changed function. Results stay in ``mutants/``; a mutant that was tried is
-not tried again unless ``--again`` is given (which takes those that survived).
+Runs mutmut with its settings in ``pyproject.toml``: a copy of the package and its tests in ``mutants/``, one change at
+a time, against the tests that pass through the changed function, the fastest first and no more than ``--seconds`` of
+them. Results stay in ``mutants/``. A mutant that was tried is not tried again, unless it survived and ``--again`` is
+given.
 
-mutmut leaves out decorated functions. Here those under ``torch.no_grad``, ``property`` and ``contextmanager`` are changed
-as well, because the code that writes masks stands there; and a piece of text is changed once, not three times.
+mutmut leaves out decorated functions. Here those under ``torch.no_grad``, ``property`` and ``contextmanager`` are
+changed as well, because the code that writes masks stands there; and a piece of text is changed once, not three times.
 Needs ``pip install -e ".[mutation]"``, and fork: Linux or macOS.
 """
 
@@ -20,7 +21,9 @@ import argparse
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import libcst as cst
 from mutmut import __main__ as mutmut
@@ -69,6 +72,23 @@ def change_text_once() -> None:
     mutators.mutation_operators[:] = operators
 
 
+def use_fastest_tests(seconds: float) -> None:
+    """Let mutmut try each mutant with the fastest of its tests, which together take no longer than ``seconds``."""
+    collect = mutmut.collect_or_load_stats
+
+    def collect_fastest(*args: Any, **kwargs: Any) -> None:
+        collect(*args, **kwargs)
+        times, tests_of = mutmut.state().duration_by_test, mutmut.state().tests_by_mangled_function_name
+        for function, tests in tests_of.items():
+            ordered = sorted(tests, key=lambda test: (times[test], test))
+            spent = accumulate(times[test] for test in ordered)
+            tests_of[function] = {
+                test for test, total in zip(ordered, spent, strict=True) if total - times[test] < seconds
+            }
+
+    mutmut.collect_or_load_stats = collect_fastest
+
+
 def room_of(path: Path) -> str:
     """Return the room of a file of the package; ``deploy/slimming`` is one of its own."""
     folders = path.parent.parts[1:]
@@ -83,7 +103,7 @@ def known(path: Path) -> dict[str, str]:
 
 
 def drawn(rooms: Sequence[str], share: float, seed: int) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the files of ``rooms`` with the mutants that are drawn of each: at least one, the same for the same seed."""
+    """Yield the files of ``rooms`` with the mutants drawn of each: at least one, and the same for the same seed."""
     for path in sorted(mutmut.walk_mutatable_files()):
         if not any(Path(*path.parts[1:]).is_relative_to(room) for room in rooms):
             continue
@@ -135,16 +155,19 @@ def left(rooms: Sequence[str]) -> None:
 
 
 def main() -> None:
+    """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "table", "left"])
     parser.add_argument("rooms", nargs="*", help="folders or files of the package")
     parser.add_argument("--share", type=float, default=1.0, help="share of each file's mutants that is tried")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="time of the tests that one mutant is tried with")
     parser.add_argument("--again", action="store_true", help="try those again that survived")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     change_decorated_functions()
     change_text_once()
+    use_fastest_tests(arguments.seconds)
     if arguments.what == "run":
         run(arguments.rooms or ["."], arguments.share, arguments.seed, arguments.again, arguments.processes)
     elif arguments.what == "left":

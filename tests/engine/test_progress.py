@@ -68,3 +68,37 @@ def test_a_saved_progress_is_loaded_whole_and_the_clock_stays_the_same_object():
     assert other.clock is clock
     assert other.has_started
     assert clock == Clock(4, 0)
+
+
+def test_a_pause_of_epochs_moves_a_schedule_on_epochs_by_as_many():
+    progress = made(begin="1 epochs", end="3 epochs", every="1 epochs")
+    assert progress.count_epoch()
+    progress.paused = True
+    assert [progress.count_epoch() for _ in range(2)] == [False, False]
+    progress.paused = False
+    assert (progress.paused_for, progress.schedule_clock) == (Clock(0, 2), Clock(0, 1))
+    assert not progress.has_ended
+    assert [progress.count_epoch() for _ in range(3)] == [True, True, False]
+    assert progress.has_ended
+
+
+def test_what_was_counted_without_an_update_is_taken_back_whole():
+    progress = made(begin=2, end=6, every=2)
+    progress.count_step()
+    position = progress.position()
+    progress.paused = True
+    progress.count_start()
+    progress.count_step()
+    progress.count_epoch()
+    progress.go_back(position)
+    assert progress.position() == position == (0, 1, 0, 0, 0, False)
+    assert (progress.clock, progress.paused_for) == (Clock(1, 0), Clock(0, 0))
+
+
+def test_what_was_counted_is_kept_once_an_update_was_made():
+    progress = made(begin=2, end=6, every=2)
+    position = progress.position()
+    progress.count_step()
+    progress.count_update(Update(1, 0.4, 0.4, {"w": 4}, {"w": 0}, 0.4, {"w": 0.1}))
+    progress.go_back(position)
+    assert (progress.clock.step, progress.updates) == (1, 1)
