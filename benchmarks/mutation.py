@@ -12,7 +12,7 @@ given.
 
 mutmut leaves out decorated functions. Here those under ``torch.no_grad``, ``property`` and ``contextmanager`` are
 changed as well, because the code that writes masks stands there; and a piece of text is changed once, not three times.
-Needs ``pip install -e ".[mutation]"``, and fork: Linux or macOS.
+Needs ``pip install -e ".[dev]"``, and fork: Linux or macOS.
 """
 
 from __future__ import annotations

@@ -364,3 +364,12 @@ def test_a_resumed_guard_decides_as_the_unbroken_one(killed_after):
 def test_settings_out_of_range_are_refused_by_name(settings, error, message):
     with pytest.raises(error, match=message):
         AccuracyGuard(**settings)
+
+
+def test_a_drop_of_exactly_the_limit_is_inside_it():
+    net = torch.nn.Linear(4, 1)
+    pruner = Pruner(net, sparsity=0.5, strategy="magnitude", schedule={"name": "one_shot", "begin": 1})
+    guard = AccuracyGuard(max_drop=0.25, reference=0.75)
+    pruner.tick()
+    assert guard.judge(0.5, pruner) is None
+    assert "pruning pauses" in guard.judge(0.499, pruner)
