@@ -157,7 +157,7 @@ def test_a_file_too_large_to_be_a_choice_is_not_read(tmp_path):
     path = tmp_path / "choice.json"
     with path.open("wb") as file:
         file.truncate(2**24 + 1)
-    with pytest.raises(ValueError, match="16777217 bytes; a choice has at most 16777216"):
+    with pytest.raises(ValueError, match="it has 16777217 bytes; at most 16777216 are read"):
         apply_choice(network(), path)
 
 
