@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,12 +65,11 @@ def dense(settings: Mapping[str, Any], folder: Path, stop: StopRequest) -> Recor
     import torch
     from hydra.utils import instantiate
 
-    from lightning_dynprune.app.runs import check_unchanged, find_checkpoint, read_run
     from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
 
     cfg, place = composed(settings, folder)
     if place.resuming:
-        check_unchanged(read_run(find_checkpoint(place.path))["config"], place.config_text)
+        place.validate_checkpoints()
     torch.set_num_threads(cfg.threads)
     found = get_dense_baseline(cfg, instantiate(cfg.data), place, stop)
     size = sum(parameter.numel() for parameter in instantiate(cfg.model).parameters())
@@ -98,16 +97,17 @@ def composed(settings: Mapping[str, Any], folder: Path) -> tuple[DictConfig, Run
     from omegaconf import OmegaConf
 
     from lightning_dynprune.app.main import conf_dir
-    from lightning_dynprune.app.runs import PHASES, RunFolder
+    from lightning_dynprune.app.runs import RunFolder
+    from lightning_dynprune.app.runs.recorded_settings import recorded_settings
 
     overrides = [f"{key}={as_text(value)}" for key, value in (QUIET | dict(settings)).items()]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
-    place = RunFolder(folder, overrides, {str(key): value for key, value in config.items()})
-    resuming = any(place.checkpoint(phase).exists() for phase in PHASES)
-    return cfg, RunFolder(place.path, place.overrides, place.config, resuming=resuming)
+    resolved = {str(key): value for key, value in config.items()}
+    place = RunFolder(folder, overrides, resolved, recorded_settings(cfg))
+    return cfg, replace(place, resuming=place.has_checkpoint)
 
 
 def as_text(value: object) -> str:

@@ -118,6 +118,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_figures(tmp_path: 
     assert resumed["sparsity"] == pytest.approx(0.9, abs=1e-4)
 
 
+def test_a_dense_run_is_not_continued_under_other_settings(tmp_path: Path) -> None:
+    folder = made(tmp_path / "dense")
+    runs.dense(SHORT, folder, no_stop())
+    (folder / "dense.json").unlink()  # as if it had been killed before its figures were written
+
+    with pytest.raises(ValueError, match="seed: 3 -> 4"):
+        runs.dense(SHORT | {"seed": 4}, folder, no_stop())
+
+
 def test_the_dense_run_is_the_programs_own_control(tmp_path: Path) -> None:
     alone = runs.dense(SHORT, made(tmp_path / "alone"), no_stop())
     runs.pruned(SHORT | {"dense": True}, made(tmp_path / "both"), no_stop())
