@@ -63,15 +63,15 @@ def update(case: Case, strategy: str, passes: int | None = None, digits_of_ties:
         # Every process holds all parameters: each finds the cut alone, and they compare checksums of the masks.
         return {
             "error flags": Traffic().add(8, ranks, True),
-            "checksums": Traffic().add(16 * targets, ranks, False),
+            "checksums": Traffic().add(16 * (targets + 1), ranks, False),  # and an error flag
         }
     passes = cuts if passes is None else passes
     lots = targets if strategy in BY_TARGET else 1
     drawn = lots * math.ceil(sample_size(case, strategy) / lots * case.here / case.connections)
     digits = Traffic().add(lots * COUNTS, ranks, True, math.ceil(32 / DIGIT) * cuts)
-    counts = Traffic().add(16 * targets, ranks, True, cuts)
+    counts = Traffic().add(16 * targets + 8, ranks, True, cuts)  # and an error flag
     if cuts == 2:
-        counts.add(8 * targets, ranks, True)  # what stayed from before
+        counts.add(8 * targets + 8, ranks, True)  # what stayed from before
     sample = Traffic().add(8 * lots, ranks, False, cuts).add(4 * drawn, ranks, False, cuts)
     found = {
         "error flags": Traffic().add(8, ranks, True, 1 + cuts + passes),
@@ -80,7 +80,7 @@ def update(case: Case, strategy: str, passes: int | None = None, digits_of_ties:
         "digits of the cut": digits,
         "counts at the cut": Traffic().add(16 * targets, ranks, True, cuts),
         "counts of new masks": counts,
-        "checksums": Traffic().add(16 * (targets + 1), ranks, False),
+        "checksums": Traffic().add(16 * (targets + 2), ranks, False),
     }
     if digits_of_ties:
         found["places of ties"] = Traffic().add(lots * COUNTS, ranks, True, digits_of_ties)
@@ -99,7 +99,7 @@ def held(case: Case, strategy: str) -> dict[str, float]:
         "update: sample": 4 * drawn,
         "update: inside the bracket": 8 * collected * case.here,
         "update: counts of a digit": lots * COUNTS,
-        "update: checksums of all processes": 16 * (case.targets + 1) * case.ranks,
+        "update: checksums of all processes": 16 * (case.targets + 2) * case.ranks,
         "checkpoint: masks, whole": case.connections / 8,
         "checkpoint: state of the strategy, whole": STATE[strategy] * case.connections,
     }

@@ -69,8 +69,8 @@ def test_the_formula_grows_by_targets_and_not_by_connections() -> None:
     double = projection.Case(ranks=4, connections=10**8, targets=20, here=25 * 10**6, in_parts=True)
 
     assert projection.update(small, "magnitude") == projection.update(large, "magnitude")
-    assert projection.update(small, "magnitude")["counts of new masks"].payload == 160
-    assert projection.update(double, "magnitude")["counts of new masks"].payload == 320
+    assert projection.update(small, "magnitude")["counts of new masks"].payload == 168
+    assert projection.update(double, "magnitude")["counts of new masks"].payload == 328
     assert projection.update(small, "magnitude")["digits of the cut"] == Traffic(3, 3 * 2**14, 3 * 2**14 * 1.5)
     assert projection.held(large, "taylor")["checkpoint: state of the strategy, whole"] == 4e11
 

@@ -204,12 +204,14 @@ def test_finished_weights_come_before_a_checkpoint(tmp_path):
 
 
 def test_preflight_prints_and_writes_what_patterns_would_give_and_trains_nothing(tmp_path):
-    settings = ("seconds=1", "batches=[1]", "sparsities=[0.9]", "pattern=block", "pattern.rows=4", "hydra.run.dir=out")
+    # The time is a deadline, which a run of a second cannot miss on a busy machine either.
+    settings = ("seconds=60", "batches=[1]", "sparsities=[0.9]", "pattern=block", "pattern.rows=4", "hydra.run.dir=out")
     done = dynprune("task=preflight", *settings, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "preflight.json").read_text())
     assert [cell["pattern"] for cell in content["cells"]] == ["channel", "block 4x1", "element", "n_m 2:4"]
     assert "rows=4 does not divide the 10 of fc3.weight" in content["verdicts"]["block 4x1"]
     assert "channel: batch 1:" in words(done.stdout)
+    assert all(f"{pattern}: {verdict}" in words(done.stdout) for pattern, verdict in content["verdicts"].items())
     assert not list(tmp_path.rglob("*.ckpt"))
     assert not list(tmp_path.rglob("results.json"))
