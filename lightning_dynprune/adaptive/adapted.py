@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from lightning_dynprune.adaptive.base import METHODS, PREFIX, AdaptiveMethod, AdaptiveModule, Batches, read_description
 from lightning_dynprune.adaptive.deployment import Deployed, deploy
 from lightning_dynprune.adaptive.evaluation import Evaluation, evaluate
+from lightning_dynprune.adaptive.exported import export_exits
 from lightning_dynprune.adaptive.forward_cut import batch_of
 from lightning_dynprune.adaptive.labelled import device_of, first_inputs
 from lightning_dynprune.base import map_tensors, stores_entries
@@ -123,12 +125,46 @@ class Adapted:
         Raises:
             ValueError: there is no example, or a setting is out of range.
         """
+        return deploy(self.model, self.module, self._inputs(example), batches, seconds)
+
+    def export(
+        self,
+        folder: str | Path,
+        example: Any = None,
+        *,
+        batches: tuple[int, ...] = (1, 32),
+        seconds: float = 4.0,
+        precision: str = "float32",
+    ) -> Deployed:
+        """Write a network with early exits for ONNX Runtime, one file a stage, and return it, running there.
+
+        It runs by its exits at those batch sizes where that is measured to be faster than the whole network in ONNX
+        Runtime. :func:`~lightning_dynprune.adaptive.read_exits` reads the folder in another program.
+
+        Args:
+            folder: that does not exist, or is empty.
+            example: many inputs like those in use, positional arguments; None: up to 256 held-out ones.
+            batches: batch sizes to measure.
+            seconds: approximate duration of the measurement at each batch size.
+            precision: ``float32``, or ``int8`` for weights of 8 bits, which changes scores and so some exits: evaluate
+                what is returned.
+
+        Raises:
+            ExportError: the network cannot be split into stages, or a stage cannot be written.
+            FileExistsError: the folder holds files.
+            ValueError: there is no example, a setting is out of range, or the method is not early exits.
+            ImportError: the packages of ``lightning-dynprune[export]`` are not installed.
+        """
+        return export_exits(self.model, self.module, self._inputs(example), Path(folder), batches, seconds, precision)
+
+    def _inputs(self, example: Any) -> Any:
+        """Return the inputs to measure on: those given, or the held-out ones that are known."""
         example = self.example if example is None else example
         if example is None or not batch_of(example):
             raise ValueError(
                 "example: none was given and no held-out inputs are known; give many inputs like those in use"
             )
-        return deploy(self.model, self.module, example, batches, seconds)
+        return example
 
     def strip(self) -> nn.Module:
         """Take the method's module out of the model and return the model, as it was before."""

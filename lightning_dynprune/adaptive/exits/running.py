@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,31 +38,41 @@ class Decision(nn.Module):
             features: output of the cut's module.
             finite: 0 for each input that holds only finite numbers, else NaN.
         """
+        scores, sure = self.judge(features)
+        return scores, sure + finite >= self.threshold
+
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's scores, and how sure they are, ``(n,)``; NaN where a feature is not finite.
+
+        Args:
+            features: output of the cut's module.
+        """
         reduced = self.head.reduce(features)
         scores = self.head.classify(reduced)
-        return scores, confidence(scores, reduced) + finite >= self.threshold
+        return scores, confidence(scores, reduced)
 
-    def decide_one(self, features: Tensor) -> tuple[Tensor, bool]:
-        """Return the scores of one input and whether it leaves, in fewer operations than :meth:`forward`.
+    def decide_one(self, features: Tensor) -> tuple[Tensor, float]:
+        """Return the scores of one input and how sure they are, in fewer operations than :meth:`forward`.
 
         Args:
             features: output of the cut's module, of an input that holds only finite numbers.
+
+        Returns:
+            The scores, and the confidence; NaN where a feature is not finite.
         """
         reduced = self.head.reduce(features)
         scores = self.head.classify(reduced)
         sure = float(F.softmax(scores.float(), dim=1).amax())
-        return scores, sure >= self.threshold and math.isfinite(float(reduced.sum()))
+        return scores, sure if math.isfinite(float(reduced.sum())) else math.nan
 
 
-class ExitRunner(nn.Module):
-    """Runs the stages of a network; inputs that are confident at an exit leave the batch there.
+class StagedRunner(nn.Module, ABC):
+    """Base class of networks in stages; inputs that are confident at an exit leave the batch there.
 
     Args:
-        model: the network, of which the stages were made.
-        example: inputs, given as the stages were split with.
-        stages: one more than decisions.
-        decisions: one a cut.
-        numbers: number of each decision's exit, and of the end, as ``exits`` reports them.
+        names: of the keyword arguments that the network is called with, in order; empty for positional ones.
+        thresholds: least confidence that leaves, one an exit.
+        numbers: number of each exit, and of the end, as ``exits`` reports them.
 
     Attributes:
         exits: exit that each input of the last call took, int64 ``(n,)``.
@@ -69,25 +80,41 @@ class ExitRunner(nn.Module):
 
     exits: Tensor
 
-    def __init__(
-        self,
-        model: nn.Module,
-        example: Any,
-        stages: Sequence[Stage],
-        decisions: Sequence[Decision],
-        numbers: Sequence[int],
-    ) -> None:
+    def __init__(self, names: Sequence[str], thresholds: Sequence[float], numbers: Sequence[int]) -> None:
         super().__init__()
-        self.names = list(split_arguments(example)[1])
-        self.numbers = list(numbers)
-        # Not registered: the stages hold its modules, and its own name would double their keys.
-        self._model = [model]
-        self.stages = nn.ModuleList(stage.module for stage in stages)
-        self.decisions = nn.ModuleList(decisions)
-        self.has_batch = [stage.has_batch for stage in stages]
-        # Looking modules up by name takes as long as a small layer.
-        self._steps = list(zip([stage.module for stage in stages], decisions, self.numbers, strict=False))
+        self.names, self.thresholds, self.numbers = list(names), list(thresholds), list(numbers)
         self.exits = torch.zeros(0, dtype=torch.int64)
+
+    @abstractmethod
+    def run_exit(self, number: int, values: Sequence[Any]) -> tuple[Tensor, Tensor, Sequence[Any]]:
+        """Return the scores and the confidences of a batch at an exit, and the values that cross its cut.
+
+        Args:
+            number: position of the exit among those in use.
+            values: that crossed the cut before, or the inputs.
+        """
+
+    @abstractmethod
+    def run_exit_alone(self, number: int, values: Sequence[Any]) -> tuple[Tensor, float, Sequence[Any]]:
+        """Return the same of one input, with its confidence as a number."""
+
+    @abstractmethod
+    def run_end(self, values: Sequence[Any]) -> Tensor:
+        """Return the scores of a batch at the end of the network, ``(n, classes)``."""
+
+    @abstractmethod
+    def run_none(self, inputs: Any) -> Tensor:
+        """Return the scores of an empty batch, ``(0, classes)``."""
+
+    @abstractmethod
+    def keep(self, number: int, values: Sequence[Any], kept: Tensor) -> Sequence[Any]:
+        """Return the values that cross an exit's cut for some of the inputs.
+
+        Args:
+            number: position of the exit among those in use.
+            values: that cross its cut.
+            kept: indices of the inputs that go on.
+        """
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -96,18 +123,17 @@ class ExitRunner(nn.Module):
         count = batch_of(inputs)
         if not count:
             self.exits = torch.zeros(0, dtype=torch.int64)
-            empty: Tensor = last_position(call_model(self._model[0], inputs))
-            return empty
-        values = stage_inputs(inputs)
+            return self.run_none(inputs)
+        values: Sequence[Any] = stage_inputs(inputs)
         if count == 1:
             return self._run_one(values)
         finite = finite_inputs(inputs)
         left = torch.arange(count, device=finite.device)
         self.exits = torch.full((count,), self.numbers[-1], device=finite.device)
         found: Tensor | None = None
-        for number, decision in enumerate(self.decisions):
-            values = self.stages[number](*values)
-            scores, leaves = decision(values[0], finite)
+        for number, threshold in enumerate(self.thresholds):
+            scores, sure, values = self.run_exit(number, values)
+            leaves = sure + finite >= threshold
             found = scores.new_zeros(count, scores.shape[1]) if found is None else found
             if not leaves.any():
                 continue
@@ -117,28 +143,82 @@ class ExitRunner(nn.Module):
             if not len(stays):
                 break
             left, finite = left[stays], finite[stays]
-            values = without_inputs(values, self.has_batch[number], stays)
+            values = self.keep(number, values, stays)
         else:
-            final: Tensor = last_position(self.stages[-1](*values))
+            final = self.run_end(values)
             if found is None or len(left) == count:
                 return final
             found[left] = final.to(found.dtype)
         return found
 
-    def _run_one(self, values: tuple[Any, ...]) -> Tensor:
+    def _run_one(self, values: Sequence[Any]) -> Tensor:
         """Run one input, without the bookkeeping of a batch."""
         is_finite = all(
             math.isfinite(float(value.sum())) for value in values if value.is_floating_point() and value.dim() > 1
         )
-        for stage, decision, number in self._steps:
-            values = stage(*values)
-            if is_finite:
-                found, leaves = decision.decide_one(values[0])
-                if leaves:
-                    self.exits = torch.tensor([number])
-                    return found
+        for number, threshold in enumerate(self.thresholds):
+            found, sure, values = self.run_exit_alone(number, values)
+            if is_finite and sure >= threshold:
+                self.exits = torch.tensor([self.numbers[number]])
+                return found
         self.exits = torch.tensor([self.numbers[-1]])
-        scores: Tensor = last_position(self.stages[-1](*values))
+        return self.run_end(values)
+
+
+class ExitRunner(StagedRunner):
+    """Runs the stages of a network in torch.
+
+    Args:
+        model: the network, of which the stages were made.
+        example: inputs, given as the stages were split with.
+        stages: one more than decisions.
+        decisions: one a cut.
+        numbers: number of each decision's exit, and of the end.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Any,
+        stages: Sequence[Stage],
+        decisions: Sequence[Decision],
+        numbers: Sequence[int],
+    ) -> None:
+        names, thresholds = list(split_arguments(example)[1]), [decision.threshold for decision in decisions]
+        super().__init__(names, thresholds, numbers)
+        self.has_batch = [stage.has_batch for stage in stages]
+        # Not registered: the stages hold its modules, and its own name would double their keys.
+        self._model = [model]
+        self.stages = nn.ModuleList(stage.module for stage in stages)
+        self.decisions = nn.ModuleList(decisions)
+        # Looking modules up by name takes as long as a small layer.
+        self._steps = list(zip([stage.module for stage in stages], decisions, strict=False))
+        self._last = [stages[-1].module]
+
+    def run_exit(self, number: int, values: Sequence[Any]) -> tuple[Tensor, Tensor, Sequence[Any]]:
+        """Run a stage and its head on a batch."""
+        stage, decision = self._steps[number]
+        values = stage(*values)
+        return (*decision.judge(values[0]), values)
+
+    def run_exit_alone(self, number: int, values: Sequence[Any]) -> tuple[Tensor, float, Sequence[Any]]:
+        """Run a stage and its head on one input."""
+        stage, decision = self._steps[number]
+        values = stage(*values)
+        return (*decision.decide_one(values[0]), values)
+
+    def run_end(self, values: Sequence[Any]) -> Tensor:
+        """Run the last stage."""
+        scores: Tensor = last_position(self._last[0](*values))
+        return scores
+
+    def keep(self, number: int, values: Sequence[Any], kept: Tensor) -> Sequence[Any]:
+        """Take inputs out of the values that have the batch as first dimension."""
+        return without_inputs(values, self.has_batch[number], kept)
+
+    def run_none(self, inputs: Any) -> Tensor:
+        """Run the network on the empty batch."""
+        scores: Tensor = last_position(call_model(self._model[0], inputs))
         return scores
 
 
