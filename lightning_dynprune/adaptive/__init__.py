@@ -8,8 +8,7 @@ from lightning_dynprune.adaptive.adapted import Adapted, adapt, attach, check_fr
 from lightning_dynprune.adaptive.base import METHODS, PREFIX, AdaptiveMethod, AdaptiveModule, Outcome
 from lightning_dynprune.adaptive.deployment import BatchSpeed, Deployed, measure_speed
 from lightning_dynprune.adaptive.evaluation import Evaluation, Evaluator
-from lightning_dynprune.adaptive.exits import EarlyExit, EarlyExits
-from lightning_dynprune.adaptive.exported import read_exits
+from lightning_dynprune.adaptive.exits import EarlyExit, EarlyExits, read_exits
 from lightning_dynprune.adaptive.folded_norms import dense_form
 from lightning_dynprune.adaptive.forward_cut import captured
 from lightning_dynprune.adaptive.gates import ChannelGates, GateChannels

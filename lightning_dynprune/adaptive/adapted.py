@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_dynprune.adaptive.base import METHODS, PREFIX, AdaptiveMethod, AdaptiveModule, Batches, read_description
 from lightning_dynprune.adaptive.deployment import Deployed, deploy
 from lightning_dynprune.adaptive.evaluation import Evaluation, evaluate
-from lightning_dynprune.adaptive.exported import export_exits
+from lightning_dynprune.adaptive.exits import export_exits
 from lightning_dynprune.adaptive.forward_cut import batch_of
 from lightning_dynprune.adaptive.labelled import device_of, first_inputs
 from lightning_dynprune.base import map_tensors, stores_entries

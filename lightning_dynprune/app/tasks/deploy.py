@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
-from lightning_dynprune.adaptive import Adapted
+from lightning_dynprune.adaptive import Adapted, EarlyExits
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.runs import (
     attach_per_input,
@@ -113,9 +113,13 @@ def per_input_report(network: nn.Module, file: Path, data: InMemoryImages, cfg: 
         return None
     attach_per_input(network, found)
     adapted = Adapted(network, data.val.images[:_EXAMPLES])
-    deployed = adapted.deploy(batches=tuple(cfg.batches), seconds=cfg.seconds)
-    accuracy = accuracy_function(data, max(cfg.batches))(deployed)
-    return {"summary": adapted.module.summary, "accuracy": accuracy, "speeds": deployed.to_dict()}
+    batches, accuracy = tuple(cfg.batches), accuracy_function(data, max(cfg.batches))
+    deployed = adapted.deploy(batches=batches, seconds=cfg.seconds)
+    report = {"summary": adapted.module.summary, "accuracy": accuracy(deployed), "speeds": deployed.to_dict()}
+    if "onnx" in cfg.formats and isinstance(adapted.module, EarlyExits):
+        written = adapted.export(file.parent / "exports" / "exits", batches=batches, seconds=cfg.seconds)
+        report["onnx"] = {"accuracy": accuracy(written), "speeds": written.to_dict()}
+    return report
 
 
 def new_network(cfg: DictConfig) -> nn.Module:

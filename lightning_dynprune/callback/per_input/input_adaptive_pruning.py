@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -167,6 +168,31 @@ class InputAdaptivePruning(Callback):
             ValueError: nothing is fitted yet, or a setting is out of range.
         """
         return self.adapted.deploy(example, batches=batches, seconds=seconds)
+
+    def export(
+        self,
+        folder: str | Path,
+        example: Any = None,
+        *,
+        batches: tuple[int, ...] = (1, 32),
+        seconds: float = 4.0,
+        precision: str = "float32",
+    ) -> Deployed:
+        """Write a network with early exits for ONNX Runtime, one file a stage, and return it, running there.
+
+        Args:
+            folder: that does not exist, or is empty.
+            example: many inputs like those in use; None: up to 256 of the validation data.
+            batches: batch sizes to measure.
+            seconds: approximate duration of the measurement at each batch size.
+            precision: ``float32``, or ``int8`` for weights of 8 bits, which changes scores and so some exits.
+
+        Raises:
+            ValueError: nothing is fitted yet, a setting is out of range, or the network has no such form.
+            FileExistsError: the folder holds files.
+            ImportError: the packages of ``lightning-dynprune[export]`` are not installed.
+        """
+        return self.adapted.export(folder, example, batches=batches, seconds=seconds, precision=precision)
 
     def strip(self, model: Model) -> Model:
         """Take the method's module out of a model, in place, and return the model as it was before.

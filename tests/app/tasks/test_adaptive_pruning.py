@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from lightning_dynprune.adaptive import Adapted, attach
+from lightning_dynprune.adaptive import Adapted, attach, read_exits
 from lightning_dynprune.app.models import ConvNet
 from tests.app.program import SHORT, dynprune, results, stopped, words
 
@@ -60,16 +60,21 @@ def test_the_plain_network_and_its_exits_are_two_files(run):
 
 
 def test_a_run_is_deployed_beside_its_dense_form(run):
-    settings = ("seconds=0.05", "batches=[1,4]", "rivals=false", f"output={run[0].parent / 'deploy.json'}")
-    done = dynprune("task=deploy", f"checkpoint={run[0]}", *settings, folder=run[0].parent)
+    settings = ("seconds=0.05", "batches=[1,4]", "rivals=false", "formats=[onnx]")
+    output = f"output={run[0].parent / 'deploy.json'}"
+    done = dynprune("task=deploy", f"checkpoint={run[0]}", *settings, output, folder=run[0].parent)
     assert done.returncode == 0, done.stderr
     assert "Per input over the fastest dense form" in words(done.stdout)
+    assert "Per input over the whole network, both in ONNX Runtime" in words(done.stdout)
     found = json.loads((run[0].parent / "deploy.json").read_text())["adaptive"]
     assert set(found["speeds"]) == {"1", "4"}
     assert found["speeds"]["1"]["adaptive"]["p95"] > 0
     # Where it was measured slower it runs dense.
     accuracies = [results(run[0])["adaptive"]["figures"][name] for name in ("accuracy", "dense_accuracy")]
-    assert found["accuracy"] == pytest.approx(accuracies[not found["speeds"]["4"]["is_adaptive"]], abs=1e-6)
+    for form in (found, found["onnx"]):
+        assert form["accuracy"] == pytest.approx(accuracies[not form["speeds"]["4"]["is_adaptive"]], abs=1e-6)
+    exported = read_exits(run[0] / "exports" / "exits")
+    assert exported.speeds[4].is_adaptive == found["onnx"]["speeds"]["4"]["is_adaptive"]
 
 
 def test_a_run_that_is_killed_while_heads_are_fitted_resumes_to_the_same_end(run, tmp_path):
