@@ -47,9 +47,10 @@ class ExitHead(nn.Module):
 
     def reduce(self, features: Tensor) -> Tensor:
         """Return one vector an input, ``(n, inputs)``."""
-        features = features.to(self.hidden.weight.dtype)  # of a network in half precision
+        if features.dtype != torch.float32:  # of a network in half precision
+            features = features.to(self.hidden.weight.dtype)
         if self.kind == "pooled":
-            kernel, stride = pooling_of(tuple(features.shape[2:]))
+            kernel, stride = pooling_of(features.shape[2:])
             return _POOLS[features.dim()](features, kernel, stride).flatten(1)
         if self.kind == "mean_token":
             return features.mean(1)

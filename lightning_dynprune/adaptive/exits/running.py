@@ -30,6 +30,8 @@ class Decision(nn.Module):
     def __init__(self, head: ExitHead, threshold: float) -> None:
         super().__init__()
         self.head, self.threshold = head, threshold
+        # In a list, as looking a parameter up by its module's name takes as long as reading it.
+        self._layers = [(each.weight, each.bias) for each in (head.hidden, head.output)]
 
     def forward(self, features: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
         """Return the head's scores and which inputs leave, bool ``(n,)``.
@@ -61,7 +63,8 @@ class Decision(nn.Module):
             The scores, and the confidence; NaN where a feature is not finite.
         """
         reduced = self.head.reduce(features)
-        scores = self.head.classify(reduced)
+        first, last = self._layers
+        scores = F.linear(F.linear(reduced, *first).relu_(), *last)
         sure = float(F.softmax(scores.float(), dim=1).amax())
         return scores, sure if math.isfinite(float(reduced.sum())) else math.nan
 
@@ -153,9 +156,10 @@ class StagedRunner(nn.Module, ABC):
 
     def _run_one(self, values: Sequence[Any]) -> Tensor:
         """Run one input, without the bookkeeping of a batch."""
-        is_finite = all(
-            math.isfinite(float(value.sum())) for value in values if value.is_floating_point() and value.dim() > 1
-        )
+        is_finite = True
+        for value in values:
+            if value.is_floating_point() and value.dim() > 1:
+                is_finite = is_finite and math.isfinite(float(value.sum()))
         for number, threshold in enumerate(self.thresholds):
             found, sure, values = self.run_exit_alone(number, values)
             if is_finite and sure >= threshold:
@@ -191,8 +195,8 @@ class ExitRunner(StagedRunner):
         self._model = [model]
         self.stages = nn.ModuleList(stage.module for stage in stages)
         self.decisions = nn.ModuleList(decisions)
-        # Looking modules up by name takes as long as a small layer.
-        self._steps = list(zip([stage.module for stage in stages], decisions, strict=False))
+        # Looking modules up by name takes as long as a small layer, and so does calling one with its hooks.
+        self._steps = list(zip([stage.module.forward for stage in stages], decisions, strict=False))
         self._last = [stages[-1].module]
 
     def run_exit(self, number: int, values: Sequence[Any]) -> tuple[Tensor, Tensor, Sequence[Any]]:
