@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,7 @@ from lightning_dynprune.adaptive.base import AdaptiveModule
 from lightning_dynprune.adaptive.forward_cut import batch_of
 from lightning_dynprune.base import call_model, map_tensors, max_absolute_difference, split_arguments
 
+Kind = Literal["inputs", "count", "fixed"]
 _SIZES = (2, 3)  # batches at which values that cross a cut are compared
 _TOLERANCE = 1e-4  # relative; other batch sizes take other kernels
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -40,11 +41,12 @@ class Stage:
     Args:
         module: computes the values that cross the next cut from those that crossed the last one; the features of the
             next cut come first. The last stage returns the model's output alone.
-        has_batch: for each value that crosses the next cut, whether its first dimension is the batch.
+        crossing: for each value that crosses the next cut, what it is: ``inputs``, a tensor with one entry an input
+            along its first dimension; ``count``, the number of inputs; ``fixed``, the same for all inputs.
     """
 
     module: fx.GraphModule
-    has_batch: tuple[bool, ...]
+    crossing: tuple[Kind, ...]
 
 
 class _CutTracer(fx.Tracer):
@@ -110,7 +112,7 @@ def split_into_stages(model: nn.Module, cuts: Sequence[str], example: Any) -> li
     batches = [_repeated(example, size) for size in _SIZES]
     crossings = [_crossing_values(modules, model, batch) for batch in batches]
     stages = [
-        Stage(module, tuple(_has_batch(*values) for values in zip(*each, strict=True)))
+        Stage(module, tuple(_kind(*values) for values in zip(*each, strict=True)))
         for module, *each in zip(modules, *crossings, strict=True)
     ]
     if cuts:
@@ -142,17 +144,20 @@ def stage_inputs(inputs: Any) -> tuple[Any, ...]:
     return (*args, *kwargs.values())
 
 
-def without_inputs(values: Sequence[Any], has_batch: Sequence[bool], kept: Tensor) -> tuple[Any, ...]:
+def without_inputs(values: Sequence[Any], kinds: Sequence[Kind], kept: Tensor) -> tuple[Any, ...]:
     """Return the values that cross a cut for some of the inputs.
 
     Args:
         values: that cross the cut.
-        has_batch: which of them have the batch as first dimension.
+        kinds: what they are, as in ``Stage.crossing``.
         kept: indices of the inputs that go on.
     """
-    return tuple(
-        value.index_select(0, kept) if batched else value for value, batched in zip(values, has_batch, strict=True)
-    )
+    found: list[Any] = []
+    for value, kind in zip(values, kinds, strict=True):
+        if kind == "inputs":
+            value = value.index_select(0, kept)
+        found.append(len(kept) if kind == "count" else value)
+    return tuple(found)
 
 
 def _split(model: nn.Module, graph: fx.Graph, cuts: Sequence[Sequence[fx.Node | None]]) -> list[fx.GraphModule]:
@@ -229,8 +234,8 @@ def _crossing_values(modules: Sequence[fx.GraphModule], model: nn.Module, batch:
     return [*crossings, ()]
 
 
-def _has_batch(*values: Any) -> bool:
-    """Return whether the first dimension of a value is the batch, from its values at two batch sizes.
+def _kind(*values: Any) -> Kind:
+    """Return what a value that crosses a cut is, from its values at two batch sizes.
 
     Raises:
         StageError: it is no tensor and depends on the batch, or its shape does in another way.
@@ -240,14 +245,16 @@ def _has_batch(*values: Any) -> bool:
         if first.shape == second.shape:
             if not torch.equal(first, second):
                 raise StageError("a tensor without batch dimension crosses a cut and depends on the inputs")
-            return False
+            return "fixed"
         if (first.shape[:1], second.shape[:1]) == ((_SIZES[0],), (_SIZES[1],)) and first.shape[1:] == second.shape[1:]:
-            return True
+            return "inputs"
         raise StageError(f"a tensor of shape {tuple(first.shape)} crosses a cut; its first dimension is not the batch")
+    if type(first) is type(second) is int and (first, second) == _SIZES:
+        return "count"
     if isinstance(first, (int, float, bool, str, type(None), torch.dtype, torch.device)) and first == second:
-        return False
+        return "fixed"
     raise StageError(
-        f"a {type(first).__name__} crosses a cut that is {first} for {_SIZES[0]} inputs and {second} for {_SIZES[1]}"
+        f"{type(first).__name__} crosses a cut: it is {first} for {_SIZES[0]} inputs and {second} for {_SIZES[1]}"
     )
 
 
@@ -258,7 +265,7 @@ def _check_leaving(stages: Sequence[Stage], model: nn.Module, batch: Any) -> Non
     for position, stage in enumerate(stages[:-1]):
         values = stage.module(*values)
         if position == 0:
-            values = without_inputs(values, stage.has_batch, kept)
+            values = without_inputs(values, stage.crossing, kept)
     _check_equal(stages[-1].module(*values), call_model(model, batch)[1:2], "the stages after one input has left")
 
 

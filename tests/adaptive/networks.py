@@ -43,6 +43,18 @@ class Untraceable(Skipping):
         return super().forward(-x if bool((x > 1e9).all()) else x)
 
 
+class Reshaping(nn.Module):
+    """Reads the number of inputs before a cut and uses it behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 2, 3), nn.Linear(72, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.size(0)
+        return self.last(torch.relu(self.first(x)).reshape(count, -1))
+
+
 class Tokens(nn.Module):
     """A causal model of tokens: predicts, at each position, the token before."""
 

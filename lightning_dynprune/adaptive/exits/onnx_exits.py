@@ -15,43 +15,38 @@ from torch import Tensor, nn
 
 from lightning_dynprune.adaptive.exits.running import Decision, ExitRunner, StagedRunner
 from lightning_dynprune.adaptive.labelled import last_position
-from lightning_dynprune.adaptive.stages import stage_inputs
+from lightning_dynprune.adaptive.stages import Kind, stage_inputs
 from lightning_dynprune.deploy.exporting import Exported, ExportError, Onnx, export, quantize
 
 
-class StageWithHead(nn.Module):
-    """Computes a stage and the answer at its exit in one call, as one file does.
+class ExportedStage(nn.Module):
+    """Computes what one file does: a stage from its tensors, and the answer at its exit where it has one.
 
     Args:
-        stage: computes the values that cross the next cut; the features of its module first.
-        decision: of the exit.
+        stage: computes the values that cross the next cut, the features of its module first; the last stage computes
+            the network's output.
+        read: kinds of the values that the stage reads. A file passes on tensors alone, so the number of inputs is read
+            from the shape of the first one.
+        decision: of the exit; None for the last stage.
+        passed: kinds of the values that cross the next cut.
     """
 
-    def __init__(self, stage: nn.Module, decision: Decision) -> None:
+    def __init__(
+        self, stage: nn.Module, read: Sequence[Kind], decision: Decision | None, passed: Sequence[Kind]
+    ) -> None:
         super().__init__()
         self.stage, self.decision = stage, decision
+        self.read, self.passed = tuple(read), tuple(passed)
 
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Return class scores ``(n, classes)``, confidences ``(n,)`` and the values that cross the cut."""
-        crossing = self.stage(*values)
-        return (*self.decision.judge(crossing[0]), *crossing)
-
-
-class LastStage(nn.Module):
-    """Computes the rest of a network; of a token model it returns the last position's scores.
-
-    Args:
-        stage: the last stage.
-    """
-
-    def __init__(self, stage: nn.Module) -> None:
-        super().__init__()
-        self.stage = stage
-
-    def forward(self, *values: Tensor) -> Tensor:
-        """Return class scores, ``(n, classes)``."""
-        scores: Tensor = last_position(self.stage(*values))
-        return scores
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return class scores ``(n, classes)``; with an exit also confidences ``(n,)`` and the tensors that go on."""
+        left = iter(tensors)
+        values = self.stage(*(tensors[0].shape[0] if kind == "count" else next(left) for kind in self.read))
+        if self.decision is None:
+            scores: Tensor = last_position(values)
+            return scores
+        going = [value for value, kind in zip(values, self.passed, strict=True) if kind == "inputs"]
+        return (*self.decision.judge(values[0]), *going)
 
 
 @torch.no_grad()
@@ -65,22 +60,25 @@ def write_stages(runner: ExitRunner, example: Any, folder: Path, *, int8: bool) 
         int8: write weights of 8 bits too, as ``stage0.int8.onnx`` and so on, and return those.
 
     Raises:
-        ExportError: something without batch dimension crosses a cut, or a stage cannot be written.
+        ExportError: a value that is the same for all inputs crosses a cut, or a stage cannot be written.
     """
     values, files = stage_inputs(example), []
+    read: Sequence[Kind] = ["inputs"] * len(values)
     for number, stage in enumerate(runner.stages):
         is_last = number == len(runner.decisions)
-        if not is_last and not all(runner.has_batch[number]):
+        passed: Sequence[Kind] = () if is_last else runner.crossing[number]
+        if "fixed" in passed:
             raise ExportError(
-                f"exit {runner.numbers[number]}: a value without batch dimension crosses the cut, and files pass on "
-                "only tensors with one; give after= other modules"
+                f"exit {runner.numbers[number]}: a value that is the same for all inputs crosses the cut; files pass "
+                "on tensors with a batch dimension alone; give after= other modules"
             )
         decision = None if is_last else runner.decisions[number]
-        module = LastStage(stage) if decision is None else StageWithHead(stage, decision)  # type: ignore[arg-type]
-        written = export(module.eval(), values, "onnx", folder / f"stage{number}.onnx")
+        assert decision is None or isinstance(decision, Decision)
+        module = ExportedStage(stage, read, decision, passed).eval()
+        written = export(module, values, "onnx", folder / f"stage{number}.onnx")
         files.append(quantize(written) if int8 else written)
         if not is_last:
-            values = tuple(module(*values)[2:])
+            values, read = tuple(module(*values)[2:]), passed
     return files
 
 

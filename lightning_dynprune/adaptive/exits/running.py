@@ -190,7 +190,7 @@ class ExitRunner(StagedRunner):
     ) -> None:
         names, thresholds = list(split_arguments(example)[1]), [decision.threshold for decision in decisions]
         super().__init__(names, thresholds, numbers)
-        self.has_batch = [stage.has_batch for stage in stages]
+        self.crossing = [stage.crossing for stage in stages]
         # Not registered: the stages hold its modules, and its own name would double their keys.
         self._model = [model]
         self.stages = nn.ModuleList(stage.module for stage in stages)
@@ -217,8 +217,8 @@ class ExitRunner(StagedRunner):
         return scores
 
     def keep(self, number: int, values: Sequence[Any], kept: Tensor) -> Sequence[Any]:
-        """Take inputs out of the values that have the batch as first dimension."""
-        return without_inputs(values, self.has_batch[number], kept)
+        """Take inputs out of the values."""
+        return without_inputs(values, self.crossing[number], kept)
 
     def run_none(self, inputs: Any) -> Tensor:
         """Run the network on the empty batch."""

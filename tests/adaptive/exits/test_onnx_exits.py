@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_dynprune.adaptive import Adapted, Deployed, adapt, read_exits
 from lightning_dynprune.deploy.exporting import ExportError
-from tests.adaptive.networks import Skipping, Untraceable, adapted, images, trained
+from tests.adaptive.networks import Reshaping, Skipping, Untraceable, adapted, images, trained
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
@@ -90,6 +90,17 @@ def test_an_exit_that_no_input_takes_has_no_file(tmp_path):
     x = images(4)[0]
     assert torch.allclose(dense.adaptive(x), net.model(x), atol=1e-4)
     assert dense.adaptive(x[:0]).shape == (0, 4)
+
+
+def test_a_network_that_reads_the_number_of_inputs_is_exported(tmp_path):
+    torch.manual_seed(0)
+    net = adapted(trained(Reshaping(), steps=5), after=["first"], budget=0.9)
+    net.module.thresholds.copy_(net.module.held_out_confidences.quantile(0.5, dim=1))
+    deployed = net.export(tmp_path / "exits", batches=(2,), seconds=0.01)
+    x = images(20, seed=23)[0]
+    assert torch.allclose(deployed.adaptive(x), net(x), atol=1e-4)
+    assert torch.equal(deployed.adaptive.exits, net.runner().exits)
+    assert set(deployed.adaptive.exits.tolist()) == {0, 1}
 
 
 def test_eight_bits_are_written_when_they_are_asked_for(found, tmp_path):
