@@ -28,6 +28,7 @@ from lightning_dynprune.callback.slim_during_fit import SlimDuringFit
 from lightning_dynprune.callback.sparsity_logger import SparsityLogger
 from lightning_dynprune.callback.step_watcher import StepWatcher
 from lightning_dynprune.callback.validation_guard import begin_guard, check_guard, journal_for_guard, judge_validation
+from lightning_dynprune.callback.width_rounding import WidthRounding
 from lightning_dynprune.callback.worker_results import (
     WorkerMessage,
     WorkerResult,
@@ -161,6 +162,7 @@ class DynamicPruning(Callback):
         self._steps = StepWatcher()
         self._averages = AverageMasker()
         self._logger = SparsityLogger(name)
+        self._rounding = WidthRounding()
         self._listener_id = listener_id(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -351,7 +353,7 @@ class DynamicPruning(Callback):
         if self.pruner is None or self._stage == "starting":
             return self._resume.waiting_state
         guarded = {} if self.guard is None else {"guard": self.guard.state_dict()}
-        return self.pruner.state_dict({"skipped": self._steps.skipped_steps, **guarded})
+        return self.pruner.state_dict({"skipped": self._steps.skipped_steps, **guarded, **self._rounding.state()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is validated against the model as soon as there is one."""
@@ -380,10 +382,12 @@ class DynamicPruning(Callback):
         if earlier is not None:
             earlier.close()
         horizon = fit_horizon(trainer, self._max_epochs)
+        ranks = Ranks(device=pl_module.device)
+        settings = self._rounding.resolve(self._settings, pl_module, self._example_input, ranks, self._resume.loaded)
         self.pruner = Pruner(
             pl_module,
             trainer.optimizers,
-            **self._settings.arguments(),
+            **settings.arguments(),
             example_input=example_input_of(pl_module, self._example_input),
             total_steps=horizon.steps,
             steps_per_epoch=horizon.steps_per_epoch,

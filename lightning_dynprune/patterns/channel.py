@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_dynprune.base import check_count, check_flag
 from lightning_dynprune.patterns.base import PATTERNS
-from lightning_dynprune.patterns.coupled import CoupledPattern
+from lightning_dynprune.patterns.coupled import AUTO, CoupledPattern
 
 if TYPE_CHECKING:
     from lightning_dynprune.coupling import Group
@@ -31,13 +31,13 @@ class Channel(CoupledPattern):
 
     Args:
         round_to: keep the channels of a group in multiples of this number, where the group has that many; 8 suits most
-            hardware.
+            hardware. ``"auto"``: DynamicPruning measures when a fit begins which multiples run fast on its device.
         relative: whether scores are divided by the mean score of their group, so that groups with small weights are not
             pruned first.
 
     Raises:
-        TypeError: round_to is not a whole number, or relative is not a bool.
-        ValueError: round_to is below 1.
+        TypeError: round_to is no whole number, or relative is not a bool.
+        ValueError: round_to is below 1, or another text than "auto".
 
     Source: Fang et al., "DepGraph: Towards Any Structural Pruning" (2023), for the groups.
 
@@ -46,13 +46,18 @@ class Channel(CoupledPattern):
         1
     """
 
-    round_to: int = 1
+    round_to: int | str = 1
     relative: bool = True
     needs_example: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("pattern channel: round_to", self.round_to)
+        if isinstance(self.round_to, str) and self.round_to != AUTO:
+            raise ValueError(
+                f"pattern channel: round_to={self.round_to!r} is not accepted; give a whole number from 1, or {AUTO!r}"
+            )
+        if self.round_to != AUTO:
+            check_count("pattern channel: round_to", self.round_to)
         check_flag("pattern channel: relative", self.relative)
 
     def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:

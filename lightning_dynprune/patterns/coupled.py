@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_dynprune.thresholds import Threshold
 
 SCOPES = ("global", "uniform")
+AUTO = "auto"
 
 
 class CoupledPattern(Pattern, ABC):
@@ -28,14 +29,28 @@ class CoupledPattern(Pattern, ABC):
 
     Attributes:
         needs_example: whether :meth:`groups` needs an example input to run through the model.
-        round_to: the units of a group are kept in multiples of this number.
+        round_to: the units of a group are kept in multiples of this number; "auto" where it is still to be measured.
         relative: whether scores are divided by the mean score of their group.
     """
 
     coupled: ClassVar[bool] = True
     needs_example: ClassVar[bool] = False
-    round_to: int = 1
+    round_to: int | str = 1
     relative: bool = True
+
+    @property
+    def multiple(self) -> int:
+        """The number that ``round_to`` is.
+
+        Raises:
+            ValueError: it is "auto", and has not been measured.
+        """
+        if isinstance(self.round_to, str):
+            raise ValueError(
+                f"pattern {self.label}: round_to={self.round_to!r} is measured by DynamicPruning; for a Pruner give "
+                "the number that deploy.measure_width_multiples(model, example_input).multiple returns"
+            )
+        return self.round_to
 
     @abstractmethod
     def groups(self, model: nn.Module, example_input: Any, targets: Collection[str] | None = None) -> list[Group]:
@@ -56,6 +71,7 @@ class CoupledPattern(Pattern, ABC):
         Raises:
             ValueError: a part does not work with this pattern; the message names it and what is accepted.
         """
+        _ = self.multiple  # raises where it is not known
         name = type(strategy).__name__
         if strategy.latent or strategy.exchange != 0.0:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hydra.utils import get_class, instantiate
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.app.data import InMemoryImages
-from lightning_dynprune.app.tasks.training_phase import new_classifier
+from lightning_dynprune.app.tasks.training_phase import measures_widths, new_classifier
 from lightning_dynprune.base import check_share
 from lightning_dynprune.engine import Pruner
 
@@ -35,6 +36,8 @@ def check_pruning(cfg: DictConfig, data: InMemoryImages) -> None:
     epochs = cfg.trainer.max_epochs
     settings = _settings(cfg)
     del settings["guard"], settings["slim"]
+    if measures_widths(cfg):
+        settings["pattern"] = replace(settings["pattern"], round_to=1)
     pruner = Pruner(
         module,
         module.optimizer(module.network.parameters()),

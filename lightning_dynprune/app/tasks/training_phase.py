@@ -23,6 +23,7 @@ from lightning_dynprune.app.runs import RunFolder, validate_resumable, without_i
 
 if TYPE_CHECKING:
     from lightning_dynprune import DynamicPruning, InputAdaptivePruning
+from lightning_dynprune.patterns import AUTO
 
 Curve = list[tuple[int, float]]
 
@@ -95,6 +96,8 @@ def train_phase(
     callbacks: list[L.Callback] = [history, checkpoint]
     if pruning is not None:
         callbacks.insert(0, pruning)
+        if measures_widths(cfg):
+            module.example_input_array = data.train_dataloader().images[: data.batch_size]
     if adaptive is not None:
         callbacks.append(adaptive)
     trainer = new_trainer(name, cfg, folder, callbacks)
@@ -117,6 +120,11 @@ def train_phase(
         weights=_without_adaptive(module.network.state_dict()),
         parameters=_without_adaptive(dict(module.network.named_parameters())),
     )
+
+
+def measures_widths(cfg: DictConfig) -> bool:
+    """Return whether widths are rounded to a multiple that is measured when training begins."""
+    return bool(cfg.pattern.get("round_to") == AUTO)
 
 
 def _without_adaptive(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

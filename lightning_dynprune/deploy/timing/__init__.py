@@ -11,6 +11,7 @@ from lightning_dynprune.deploy.timing.latency import (
     Rounds,
     latencies,
     ratio_clock,
+    time_call,
     time_interleaved,
     wall_seconds,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "gc_frozen",
     "latencies",
     "ratio_clock",
+    "time_call",
     "time_interleaved",
     "wall_seconds",
 ]

@@ -121,7 +121,7 @@ def time_interleaved(
     with _no_collection():
         repeats = {name: _warm_up(call, work_device) for name, call in contenders.items()}
         one_round = sum(
-            _time_call(call, repeats[name], work_device)[0] * repeats[name] for name, call in contenders.items()
+            time_call(call, repeats[name], work_device)[0] * repeats[name] for name, call in contenders.items()
         )
         if rounds is None:
             rounds = min(max(_MIN_ROUNDS, int(seconds / one_round)), _MAX_ROUNDS)
@@ -131,7 +131,7 @@ def time_interleaved(
             if order[0] == last:
                 order[0], order[-1] = order[-1], order[0]
             for name in order:
-                waiting, computing = _time_call(contenders[name], repeats[name], work_device)
+                waiting, computing = time_call(contenders[name], repeats[name], work_device)
                 wall[name].append(waiting)
                 cpu[name].append(computing)
     return Rounds(wall, cpu, ratio_clock(work_device))
@@ -221,8 +221,14 @@ def ratios(
     return {name: measured.ratio(name, base) for name in contenders}
 
 
-def _time_call(call: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
-    """Return wall and CPU seconds a call, over ``repeats`` calls after one uncounted call."""
+def time_call(call: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
+    """Return wall and CPU seconds a call, over ``repeats`` calls after one uncounted call.
+
+    Args:
+        call: without arguments.
+        repeats: number of calls.
+        device: that the calls compute on; its work is waited for at the end.
+    """
     call()
     _synchronize(device)
     wall, cpu = read_clocks()
@@ -237,7 +243,7 @@ def _warm_up(call: Callable[[], object], device: torch.device) -> int:
     """Warm a call up and return how many repetitions the clocks need to resolve it."""
     repeats = 1
     call()
-    while (waiting := _time_call(call, repeats, device)[0] * repeats) < _MIN_SECONDS:
+    while (waiting := time_call(call, repeats, device)[0] * repeats) < _MIN_SECONDS:
         repeats = max(repeats + 1, min(10 * repeats, round(1.2 * repeats * _MIN_SECONDS / waiting)))
     return repeats
 

@@ -154,7 +154,7 @@ class CoupledMasks:
         if self.masks.sparsity == 0.0 and sparsity > self.max_sparsity:
             raise ValueError(
                 f"sparsity={sparsity!r} is not within reach of pattern {self.pattern.label}: with "
-                f"min_kept, round_to={self.pattern.round_to} and the connections that belong to no unit "
+                f"min_kept, round_to={self.pattern.multiple} and the connections that belong to no unit "
                 f"{self.max_sparsity:.6g} at most is pruned here"
             )
 
@@ -174,7 +174,7 @@ class CoupledMasks:
 
     def rounded(self, number: int, units: int) -> int:
         """Return the number of units of a group to keep instead of ``units``: the nearest multiple of ``round_to``."""
-        alive, step = int(self.alive[number].sum()), self.pattern.round_to
+        alive, step = int(self.alive[number].sum()), self.pattern.multiple
         return min(max(int(units / step + 0.5) * step, self.least(number)), alive)
 
     def kept(self, units: Sequence[int]) -> int:
@@ -323,7 +323,7 @@ class CoupledMasks:
         """Return how many units a group has to keep."""
         group = self.groups[number]
         wanted = max(self.masks.targets[position].min_kept for position in self.makers(group))
-        return min(-(-wanted // self.pattern.round_to) * self.pattern.round_to, int(self.alive[number].sum()))
+        return min(-(-wanted // self.pattern.multiple) * self.pattern.multiple, int(self.alive[number].sum()))
 
     def _is_made_by_targets(self, group: Group, holders: Mapping[str, tuple[nn.Module, str]]) -> bool:
         """Return whether all weights that make the units of a group are targets."""
