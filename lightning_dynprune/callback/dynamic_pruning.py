@@ -382,8 +382,7 @@ class DynamicPruning(Callback):
         if earlier is not None:
             earlier.close()
         horizon = fit_horizon(trainer, self._max_epochs)
-        ranks = Ranks(device=pl_module.device)
-        settings = self._rounding.resolve(self._settings, pl_module, self._example_input, ranks, self._resume.loaded)
+        settings = self._rounding.resolve(self._settings, pl_module, self._example_input, self._resume.loaded)
         self.pruner = Pruner(
             pl_module,
             trainer.optimizers,

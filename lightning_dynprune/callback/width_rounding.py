@@ -34,7 +34,7 @@ class WidthRounding:
         self.multiple: int | None = None
 
     def resolve(
-        self, settings: Settings, module: LightningModule, given: Any, ranks: Ranks, loaded: Mapping[str, Any] | None
+        self, settings: Settings, module: LightningModule, given: Any, loaded: Mapping[str, Any] | None
     ) -> Settings:
         """Return settings whose pattern has a number for ``round_to``, the same in all processes.
 
@@ -42,7 +42,6 @@ class WidthRounding:
             settings: of the pruning.
             module: is about to be trained.
             given: the setting ``example_input``; None: the module's.
-            ranks: the processes.
             loaded: state of the checkpoint that the fit continues from; None without one.
 
         Raises:
@@ -51,6 +50,7 @@ class WidthRounding:
         pattern = settings.pattern
         if not isinstance(pattern, Channel) or pattern.round_to != AUTO:
             return settings
+        ranks = Ranks(device=module.device)
         with ranks.raise_together():
             if loaded is not None and _KEY in loaded:
                 self.multiple = check_count(f"checkpoint: {_KEY}", loaded[_KEY])
