@@ -159,8 +159,7 @@ class DynamicPruning(Callback):
         self._steps_per_epoch: int | None = None
         self._evaluated: EvaluatedWeights | None = None
         self._resume = ResumeState()
-        self._steps = StepWatcher()
-        self._averages = AverageMasker()
+        self._steps, self._averages = StepWatcher(), AverageMasker()
         self._logger = SparsityLogger(name)
         self._rounding = WidthRounding()
         self._listener_id = listener_id(self)
