@@ -19,7 +19,7 @@ _LONG = 255
 _PLACE = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Delta:
     """The positions that one update flipped in one target, and optionally the values of the dropped connections.
 
@@ -28,8 +28,8 @@ class Delta:
 
     Attributes:
         encoding: ``gaps`` or ``bits``.
-        deflated: whether ``encoded`` is deflated.
-        encoded: the encoded positions, uint8, on the CPU.
+        deflated: whether ``data`` is deflated.
+        data: the encoded positions, as bytes: a tensor of some bytes would take twenty times their memory.
         numel: number of connections of the target.
         flipped: number of connections that changed.
         values: values of the dropped connections, in flat order, on the CPU; None if they are not recorded.
@@ -44,7 +44,7 @@ class Delta:
 
     encoding: str
     deflated: bool
-    encoded: Tensor
+    data: bytes
     numel: int
     flipped: int
     values: Tensor | None = None
@@ -71,9 +71,10 @@ class Delta:
         rare = flipped * _RARE < before.numel()
         plain = _gaps(before, after) if rare else _bits(before, after)
         # Gaps have runs where whole rows flip; for bits, this is tested first.
-        encoded = _deflate(plain, runs=rare or _has_runs(plain))
-        deflated = encoded.numel() < plain.numel()
-        return cls(GAPS if rare else BITS, deflated, encoded if deflated else plain, before.numel(), flipped, values)
+        data = _deflate(plain, runs=rare or _has_runs(plain))
+        deflated = len(data) < plain.numel()
+        data = data if deflated else plain.numpy().tobytes()
+        return cls(GAPS if rare else BITS, deflated, data, before.numel(), flipped, values)
 
     def packed(self, name: str = "delta") -> Tensor:
         """Return the flipped connections as bits: uint8 on the CPU, the first connection in the lowest bit.
@@ -89,13 +90,18 @@ class Delta:
         if not 0 <= self.flipped <= self.numel:
             raise ValueError(f"journal of {name}: {self.flipped} flips in {self.numel} connections; it is damaged")
         longest = self.flipped + self.numel // _LONG if self.encoding == GAPS else (self.numel + 7) // 8
-        plain = _inflate(self.encoded, longest, name) if self.deflated else self.encoded
+        plain = as_tensor(_inflate(self.data, longest, name) if self.deflated else self.data)
         if self.encoding == GAPS:
             return _read_gaps(plain, self.numel, self.flipped, name)
         found = int(count_true(unpack_bits(plain, self.numel, name)))
         if found != self.flipped:
             raise ValueError(f"journal of {name}: {found} flips where {self.flipped} are expected; it is damaged")
-        return plain.clone()
+        return plain
+
+
+def as_tensor(data: bytes) -> Tensor:
+    """Return a copy of bytes as a tensor, uint8."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
 
 
 def _flips(before: Tensor, after: Tensor) -> Iterator[Tensor]:
@@ -159,20 +165,18 @@ def _has_runs(packed: Tensor) -> bool:
     return int(torch.count_nonzero((words == 0) | (words == -1))) * 4 > words.numel()
 
 
-def _deflate(plain: Tensor, runs: bool) -> Tensor:
+def _deflate(plain: Tensor, runs: bool) -> bytes:
     deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE if runs else zlib.Z_HUFFMAN_ONLY)
-    data = bytearray(deflate.compress(plain.numpy().data))
-    data += deflate.flush()
-    return torch.frombuffer(data, dtype=torch.uint8)
+    return deflate.compress(plain.numpy().data) + deflate.flush()
 
 
-def _inflate(encoded: Tensor, most: int, name: str) -> Tensor:
+def _inflate(data: bytes, most: int, name: str) -> bytes:
     """Return the inflated bytes; raise a ValueError before more than ``most`` of them take memory."""
     inflate = zlib.decompressobj()
     try:
-        data = inflate.decompress(encoded.numpy().data, most + 1)
+        plain = inflate.decompress(data, most + 1)
     except zlib.error as error:
         raise ValueError(f"journal of {name}: its bytes cannot be inflated ({error}); it is damaged") from None
-    if len(data) > most or not inflate.eof or inflate.unused_data:
+    if len(plain) > most or not inflate.eof or inflate.unused_data:
         raise ValueError(f"journal of {name}: its bytes do not hold flips of this target; it is damaged")
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
+    return plain

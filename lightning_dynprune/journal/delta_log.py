@@ -48,4 +48,4 @@ class DeltaLog:
 
 
 def _size(deltas: Sequence[Delta]) -> int:
-    return sum(delta.encoded.numel() for delta in deltas)
+    return sum(len(delta.data) for delta in deltas)

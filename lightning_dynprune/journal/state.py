@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import is_whole, printable
-from lightning_dynprune.journal.delta import ENCODINGS, Delta
+from lightning_dynprune.journal.delta import ENCODINGS, Delta, as_tensor
 from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
 
 _VERSION = 2
+_ROWS = 1024  # that are read at once
 _KEYS = ("version", "targets", "gone", "updates", "notes", "recorded", "valued", "positions", "values")
 
 Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
@@ -49,10 +50,10 @@ def write_state(
         "notes": [[step, text] for step, text in notes],
         # One row per delta: bytes, flips, encoding, whether it is deflated.
         "recorded": torch.tensor(
-            [[d.encoded.numel(), d.flipped, ENCODINGS.index(d.encoding), d.deflated] for d in flat], dtype=torch.int64
+            [[len(d.data), d.flipped, ENCODINGS.index(d.encoding), d.deflated] for d in flat], dtype=torch.int64
         ).view(-1, 4),
         "valued": len(valued),
-        "positions": torch.cat([torch.zeros(0, dtype=torch.uint8), *(delta.encoded for delta in flat)]),
+        "positions": as_tensor(b"".join(delta.data for delta in flat)),
         "values": {
             target.name: torch.cat([v for deltas in valued if (v := deltas[position].values) is not None])
             for position, target in enumerate(targets)
@@ -79,10 +80,8 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
     for earlier, later in pairwise([discarded.step, *(update.step for update in updates)]):
         if later < earlier:
             raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
-    deltas = list(_read_deltas(state, targets))
+    deltas = list(_read_deltas(state, targets, len(updates)))
     rows = len(deltas) // len(targets)
-    if rows > len(updates):
-        raise ValueError(f"journal: positions of {rows} updates, but figures of {len(updates)}; it is damaged")
     record = [deltas[row * len(targets) : (row + 1) * len(targets)] for row in range(rows)]
     counts = [
         [_dropped(update, delta, target.name) for delta, target in zip(row, targets, strict=True)]
@@ -127,25 +126,28 @@ def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> Non
             raise ValueError(f"journal: the note {note!r} is not a step and a text; the file is damaged")
 
 
-def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target]) -> Iterator[Delta]:
+def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target], most_rows: int) -> Iterator[Delta]:
     recorded, positions = state["recorded"], state["positions"]
     _validate_tensor(recorded, torch.int64, 2, "'recorded'")
     _validate_tensor(positions, torch.uint8, 1, "'positions'")
     if recorded.shape[1] != 4 or len(recorded) % len(targets):
         raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not hold 4 figures per target")
-    rows = recorded.tolist()
-    lengths = [length for length, *_ in rows]
-    if min(lengths, default=0) < 0 or sum(lengths) != positions.numel():
-        raise ValueError(
-            f"journal: {positions.numel()} bytes of positions where {sum(lengths)} are expected; it is damaged"
-        )
-    parts = torch.split(positions.cpu(), lengths) if lengths else ()
-    for number, (part, (_, flipped, code, deflated)) in enumerate(zip(parts, rows, strict=True)):
+    if (rows := len(recorded) // len(targets)) > most_rows:
+        raise ValueError(f"journal: positions of {rows} updates, but figures of {most_rows}; it is damaged")
+    lengths = recorded[:, 0]
+    total = int(lengths.sum())
+    if total != positions.numel() or bool((lengths < 0).any() | (lengths > total).any()):
+        raise ValueError(f"journal: {positions.numel()} bytes of positions where {total} are expected; it is damaged")
+    data, start = memoryview(positions.cpu().numpy()), 0
+    # In parts, as a list of all rows would take ten times the memory of the tensor.
+    rows_read = (row for part in recorded.split(_ROWS) for row in part.tolist())
+    for number, (length, flipped, code, deflated) in enumerate(rows_read):
         target = targets[number % len(targets)]
         if not 0 <= code < len(ENCODINGS) or deflated not in (0, 1):
             raise ValueError(f"journal of {target.name}: encoding {code}, {deflated} is unknown; it is damaged")
         # A copy, so that discarding it frees its memory and later changes of the state do not affect it.
-        delta = Delta(ENCODINGS[code], bool(deflated), part.clone(), target.numel, flipped)
+        delta = Delta(ENCODINGS[code], bool(deflated), bytes(data[start : start + length]), target.numel, flipped)
+        start += length
         delta.packed(target.name)
         yield delta
 
