@@ -1,7 +1,7 @@
 """Which changes of the source do the tests not notice?
 
     python benchmarks/mutation.py run selection masks              # every mutant of two rooms
-    python benchmarks/mutation.py run --share 0.2 engine coupling  # a fifth of each file's mutants, drawn by --seed
+    python benchmarks/mutation.py run engine coupling --share 0.2  # a fifth of each file's mutants, drawn by --seed
     python benchmarks/mutation.py table                            # what is known by now, room by room
     python benchmarks/mutation.py left                             # the mutants that survived, as differences
 

@@ -205,3 +205,24 @@ def test_until_the_limit_it_prunes_on_by_inputs_and_gradients_of_the_next_batch(
     pruning = DynamicPruning(sparsity=0.5, schedule={"name": "one_shot", "begin": 5}, guard=guard, **settings)
     trained_on(digits, tmp_path, [pruning], max_epochs=5)
     assert round(pruning.sparsity, 2) == round(1 - 0.5 * 0.8**3, 2)
+
+
+class Flattered(Digits):
+    """Logs a better value before training than any that follows."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", 1.0 if self.trainer.sanity_checking else 0.5)
+
+
+def test_the_sanity_check_is_no_validation_of_the_dense_network(digits, tmp_path):
+    guard = AccuracyGuard(max_drop=0.01)
+    schedule = {"name": "linear", "begin": 20, "end": 30, "every": 5}
+    pruning = DynamicPruning(sparsity=0.5, strategy="magnitude", schedule=schedule, guard=guard)
+    trainer = L.Trainer(
+        max_epochs=3, callbacks=[pruning], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Flattered(), *digits)
+    assert guard.state_dict()["best"] == 0.5
+    assert not pruning.pruner.paused
+    assert pruning.sparsity == 0.5

@@ -90,9 +90,10 @@ def test_a_network_of_which_nothing_is_pruned_is_not_held_though_it_is_short_of_
     assert "pruning pauses at sparsity 0.2000" in run.validate(0.6)[0]
 
 
-def test_a_value_that_is_no_number_is_no_reference():
+@pytest.mark.parametrize("values", [(math.nan, 0.9), (0.9, math.nan)])
+def test_a_value_that_is_no_number_is_no_reference(values):
     run = Watched(schedule={"name": "one_shot", "begin": 25})
-    run.validate(math.nan, 0.9)
+    run.validate(*values)
     assert "short of the dense 0.9" in run.validate(0.8)[0]
 
 
@@ -246,6 +247,14 @@ def test_masks_that_are_those_of_now_are_passed_over():
     run.validate(0.9, 0.9, 0.9, 0.9, 0.9)
     said = run.validate(0.8, 0.8, 0.8)
     assert said[2].endswith("back to the masks of step 0, sparsity 0.0000, and held")
+
+
+def test_masks_of_an_update_at_the_step_of_their_validation_are_passed_over_too():
+    # The last update and a validation within the limit are both at step 60.
+    run = Watched(schedule=LATER)
+    run.validate(*[0.9] * 6)
+    said = run.validate(0.8, 0.8, 0.8)
+    assert said[2].endswith("back to the masks of step 50, sparsity 0.6500, and held")
 
 
 def test_a_metric_that_is_not_a_number_counts_as_outside():

@@ -67,6 +67,8 @@ def test_a_checksum_is_that_of_the_values_whatever_their_layout_and_order():
         assert state_checksum({**state, **other}) != state_checksum(state)
     with pytest.raises(TypeError, match="holds a set"):
         state_checksum({"a": {1}})
+    assert state_checksum({"a": [1, 2]}) != state_checksum({"a": [2, 1]})
+    assert state_checksum([torch.zeros(2), torch.ones(2)]) != state_checksum([torch.ones(2), torch.zeros(2)])
 
 
 @pytest.fixture(scope="module")
