@@ -8,22 +8,6 @@ if TYPE_CHECKING:
     import lightning.pytorch as L
     from omegaconf import DictConfig
 
-# The names in the pickle of a checkpoint by which torch rebuilds tensors, and the bytes of one value of each storage.
-# If torch renames one, `resume` refuses every checkpoint, since it accepts no other names.
-ORDERED_DICT = "collections OrderedDict"
-REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
-REBUILD_PARAMETER = "torch._utils _rebuild_parameter"
-ITEM_SIZES = {f"torch {kind}Storage": 8 for kind in ("Double", "Long", "ComplexFloat")}
-ITEM_SIZES |= {"torch FloatStorage": 4, "torch IntStorage": 4, "torch ComplexDoubleStorage": 16}
-ITEM_SIZES |= {f"torch {kind}Storage": 2 for kind in ("Half", "BFloat16", "Short")}
-ITEM_SIZES |= {f"torch {kind}Storage": 1 for kind in ("Bool", "Byte", "Char")}
-
-# The files inside a checkpoint's archive: that pickle, the folder of the storages, and notes on the format. If torch
-# renames one or writes another, `resume` refuses every checkpoint, since it accepts no other files.
-PICKLE_FILE = "data.pkl"
-STORAGE_FOLDER = "data/"
-FORMAT_FILES = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
-
 # Lightning calls `set_epoch` on the attribute of a loader that has this name, and takes the loader for a shuffled one
 # if it is no `SequentialSampler`. If that goes, every epoch has the order of the first.
 SAMPLER_ATTRIBUTE = "sampler"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_dynprune.base.atomic import remove_temporary_files, write_atomically, write_json, write_text
     from lightning_dynprune.base.bits import compare_to_bool, count_true, integer_view, true_positions
     from lightning_dynprune.base.bounded_json import parse_json, read_json
+    from lightning_dynprune.base.checkpoints import read_checkpoint
     from lightning_dynprune.base.checks import (
         check_count,
         check_flag,
@@ -61,6 +62,7 @@ else:
                 "is_whole",
                 "to_python",
             ],
+            "lightning_dynprune.base.checkpoints": ["read_checkpoint"],
             "lightning_dynprune.base.differences": [
                 "largest_magnitude",
                 "max_absolute_difference",
@@ -113,6 +115,7 @@ __all__ = [
     "open_archive",
     "parse_json",
     "printable",
+    "read_checkpoint",
     "read_json",
     "remove_temporary_files",
     "split_arguments",

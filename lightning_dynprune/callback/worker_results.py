@@ -14,7 +14,9 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from lightning_dynprune.base import is_number, read_checkpoint
 from lightning_dynprune.callback.compat import add_to_results, is_worker
+from lightning_dynprune.engine import read_state
 from lightning_dynprune.masks import unpack_bits
 
 
@@ -124,7 +126,17 @@ def send_to_main_process(trainer: Any, message: WorkerMessage) -> None:
 
 
 def _deliver(listener_id: str, file: str) -> None:
-    sent = torch.load(file, weights_only=True)
-    shutil.rmtree(Path(file).parent)
+    try:
+        sent: dict[str, Any] = read_checkpoint(Path(file))
+        state = read_state(sent.get("state", {}))
+        target: Any = sent.get("target_sparsity")
+        if not is_number(target):
+            raise ValueError(f"target_sparsity={target!r} is no number")
+    except ValueError as error:
+        raise ValueError(
+            f"the pruning state that a worker process returned in {file} is not accepted: {error}"
+        ) from error
+    finally:
+        shutil.rmtree(Path(file).parent)
     if (listener := _LISTENERS.get(listener_id)) is not None:
-        listener.on_worker_result(WorkerResult(sent["state"], sent["target_sparsity"]))
+        listener.on_worker_result(WorkerResult(state, float(target)))

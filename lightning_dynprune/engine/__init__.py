@@ -9,7 +9,7 @@ from lightning_dynprune.engine.pruner import Pruner
 from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters
 from lightning_dynprune.engine.slimming import fit_to
-from lightning_dynprune.engine.state import sealed, state_for_new_fit
+from lightning_dynprune.engine.state import read_state, sealed, state_for_new_fit
 
 __all__ = [
     "AccuracyGuard",
@@ -20,6 +20,7 @@ __all__ = [
     "fit_to",
     "html_table",
     "progress_text",
+    "read_state",
     "sealed",
     "state_for_new_fit",
 ]

@@ -104,7 +104,8 @@ class Journal:
         if self.updates and not len(self._deltas):
             return None
         kept = sum(self.masks.kept)
-        returned = sum(count_returned(self.masks, i, self._deltas.rows) for i in range(len(self.masks.targets)))
+        rows = list(self._deltas)
+        returned = sum(count_returned(self.masks, i, rows) for i in range(len(self.masks.targets)))
         return returned / kept if kept else None
 
     def delta(self, before: Tensor, after: Tensor, weight: Tensor) -> Delta:
@@ -212,7 +213,7 @@ class Journal:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole record as tensors and plain values; the tensors are copies."""
-        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas.rows)
+        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a :meth:`state_dict`; everything is checked before anything is changed.
@@ -225,6 +226,7 @@ class Journal:
         """
         self._discarded, updates, self.notes, rows = read_state(state, self.masks.targets, self.remember_values)
         self.updates, self._deltas, self._discarded = self._trimmed(updates, DeltaLog(rows))
+        self._deltas.copy_packed()  # later changes of the state do not change the record
 
     def summary(self) -> str:
         """Return a table of the updates, every target's density, and the share of returned connections."""
@@ -276,7 +278,7 @@ class Journal:
         log.drop_oldest(len(log) - self.longest)
         return updates[-self.longest :], log, discarded
 
-    def _deltas_after(self, step: int) -> list[tuple[Delta, ...]]:
+    def _deltas_after(self, step: int) -> list[Sequence[Delta]]:
         """Return the deltas recorded after a step; raise a ValueError if some of them were discarded."""
         step = check_whole("step", step)
         if step < self.earliest_step:

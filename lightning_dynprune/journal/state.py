@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from lightning_dynprune.base import is_whole, printable
-from lightning_dynprune.journal.delta import ENCODINGS, Delta, as_tensor
+from lightning_dynprune.journal.delta import ENCODINGS, Delta
+from lightning_dynprune.journal.delta_log import DeltaLog
+from lightning_dynprune.journal.packed_rows import FIGURES, PackedRows
 from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
 from lightning_dynprune.targets import Target
 
 _VERSION = 2
-_ROWS = 1024  # that are read at once
 _KEYS = ("version", "targets", "gone", "updates", "notes", "recorded", "valued", "positions", "values")
 
-Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], list[tuple[Delta, ...]]]
+Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], PackedRows]
 
 
 def write_state(
@@ -27,7 +28,7 @@ def write_state(
     discarded: DiscardedTotals,
     updates: Sequence[Update],
     notes: Sequence[tuple[int, str]],
-    record: Sequence[tuple[Delta, ...]],
+    log: DeltaLog,
 ) -> dict[str, Any]:
     """Return a journal as tensors and plain values.
 
@@ -38,32 +39,26 @@ def write_state(
         discarded: totals of the updates that are no longer recorded.
         updates: the figures of every recorded update.
         notes: step and text of every note.
-        record: the deltas of the last updates, one per target.
+        log: the deltas of the last updates, one per target.
     """
-    flat = [delta for deltas in record for delta in deltas]
-    valued = [deltas for deltas in record if all(delta.values is not None for delta in deltas)]
+    valued, values = log.values(len(targets))
     return {
         "version": _VERSION,
         "targets": {target.name: target.numel for target in targets},
         "gone": dataclasses.asdict(discarded),
         "updates": [_figures(update) for update in updates],
         "notes": [[step, text] for step, text in notes],
-        # One row per delta: bytes, flips, encoding, whether it is deflated.
-        "recorded": torch.tensor(
-            [[len(d.data), d.flipped, ENCODINGS.index(d.encoding), d.deflated] for d in flat], dtype=torch.int64
-        ).view(-1, 4),
-        "valued": len(valued),
-        "positions": as_tensor(b"".join(delta.data for delta in flat)),
-        "values": {
-            target.name: torch.cat([v for deltas in valued if (v := deltas[position].values) is not None])
-            for position, target in enumerate(targets)
-            if valued
-        },
+        "recorded": log.figures(),
+        "valued": valued,
+        "positions": log.positions(),
+        "values": {target.name: tensor for target, tensor in zip(targets, values, strict=False)},
     }
 
 
 def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values: bool) -> Contents:
     """Return the discarded totals, updates, notes and deltas that :func:`write_state` wrote.
+
+    The deltas are views of the state's tensors.
 
     Args:
         state: the state, read from a file that is not trusted.
@@ -80,22 +75,19 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
     for earlier, later in pairwise([discarded.step, *(update.step for update in updates)]):
         if later < earlier:
             raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
-    deltas = list(_read_deltas(state, targets, len(updates)))
-    rows = len(deltas) // len(targets)
-    record = [deltas[row * len(targets) : (row + 1) * len(targets)] for row in range(rows)]
-    counts = [
-        [_dropped(update, delta, target.name) for delta, target in zip(row, targets, strict=True)]
-        for update, row in zip(updates[len(updates) - rows :], record, strict=True)
-    ]
+    rows = _read_rows(state, targets, len(updates))
     valued = state["valued"]
-    if not is_whole(valued) or not 0 <= valued <= rows:
-        raise ValueError(f"journal: values of {valued!r} updates, but positions of {rows}; it is damaged")
-    start = rows - valued
-    for position, target in enumerate(targets if valued else ()):
-        parts = _read_values(state["values"], target.name, [row[position] for row in counts[start:]])
-        for row, part in zip(record[start:], parts, strict=True):
-            row[position] = dataclasses.replace(row[position], values=part if with_values else None)
-    return discarded, updates, [(step, text) for step, text in state["notes"]], [tuple(row) for row in record]
+    if not is_whole(valued) or not 0 <= valued <= len(rows):
+        raise ValueError(f"journal: values of {valued!r} updates, but positions of {len(rows)}; it is damaged")
+    counts = _validate_rows(rows, updates[len(updates) - len(rows) :], targets, valued)
+    if valued:
+        values = tuple(
+            _read_values(state["values"], target.name, int(counts[:, position].sum()))
+            for position, target in enumerate(targets)
+        )
+        if with_values:
+            rows = rows.with_values(values, counts)
+    return discarded, updates, [(step, text) for step, text in state["notes"]], rows
 
 
 def _figures(update: Update) -> dict[str, Any]:
@@ -126,30 +118,37 @@ def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> Non
             raise ValueError(f"journal: the note {note!r} is not a step and a text; the file is damaged")
 
 
-def _read_deltas(state: Mapping[str, Any], targets: Sequence[Target], most_rows: int) -> Iterator[Delta]:
+def _read_rows(state: Mapping[str, Any], targets: Sequence[Target], most_rows: int) -> PackedRows:
     recorded, positions = state["recorded"], state["positions"]
     _validate_tensor(recorded, torch.int64, 2, "'recorded'")
     _validate_tensor(positions, torch.uint8, 1, "'positions'")
-    if recorded.shape[1] != 4 or len(recorded) % len(targets):
+    if recorded.shape[1] != FIGURES or len(recorded) % len(targets):
         raise ValueError(f"journal: 'recorded' of shape {tuple(recorded.shape)} does not hold 4 figures per target")
     if (rows := len(recorded) // len(targets)) > most_rows:
         raise ValueError(f"journal: positions of {rows} updates, but figures of {most_rows}; it is damaged")
-    lengths = recorded[:, 0]
+    lengths, codes, flags = recorded[:, 0], recorded[:, 2], recorded[:, 3]
     total = int(lengths.sum())
     if total != positions.numel() or bool((lengths < 0).any() | (lengths > total).any()):
         raise ValueError(f"journal: {positions.numel()} bytes of positions where {total} are expected; it is damaged")
-    data, start = memoryview(positions.cpu().numpy()), 0
-    # In parts, as a list of all rows would take ten times the memory of the tensor.
-    rows_read = (row for part in recorded.split(_ROWS) for row in part.tolist())
-    for number, (length, flipped, code, deflated) in enumerate(rows_read):
-        target = targets[number % len(targets)]
-        if not 0 <= code < len(ENCODINGS) or deflated not in (0, 1):
-            raise ValueError(f"journal of {target.name}: encoding {code}, {deflated} is unknown; it is damaged")
-        # A copy, so that discarding it frees its memory and later changes of the state do not affect it.
-        delta = Delta(ENCODINGS[code], bool(deflated), bytes(data[start : start + length]), target.numel, flipped)
-        start += length
-        delta.packed(target.name)
-        yield delta
+    unknown = ((codes < 0) | (codes >= len(ENCODINGS)) | (flags < 0) | (flags > 1)).nonzero()
+    if len(unknown):
+        number = int(unknown[0])
+        _, _, code, deflated = recorded[number].tolist()
+        name = targets[number % len(targets)].name
+        raise ValueError(f"journal of {name}: encoding {code}, {deflated} is unknown; it is damaged")
+    return PackedRows(recorded.cpu(), positions.cpu(), tuple(target.numel for target in targets))
+
+
+def _validate_rows(rows: PackedRows, updates: Sequence[Update], targets: Sequence[Target], valued: int) -> Tensor:
+    """Check each delta against the figures of its update; return the dropped connections of the last rows: int64."""
+    counts = torch.zeros(valued, len(targets), dtype=torch.int64)
+    for number, (row, update) in enumerate(zip(rows, updates, strict=True), valued - len(rows)):
+        for position, (delta, target) in enumerate(zip(row, targets, strict=True)):
+            delta.validate(target.name)
+            dropped = _dropped(update, delta, target.name)
+            if number >= 0:
+                counts[number, position] = dropped
+    return counts
 
 
 def _dropped(update: Update, delta: Delta, name: str) -> int:
@@ -164,16 +163,16 @@ def _dropped(update: Update, delta: Delta, name: str) -> int:
     return (delta.flipped + dropped - grown) // 2
 
 
-def _read_values(values: Any, name: str, counts: list[int]) -> Sequence[Tensor]:
+def _read_values(values: Any, name: str, count: int) -> Tensor:
     if not isinstance(values, Mapping) or name not in values:
         raise ValueError(f"journal of {name}: its values are missing; the file is damaged")
-    tensor = values[name]
-    if not _is_plain(tensor) or not tensor.is_floating_point() or tensor.shape != (sum(counts),):
+    tensor: Tensor = values[name]
+    if not _is_plain(tensor) or not tensor.is_floating_point() or tensor.shape != (count,):
         raise ValueError(
-            f"journal of {name}: its values are {_described(tensor)} where floats of shape ({sum(counts)},) are "
+            f"journal of {name}: its values are {_described(tensor)} where floats of shape ({count},) are "
             "expected; it is damaged"
         )
-    return [part.clone() for part in torch.split(tensor.cpu(), counts)]
+    return tensor.cpu()
 
 
 def _validate_tensor(tensor: Any, dtype: torch.dtype, dim: int, key: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_dynprune import DynamicPruning
 from lightning_dynprune.callback.worker_results import WorkerMessage, WorkerResult, listener_id
-from lightning_dynprune.engine import Pruner
+from lightning_dynprune.engine import Pruner, sealed
 
 
 @pytest.fixture
@@ -58,6 +58,32 @@ def test_a_message_to_a_listener_that_is_gone_is_dropped_with_its_file(pruner):
     del listener
     pickle.loads(pickle.dumps(message))
     assert not message._file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ([1], "holds a list, not a mapping"),
+        ({"target_sparsity": 0.5}, "pruning state of version None cannot be read"),
+        ({"state": {"version": 5}, "target_sparsity": 0.5}, "does not match its checksum"),
+        ({"state": sealed({"version": 5}), "target_sparsity": 0.5}, "'clock' is missing in the pruning state"),
+        ({"state": {"masks": torch.zeros(1).expand(2**40)}}, "more entries than its storage"),
+        ({"state": "its own", "target_sparsity": "half"}, "target_sparsity='half' is no number"),
+    ],
+    ids=["no mapping", "no state", "no checksum", "no entries", "more than is stored", "a text"],
+)
+def test_a_file_that_is_no_result_is_refused_like_any_checkpoint(pruner, sent, message):
+    listener = Store()
+    note = WorkerMessage(listener_id(listener), pruner.state_dict(), 0.5)
+    if isinstance(sent, dict) and sent.get("state") == "its own":
+        sent["state"] = pruner.state_dict()
+    torch.save(sent, note._file)
+    with pytest.raises(
+        ValueError, match=f"that a worker process returned in .*pruning.pt is not accepted: .*{message}"
+    ):
+        pickle.loads(pickle.dumps(note))
+    assert listener.results == []
+    assert not note._file.parent.exists()
 
 
 def test_a_copy_in_another_process_keeps_the_id_and_a_copy_beside_it_gets_another():

@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 from tests.fuzzing import forge
 from tests.fuzzing.forge import Record
@@ -163,8 +164,18 @@ JSONS: dict[str, Callable[[], bytes]] = {
 }
 
 
+def _resumed(name: str) -> bytes:
+    """Return a checkpoint with a hostile pruning state; its reader is imported only where it is used."""
+    from tests.fuzzing.read_resumed import HOSTILE
+
+    return HOSTILE[name]()
+
+
+RESUMED = ("many_small_deltas", "one_update_in_many_places", "lists_in_ten_places", "list_in_itself")
+
 ATTACKS: dict[str, dict[str, Callable[[], bytes]]] = {
     "checkpoint": CHECKPOINT,
+    "resumed": {name: partial(_resumed, name) for name in RESUMED},
     "compact": COMPACT,
     "slim": SLIM,
     "weights": {**SLIM, **COMPACT},

@@ -22,7 +22,7 @@ from tests.fuzzing.attacks import ATTACKS
 from tests.fuzzing.bounds import bounded
 
 READERS = (
-    "compact", "slim", "weights", "choice", "results", "sweep", "checkpoint", "state", "adaptive", "idx",
+    "compact", "slim", "weights", "choice", "results", "sweep", "checkpoint", "resumed", "state", "adaptive", "idx",
 )  # fmt: skip
 CORPUS = Path(__file__).parent / "corpus"
 MOST = 2**14  # bytes of an input

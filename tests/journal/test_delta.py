@@ -135,6 +135,24 @@ def test_masks_of_other_shapes_are_refused():
 def test_damaged_bytes_are_refused_by_name(delta, message):
     with pytest.raises(ValueError, match=rf"(journal|mask) of fc: .*{message}"):
         delta.packed("fc")
+    with pytest.raises(ValueError, match=rf"(journal|mask) of fc: .*{message}"):
+        delta.validate("fc")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from(["gaps", "bits"]), st.integers(0, 600), st.integers(0, 8))
+def test_short_bytes_are_valid_where_positions_can_be_read_from_them(data, encoding, numel, flipped):
+    values = st.sampled_from([0, 1, 3, 128, 255])
+    delta = Delta(encoding, False, bytes(data.draw(st.lists(values, max_size=8))), numel, flipped)
+
+    def raised(call) -> str:
+        try:
+            call()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert raised(delta.validate) == raised(delta.packed)
 
 
 def test_bytes_that_inflate_to_far_more_than_the_target_are_refused_before_they_do(monkeypatch):

@@ -55,6 +55,20 @@ def test_a_resumed_record_goes_on_like_one_never_stopped():
     assert torch.equal(one["values"]["a"], other["values"]["a"])
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3, 4])
+def test_a_resumed_record_discards_its_oldest_updates_like_one_never_stopped(longest):
+    straight, resumed = recorded(longest=longest), loaded(recorded(longest=longest), longest=longest)
+    for journal in (straight, resumed):
+        random_run(journal, [8, 9, 10], 0.05, seed=1)
+    assert resumed.earliest_step == straight.earliest_step
+    assert resumed.bits == straight.bits
+    for step in range(straight.earliest_step, 11):
+        assert all(map(torch.equal, resumed.mask_at(step).values(), straight.mask_at(step).values()))
+    one, other = straight.state_dict(), resumed.state_dict()
+    assert torch.equal(one["recorded"], other["recorded"])
+    assert torch.equal(one["values"]["b"], other["values"]["b"])
+
+
 def test_an_empty_journal_comes_back_empty():
     journal = Journal(mask_set(torch.ones(40, 30), torch.ones(77)))
     other = loaded(journal)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.app.runs.resume import ResumeError
+from lightning_dynprune.base import read_checkpoint
 
 _ENTRIES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "optimizer_states", "lr_schedulers")
 

@@ -112,8 +112,7 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
         ResumeError: the file is damaged, or another program wrote it.
     """
     # These import torch, which a command without a checkpoint does not need.
-    from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
-    from lightning_dynprune.base import DamagedError, validate_checkpoint_file
+    from lightning_dynprune.base import DamagedError, read_checkpoint, validate_checkpoint_file
 
     try:
         validate_checkpoint_file(checkpoint, "resume")

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lightning_dynprune.app.runs.checkpoint_file import read_checkpoint
 from lightning_dynprune.app.runs.records import read_record
 from lightning_dynprune.app.runs.resume import read_run
+from lightning_dynprune.base import read_checkpoint
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 

@@ -4,6 +4,6 @@ May import what engine may.
 """
 
 from lightning_dynprune.engine.state.run_state import load_run, save_run
-from lightning_dynprune.engine.state.state_format import VERSION, sealed, state_for_new_fit
+from lightning_dynprune.engine.state.state_format import VERSION, read_state, sealed, state_for_new_fit
 
-__all__ = ["VERSION", "load_run", "save_run", "sealed", "state_for_new_fit"]
+__all__ = ["VERSION", "load_run", "read_state", "save_run", "sealed", "state_for_new_fit"]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
 
-from lightning_dynprune.app.compat import ITEM_SIZES, ORDERED_DICT, REBUILD_PARAMETER, REBUILD_TENSOR
+from lightning_dynprune.base.checkpoints.compat import ITEM_SIZES, ORDERED_DICT, REBUILD_PARAMETER, REBUILD_TENSOR
 
 # Bytes of memory that torch's reader takes at most for what one instruction makes.
 _STEP, _MARK, _LIST, _MAPPING, _PAIR, _NUMBER = 16, 128, 128, 320, 128, 32
 _TUPLE, _MEMO, _ORDERED, _TENSOR, _STORAGE = 64, 128, 800, 1280, 1024
+_SHORT = 256  # characters of a text that costs nothing in a second place, as names do
 _TENSORS_ALLOWANCE = 2**26
 _PLAIN = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 _NUMBERS = ("BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1")
@@ -41,13 +42,25 @@ class _Storage:
 
 @dataclass(slots=True)
 class _Held:
-    """A list, mapping or tensor, of which only the kind and the first two keys are kept."""
+    """A list, mapping or tensor, of which only the kind, the first two keys and the size are kept.
+
+    Args:
+        kind: "list", "mapping", "ordered" or "tensor".
+        cost: bytes of memory that it takes, with all that it holds.
+        keys: the first two.
+        is_shared: whether it stands in a second place.
+    """
 
     kind: str
+    cost: int
     keys: tuple[Any, ...] = ()
+    is_shared: bool = False
 
 
-_A_LIST, _AN_ORDERED, _A_TENSOR = _Held("list"), _Held("ordered"), _Held("tensor")
+class _Fixed(tuple[Any, ...]):
+    """A tuple with the bytes of memory that it takes, with all that it holds."""
+
+    cost: int = 0
 
 
 def validate_pickle(data: bytes, storages: Mapping[str, int], size: int, most: int) -> None:
@@ -98,7 +111,7 @@ class _Machine:
             self._take(_MEMO)
             self._memo[argument] = self._stack[-1]
         elif code in ("BINGET", "LONG_BINGET"):
-            self._stack.append(self._memo[argument])
+            self._share(self._memo[argument])
         elif code == "MARK":
             self._take(_MARK)
             self._below.append(self._stack)
@@ -108,21 +121,18 @@ class _Machine:
 
     def _build(self, code: str, argument: Any) -> None:
         if code == "EMPTY_LIST":
-            self._push(_A_LIST, _LIST)
+            self._hold("list", _LIST)
         elif code == "EMPTY_DICT":
-            self._push(_Held("mapping"), _MAPPING)
+            self._hold("mapping", _MAPPING)
         elif code == "EMPTY_TUPLE":
             self._stack.append(())
         elif code in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(code[-1])
-            self._push(tuple(self._pop() for _ in range(count))[::-1], _TUPLE)
+            self._fix([self._pop() for _ in range(int(code[-1]))][::-1])
         elif code == "TUPLE":
-            entries = tuple(self._pop_mark())
-            self._push(entries, _TUPLE + _STEP * len(entries))
+            self._fix(self._pop_mark())
         elif code in ("APPEND", "APPENDS"):
-            entries = tuple(self._pop_mark()) if code == "APPENDS" else (self._pop(),)
-            self._held("list")
-            self._take(_STEP * len(entries))
+            entries = self._pop_mark() if code == "APPENDS" else [self._pop()]
+            self._fill(self._held("list"), entries, _STEP * len(entries))
         elif code in ("SETITEM", "SETITEMS"):
             pairs = self._pop_mark() if code == "SETITEMS" else [self._pop(), self._pop()][::-1]
             self._set(pairs)
@@ -135,7 +145,7 @@ class _Machine:
         elif code == "BUILD":
             state = self._held("mapping")
             self._pop()
-            self._held("ordered")
+            self._held("ordered").cost += state.cost
             if state.keys != ("_metadata",):
                 _raise_invalid("it sets attributes of a mapping")
         else:
@@ -145,7 +155,7 @@ class _Machine:
         if len(pairs) % 2:
             _raise_invalid("its pickle is damaged")
         mapping = self._held("mapping", "ordered")
-        self._take(_PAIR * len(pairs) // 2)
+        self._fill(mapping, pairs, _PAIR * len(pairs) // 2)
         for key in pairs[::2]:
             # Integers of many digits can be made to collide.
             if not isinstance(key, str) and not (isinstance(key, int) and key.bit_length() <= 64):
@@ -179,13 +189,13 @@ class _Machine:
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             _raise_invalid("its pickle is damaged: it calls what is no function")
         if function.text == ORDERED_DICT and arguments == ():
-            self._push(_AN_ORDERED, _ORDERED)
+            self._hold("ordered", _ORDERED)
         elif function.text == REBUILD_TENSOR and len(arguments) == 6:
             self._rebuild(*arguments)
         elif function.text == REBUILD_PARAMETER and len(arguments) == 3:
-            if arguments[0] is not _A_TENSOR:
+            if not isinstance(arguments[0], _Held) or arguments[0].kind != "tensor":
                 _raise_invalid("its pickle is damaged: a parameter is made of no tensor")
-            self._push(_A_TENSOR, _TENSOR)
+            self._push(arguments[0], _TENSOR)
         else:
             _raise_invalid(f"it calls {function.text!r} with other arguments than a checkpoint does")
 
@@ -200,10 +210,40 @@ class _Machine:
             _raise_invalid(
                 f"a tensor of shape {str(list(shape))[:100]} has more entries than its storage, {storage.numel}"
             )
-        self._tensors_left -= numel * storage.item_size
-        if self._tensors_left < 0:
-            _raise_invalid("its tensors share storages and would be larger apart than twice the file")
-        self._push(_A_TENSOR, _TENSOR)
+        self._take_tensor(numel * storage.item_size)
+        self._take(_TENSOR)
+        self._stack.append(_Held("tensor", numel * storage.item_size))
+
+    def _hold(self, kind: str, cost: int) -> None:
+        """Push an empty list or mapping."""
+        self._push(_Held(kind, cost), cost)
+
+    def _fix(self, entries: list[Any]) -> None:
+        """Push a tuple."""
+        fixed, cost = _Fixed(entries), _TUPLE + _STEP * len(entries)
+        fixed.cost = cost + sum(map(_cost, entries))
+        self._push(fixed, cost)
+
+    def _fill(self, held: _Held, entries: list[Any], cost: int) -> None:
+        """Put entries into a list or mapping, which no other place may know yet: else they could hold themselves."""
+        if held.is_shared:
+            _raise_invalid("it fills a list or mapping that stands in another place too, which no checkpoint needs")
+        self._take(cost)
+        held.cost += cost + sum(map(_cost, entries))
+
+    def _share(self, value: Any) -> None:
+        """Push a value that stands in another place too; it costs what a second one would.
+
+        Whoever goes through what was loaded meets it in every place, and ten lists that each hold the one before ten
+        times are ten thousand million entries.
+        """
+        if isinstance(value, _Held):
+            value.is_shared = True
+        if isinstance(value, _Held) and value.kind == "tensor":
+            self._take_tensor(value.cost)
+        else:
+            self._take(_cost(value))
+        self._stack.append(value)
 
     def _held(self, *kinds: Any) -> _Held:
         """Return the last value, which has to be of one of those kinds."""
@@ -223,10 +263,24 @@ class _Machine:
         entries, self._stack = self._stack, self._below.pop()
         return entries
 
+    def _take_tensor(self, size: int) -> None:
+        self._tensors_left -= size
+        if self._tensors_left < 0:
+            _raise_invalid("its tensors share storages and would be larger apart than twice the file")
+
     def _take(self, cost: int) -> None:
         self._left -= cost
         if self._left < 0:
             _raise_invalid("its lists, mappings and texts would take more memory than twice the file plus 64 MB")
+
+
+def _cost(value: Any) -> int:
+    """Return the bytes of memory of a value with all that it holds; a tensor counts what lists hold of it."""
+    if isinstance(value, _Held):
+        return _TENSOR if value.kind == "tensor" else value.cost
+    if isinstance(value, str):
+        return max(0, len(value) - _SHORT)
+    return value.cost if isinstance(value, _Fixed) else 0
 
 
 def _is_count(value: Any) -> bool:
