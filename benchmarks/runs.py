@@ -96,9 +96,9 @@ def composed(settings: Mapping[str, Any], folder: Path) -> tuple[DictConfig, Run
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from lightning_dynprune.app.main import conf_dir
     from lightning_dynprune.app.runs import RunFolder
     from lightning_dynprune.app.runs.recorded_settings import recorded_settings
+    from lightning_dynprune.app.settings_folder import conf_dir
 
     overrides = [f"{key}={as_text(value)}" for key, value in (QUIET | dict(settings)).items()]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -18,11 +17,23 @@ from lightning_dynprune.base import printable
 LOCK = ".lock"
 
 
+# The folders that Hydra creates for the single run of this process, the innermost first.
+_made: list[Path] = []
+
+
+def remove_unused_folders() -> None:
+    """Remove the folders that were created for a run which was refused before it wrote anything."""
+    if _made and _made[0].is_dir() and [path.name for path in _made[0].iterdir()] == [LOCK]:
+        (_made[0] / LOCK).unlink()
+    for path in _made:
+        # It raises for a folder that is not empty.
+        with suppress(OSError):
+            path.rmdir()
+    _made.clear()
+
+
 class OutputFolderCheck(Callback):
     """Hydra callback that ends the program with a message if the output folder or a setting cannot be used."""
-
-    def __init__(self) -> None:
-        self._made: list[Path] = []
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the settings and the folder of a single run before Hydra creates the folder."""
@@ -33,7 +44,7 @@ class OutputFolderCheck(Callback):
             raise SystemExit(f"dynprune: {printable(str(error))}") from None
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         check_writable(folder, "hydra.run.dir")
-        self._made = missing
+        _made[:] = missing
         if config.get("task") is None and folder.exists():
             run = RunFolder(folder, [], {}, resuming=config.resume is not None)
             try:
@@ -44,17 +55,6 @@ class OutputFolderCheck(Callback):
                 run.check_unoccupied()
             except (FolderInUse, FileExistsError) as error:
                 raise SystemExit(f"dynprune: {printable(str(error))}") from None
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Remove the folders that were created for a run which was refused before it wrote anything."""
-        if job_return.status is JobStatus.FAILED and self._made:
-            folder = self._made[0]
-            if [path.name for path in folder.iterdir()] == [LOCK]:
-                (folder / LOCK).unlink()
-            for path in self._made:
-                # It raises for a folder that is not empty.
-                with suppress(OSError):
-                    path.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep."""

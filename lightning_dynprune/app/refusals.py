@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import traceback
@@ -19,6 +18,8 @@ from hydra.errors import (
 )
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from lightning_dynprune.base import did_you_mean
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -63,19 +64,6 @@ def refusal(error: Exception, conf: Path | None = None, arguments: Sequence[str]
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, about settings of the Trainer
         return _cut(f"trainer: {_one_line(error)}")
     return _cut(_one_line(error)) if isinstance(error, _VALUE_ERRORS) and _is_of_package(error) else None
-
-
-def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """Return a clause with the known name that is most similar to the given one; empty if none is.
-
-    Example:
-        >>> did_you_mean("rigll", ["rigl", "set"])
-        '; did you mean rigl?'
-        >>> did_you_mean("x", ["rigl", "set"])
-        ''
-    """
-    found = difflib.get_close_matches(given, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _missing_option(error: MissingConfigException, conf: Path | None) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_dynprune.app.refusals import did_you_mean
-from lightning_dynprune.base import check_count, check_flag, check_real, check_share, check_whole
+from lightning_dynprune.base import check_count, check_flag, check_real, check_share, check_whole, did_you_mean
 
 OBJECTIVES = ("val_accuracy", "accuracy")
 LR_SCHEDULES = ("none", "cosine")
@@ -91,7 +90,7 @@ def _not_negative(setting: str, value: Any) -> float:
 
 
 def _positive(setting: str, value: Any) -> float:
-    if check_real(setting, value, low=0.0) == 0:
+    if check_real(setting, value) <= 0:
         raise ValueError(f"{setting}={value!r} is not accepted; give a number above 0")
     return float(value)
 

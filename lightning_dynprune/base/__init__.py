@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lightning_dynprune.base.nested import map_tensors, nested_tensors
     from lightning_dynprune.base.palette import PALETTE
     from lightning_dynprune.base.registry import Registry
-    from lightning_dynprune.base.text import name_some, printable
+    from lightning_dynprune.base.text import did_you_mean, name_some, printable
     from lightning_dynprune.base.zip_archive import open_archive
 else:
     __getattr__, __dir__ = lazy_names(
@@ -80,7 +80,7 @@ else:
             "lightning_dynprune.base.nested": ["map_tensors", "nested_tensors"],
             "lightning_dynprune.base.palette": ["PALETTE"],
             "lightning_dynprune.base.registry": ["Registry"],
-            "lightning_dynprune.base.text": ["name_some", "printable"],
+            "lightning_dynprune.base.text": ["did_you_mean", "name_some", "printable"],
             "lightning_dynprune.base.zip_archive": ["open_archive"],
         },
     )
@@ -102,6 +102,7 @@ __all__ = [
     "compare_to_bool",
     "convert_settings",
     "count_true",
+    "did_you_mean",
     "integer_view",
     "is_number",
     "is_whole",

@@ -23,7 +23,7 @@ from lightning_dynprune.callback.evaluated import EvaluatedWeights, evaluated_we
 from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
 from lightning_dynprune.callback.fit_horizon import fit_horizon
 from lightning_dynprune.callback.resume import ResumeState, loading_together
-from lightning_dynprune.callback.shortfall import warn_if_short_of_target
+from lightning_dynprune.callback.shortfall import warn_at_end
 from lightning_dynprune.callback.slim_during_fit import SlimDuringFit
 from lightning_dynprune.callback.sparsity_logger import SparsityLogger
 from lightning_dynprune.callback.step_watcher import StepWatcher
@@ -325,7 +325,7 @@ class DynamicPruning(Callback):
         """Slim the model if that is asked for, and warn if the target sparsity was missed."""
         self._running().raise_held_errors()
         self._slimming.at_end(self._running())
-        warn_if_short_of_target(self._running(), self.guard)
+        warn_at_end(self._running(), self.guard)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Slim the model after a fit that was resumed with no step left, in which training neither begins nor ends."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,30 @@ from rich.table import Table
 from lightning_dynprune.report.text import duration, file_size, percent, plain_text, titled_table
 
 
-def run_table(results: Mapping[str, Any], folder: Path) -> RenderableType:
+def run_table(results: Mapping[str, Any], folder: Path, files: Sequence[str] = ()) -> RenderableType:
     """Return the tables of a run: the dense beside the pruned network, one row per pruned layer, and per-input pruning.
 
     Args:
         results: the content of ``results.json``.
-        folder: the run's folder, printed under the tables.
+        folder: the run's folder, named under the tables.
+        files: names of the files in it.
     """
     journal = results.get("journal")
     notes = [] if journal is None else [plain_text(f"  {note}") for note in journal["notes"]]
     adaptive = results.get("adaptive")
     per_input = [] if adaptive is None else [_per_input(adaptive)]
-    return Group(_comparison(results), _layers(results), *per_input, *notes, plain_text(f"  {folder}", style="dim"))
+    return Group(_comparison(results), _layers(results), *per_input, *notes, *_next(folder, files))
+
+
+def _next(folder: Path, files: Sequence[str]) -> list[RenderableType]:
+    """Return the files of a run, and the command that measures what its pruning saves."""
+    command = shlex.join(["dynprune", "task=deploy", f"checkpoint={folder}"])
+    return [
+        plain_text(f"Files in {folder}:", style="bold"),
+        plain_text(f"  {', '.join(files)}"),
+        plain_text("What it saves on this machine:", style="bold"),
+        plain_text(f"  {command}"),
+    ]
 
 
 def _comparison(results: Mapping[str, Any]) -> Table:

@@ -42,8 +42,10 @@ def test_a_run_ends_with_its_table(run):
         "sparsity reached",
         "90.00 %",
         "50,610",
-        "fc1.weight",
+        "network.fc1.weight",
         "19,200",
+        "model.safetensors, results.json",
+        "dynprune task=deploy checkpoint=",
     ):
         assert text in table
 
@@ -55,7 +57,7 @@ def test_results_hold_the_figures_and_what_they_came_from(run):
     assert found["sparsity"] == 0.9
     assert found["nonzero"] == 50_610 - 45_180
     assert found["compression"] == 50_610 / 5_430
-    assert set(found["layers"]) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    assert set(found["layers"]) == {"network.fc1.weight", "network.fc2.weight", "network.fc3.weight"}
     pruned = sum(found["layers"][name] * found["connections"][name] for name in found["layers"])
     assert round(pruned) == 45_180
     assert 0.1 < found["accuracy"] <= 1

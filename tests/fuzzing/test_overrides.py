@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_dynprune import DynamicPruning
-from lightning_dynprune.app.main import conf_dir
 from lightning_dynprune.app.runs import ResumeError
 from lightning_dynprune.app.runs.resume import safe_overrides
+from lightning_dynprune.app.settings_folder import conf_dir
 from lightning_dynprune.app.tasks.pruning_settings import new_pruning
 from tests.fuzzing.settings import examples
 

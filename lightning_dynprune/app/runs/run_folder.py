@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "dense.json"
 
     @property
+    def files(self) -> list[str]:
+        """Names of the files in the folder, without hidden ones."""
+        return sorted(path.name for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
+
+    @property
     def fingerprint(self) -> str:
         """A short hash of the resolved configuration and the version of this package.
 

@@ -19,7 +19,7 @@ from lightning_dynprune.app.runs import check_no_links_of_sweep
 from lightning_dynprune.app.sweeps.jobs import REFUSED, read_jobs
 from lightning_dynprune.app.sweeps.sweep_record import SweepRecord
 from lightning_dynprune.base import printable
-from lightning_dynprune.report import SweepRow, draw_pareto, progress_line, sweep_table, write_summary
+from lightning_dynprune.report import SweepRow, progress_line, sweep_table, write_summary
 
 # The sweeps that this process has begun and not reported yet: none or one, as a command is one sweep.
 _running: list[Path] = []
@@ -101,6 +101,8 @@ def report_stopped_sweep() -> None:
 
 
 def _write_files(rows: Sequence[SweepRow], folder: Path) -> None:
+    from lightning_dynprune.report import draw_pareto  # imports matplotlib, which takes half a second
+
     try:
         write_summary(rows, folder / "summary.csv")
         draw_pareto(rows, folder / "pareto.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import time
 from collections.abc import Mapping
@@ -27,7 +28,6 @@ from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.report import draw_run, run_table
 
 PACKAGES = ("lightning-dynprune", "torch", "lightning", "torchmetrics", "hydra-core", "numpy")
-PREFIX = "network."
 
 
 def run_training(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
@@ -60,6 +60,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     seconds = {"data": time.perf_counter() - began}
     check_pruning(cfg, data)
     adaptive = new_adaptive(cfg, data)
+    instantiate(cfg.trainer, logger=False, enable_checkpointing=False)  # raises if a setting of it cannot work
     # Nothing is written to the folder of a run that is refused.
     folder.write_settings()
 
@@ -77,7 +78,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         "dense_accuracy": None if dense is None else dense["accuracy"],
         "dense_val_accuracy": None if dense is None else dense["val_accuracy"],
         "seconds": seconds,
-        "bytes": write_weights(pruned, folder),
+        "bytes": write_weights(pruned, folder, pruning),
         "adaptive": adaptive_figures(adaptive, data, folder),
         "history": {**pruned.curves, "dense_val_accuracy": [] if dense is None else dense["val_curve"]},
         "seed": cfg.seed,
@@ -94,7 +95,7 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
     folder.checkpoint("dense").unlink(missing_ok=True)
     folder.error.unlink(missing_ok=True)
     if folder.sweep is None:
-        Console().print(run_table(results, folder.path))
+        Console().print(run_table(results, folder.path, folder.files))
     objective: float = results[cfg.objective]
     return objective
 
@@ -119,8 +120,8 @@ def pruning_figures(phase: Phase, pruning: DynamicPruning) -> dict[str, Any]:
         "nonzero": nonzero,
         "parameters": phase.size,
         "compression": phase.size / nonzero,
-        "layers": {name.removeprefix(PREFIX): share for name, share in pruning.layer_sparsity.items()},
-        "connections": {name.removeprefix(PREFIX): count for name, count in pruning.connections.items()},
+        "layers": dict(pruning.layer_sparsity),
+        "connections": dict(pruning.connections),
         "steps": phase.steps,
         "journal": journal_figures(pruning),
     }
@@ -138,9 +139,14 @@ def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
     }
 
 
-def write_weights(phase: Phase, folder: RunFolder) -> dict[str, int]:
+def write_weights(phase: Phase, folder: RunFolder, pruning: DynamicPruning) -> dict[str, int]:
     """Write the pruned weights as a plain and as a compact file; return the bytes of each file."""
+    about = {
+        "model": json.dumps(folder.recorded["model"], sort_keys=True),
+        "strategy": str(folder.recorded["strategy"].get("_target_")),
+        "sparsity": f"{pruning.sparsity:.6f}",
+    }
     return {
-        "dense": write_dense(phase.weights, folder.path / "model.safetensors"),
+        "dense": write_dense(phase.weights, folder.path / "model.safetensors", about),
         "compact": save_compact(phase.weights, folder.path / "compact.safetensors"),
     }

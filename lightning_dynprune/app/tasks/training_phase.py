@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
 from lightning_dynprune.adaptive import PREFIX
-from lightning_dynprune.app.callbacks import History, LastCheckpoint
+from lightning_dynprune.app.callbacks import History, LastCheckpoint, ProgressLine
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.models import Classifier
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 from lightning_dynprune.patterns import AUTO
 
 Curve = list[tuple[int, float]]
+PHASE_NAMES = {"dense": "dense control", "pruned": "pruned"}
 
 
 @dataclass
@@ -133,9 +133,8 @@ def _without_adaptive(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L.Callback]) -> L.Trainer:
     """Return the Trainer of a training, with its logger and, on a terminal, a progress bar."""
-    shows_progress = bool(cfg.progress) and Console().is_terminal
-    if shows_progress:
-        callbacks = [*callbacks, RichProgressBar()]
+    if cfg.progress and Console().is_terminal:
+        callbacks = [*callbacks, ProgressLine(PHASE_NAMES[name])]
     logger: Any = False
     if cfg.logger.get("_target_"):
         logger = instantiate(cfg.logger, save_dir=without_interpolation(str(folder.path / "logs")), name=name)
@@ -144,7 +143,7 @@ def new_trainer(name: str, cfg: DictConfig, folder: RunFolder, callbacks: list[L
         callbacks=callbacks,
         logger=logger,
         default_root_dir=without_interpolation(str(folder.path)),
-        enable_progress_bar=shows_progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )

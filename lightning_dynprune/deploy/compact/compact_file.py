@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lightning_dynprune import __version__
 from lightning_dynprune.base import checksum, integer_view, parse_json, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
@@ -133,10 +133,19 @@ def load_compact(path: str | Path, *, limit: int | None = LIMIT) -> dict[str, Te
     return weights
 
 
-def write_dense(weights: Mapping[str, Tensor], path: Path) -> int:
-    """Write a state dict as a safetensors file, tied tensors under each of their names; return its size in bytes."""
+def write_dense(weights: Mapping[str, Tensor], path: Path, about: Mapping[str, str] | None = None) -> int:
+    """Write a state dict as a safetensors file, tied tensors under each of their names; return its size in bytes.
+
+    The file's metadata are ``format: pt``, which other libraries look for, and the version of this package.
+
+    Args:
+        weights: the state dict.
+        path: the file.
+        about: texts that are added to the metadata.
+    """
+    metadata = {"format": "pt", "lightning-dynprune": __version__, **(about or {})}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda scratch: save_file(_without_shared_memory(whole), scratch))
+    write_atomically(path, lambda scratch: write_tensors(_without_shared_memory(whole), scratch, metadata))
     return path.stat().st_size
 
 

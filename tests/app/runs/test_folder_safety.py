@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lightning_dynprune.app.main import conf_dir
 from lightning_dynprune.app.runs import (
     PHASES,
     ResumeError,
@@ -27,6 +26,7 @@ from lightning_dynprune.app.runs import (
     validate_same_settings,
 )
 from lightning_dynprune.app.runs.recorded_settings import recorded_settings, settings_digest
+from lightning_dynprune.app.settings_folder import conf_dir
 from tests.app.program import SHORT, dynprune, stopped, words
 from tests.fuzzing.attacks import CHECKPOINT
 

@@ -408,7 +408,7 @@ def test_a_list_of_tensors_that_is_none_is_refused(tmp_path, text):
 
 def test_a_plain_safetensors_file_is_refused(tmp_path):
     write_dense({"w": torch.ones(3)}, tmp_path / "dense.safetensors")
-    with pytest.raises(ValueError, match="format None is not"):
+    with pytest.raises(ValueError, match="format 'pt' is not"):
         load_compact(tmp_path / "dense.safetensors")
 
 
