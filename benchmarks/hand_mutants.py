@@ -204,6 +204,34 @@ MUTANTS = [
         'crc = _update_crc_text(crc, f"{state.dtype}")',
         ("tests/base", "tests/faults/test_checkpoints.py"),
     ),
+    Mutant(
+        "uneven batches are not noticed",
+        "distributed/join_check.py",
+        "        if not self._has_others:\n",
+        "        if self._has_others:\n",
+        ("tests/processes/test_rank_errors.py",),
+    ),
+    Mutant(
+        "an error that is held in one process is not announced",
+        "distributed/held_errors.py",
+        "if self._own is None and not self._announce(self._notice, error, step + 2):",
+        "if self._own is not None and not self._announce(self._notice, error, step + 2):",
+        ("tests/processes/test_rank_errors.py",),
+    ),
+    Mutant(
+        "an error that is held is forgotten",
+        "distributed/held_errors.py",
+        "self._own = self._own or error",
+        "self._own = None",
+        ("tests/processes/test_rank_errors.py",),
+    ),
+    Mutant(
+        "settings of processes are not compared",
+        "distributed/same_settings.py",
+        "torch.tensor([_hash(json.dumps(text)) for text in texts])",
+        "torch.tensor([0 for text in texts])",
+        ("tests/processes/test_rank_errors.py",),
+    ),
 ]
 EQUIVALENT: dict[str, str] = {}
 

@@ -98,3 +98,11 @@ def test_all_scores_of_few_units_are_collected(extra, monkeypatch):
     search = Search(20, [Scores.from_tensor("w", values)], torch.ones(40))
     search.scan()
     assert search.has_collected is (not extra)
+
+
+def test_scratch_bits_of_the_third_piece_are_written_behind_those_of_the_second():
+    bits = torch.ones(6, dtype=torch.uint8)
+    pieces = [torch.tensor([5.0, 1.0]), torch.tensor([1.0, 5.0]), torch.tensor([5.0, 1.0])]
+    scores = Scores("w", 6, 6, lambda: iter([(piece, None) for piece in pieces]), lambda index: (index, None))
+    _scan(replace(scores, scratch_bits=bits), 2.0, 3.0, torch.float32)
+    assert bits.tolist() == [3, 1, 1, 3, 3, 1]

@@ -115,3 +115,9 @@ def test_float32_and_float64_are_left_as_they_are(dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
 def test_other_scores_become_float32(dtype):
     assert at_least_float32(torch.ones(1, dtype=dtype)).dtype == torch.float32
+
+
+def test_moments_of_many_scores_are_summed_in_float64():
+    # In float32 the squares, about 1e8, have steps of 8, so that a deviation of 0.5 would be lost.
+    scores = Scores.from_tensor("w", torch.tensor([10_000.0, 10_001.0] * 50))
+    assert moments(scores) == (10_000.5, pytest.approx(0.5, rel=1e-6))
