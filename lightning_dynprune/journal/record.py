@@ -13,6 +13,7 @@ from lightning_dynprune.base import check_count, check_flag, check_real, check_w
 from lightning_dynprune.journal.delta import Delta
 from lightning_dynprune.journal.delta_log import DeltaLog
 from lightning_dynprune.journal.earlier_masks import count_returned, packed_mask_before, pruned_since
+from lightning_dynprune.journal.figures import Figures
 from lightning_dynprune.journal.overview import Overview
 from lightning_dynprune.journal.state import read_state, write_state
 from lightning_dynprune.journal.table import summary_table
@@ -213,7 +214,9 @@ class Journal:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole record as tensors and plain values; the tensors are copies."""
-        return write_state(self.masks.targets, self._discarded, self.updates, self.notes, self._deltas)
+        targets = self.masks.targets
+        figures = Figures.of(self.updates, [target.name for target in targets])
+        return write_state(targets, self._discarded, figures, self.notes, self._deltas)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a :meth:`state_dict`; everything is checked before anything is changed.
@@ -224,8 +227,11 @@ class Journal:
         Raises:
             ValueError: the state has another version, belongs to other targets, or is damaged.
         """
-        self._discarded, updates, self.notes, rows = read_state(state, self.masks.targets, self.remember_values)
-        self.updates, self._deltas, self._discarded = self._trimmed(updates, DeltaLog(rows))
+        discarded, figures, self.notes, rows = read_state(state, self.masks.targets, self.remember_values)
+        log, first = DeltaLog(rows), 0 if self.longest is None else max(0, len(figures) - self.longest)
+        log.drop_oldest(len(log) - (len(figures) - first))
+        self._discarded = discarded.plus_first(first, figures.columns)
+        self.updates, self._deltas, self._discarded = self._trimmed(figures.updates(first), log)
         self._deltas.copy_packed()  # later changes of the state do not change the record
 
     def summary(self) -> str:

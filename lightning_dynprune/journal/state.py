@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,20 +12,21 @@ from torch import Tensor
 from lightning_dynprune.base import is_whole, printable
 from lightning_dynprune.journal.delta import ENCODINGS, Delta
 from lightning_dynprune.journal.delta_log import DeltaLog
+from lightning_dynprune.journal.figures import Figures, figures_of_version_2, read_figures
 from lightning_dynprune.journal.packed_rows import FIGURES, PackedRows
-from lightning_dynprune.journal.update import DiscardedTotals, Update, read_discarded_totals, read_update
+from lightning_dynprune.journal.update import DiscardedTotals, read_discarded_totals
 from lightning_dynprune.targets import Target
 
-_VERSION = 2
+_VERSION = 3  # version 2 had the figures of updates as a list of mappings
 _KEYS = ("version", "targets", "gone", "updates", "notes", "recorded", "valued", "positions", "values")
 
-Contents = tuple[DiscardedTotals, list[Update], list[tuple[int, str]], PackedRows]
+Contents = tuple[DiscardedTotals, Figures, list[tuple[int, str]], PackedRows]
 
 
 def write_state(
     targets: Sequence[Target],
     discarded: DiscardedTotals,
-    updates: Sequence[Update],
+    figures: Figures,
     notes: Sequence[tuple[int, str]],
     log: DeltaLog,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def write_state(
     Args:
         targets: the targets, in order.
         discarded: totals of the updates that are no longer recorded.
-        updates: the figures of every recorded update.
+        figures: of every recorded update.
         notes: step and text of every note.
         log: the deltas of the last updates, one per target.
     """
@@ -46,7 +46,7 @@ def write_state(
         "version": _VERSION,
         "targets": {target.name: target.numel for target in targets},
         "gone": dataclasses.asdict(discarded),
-        "updates": [_figures(update) for update in updates],
+        "updates": dict(figures.columns),
         "notes": [[step, text] for step, text in notes],
         "recorded": log.figures(),
         "valued": valued,
@@ -56,7 +56,7 @@ def write_state(
 
 
 def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values: bool) -> Contents:
-    """Return the discarded totals, updates, notes and deltas that :func:`write_state` wrote.
+    """Return the discarded totals, figures, notes and deltas that :func:`write_state` wrote.
 
     The deltas are views of the state's tensors.
 
@@ -70,16 +70,17 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
     """
     _validate_header(state, targets)
     sizes = {target.name: target.numel for target in targets}
-    updates = [read_update(entry, sizes, f"journal: update {n}") for n, entry in enumerate(state["updates"])]
+    figures = (figures_of_version_2 if state["version"] == 2 else read_figures)(state["updates"], sizes)
     discarded = read_discarded_totals(state["gone"])
-    for earlier, later in pairwise([discarded.step, *(update.step for update in updates)]):
-        if later < earlier:
-            raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
-    rows = _read_rows(state, targets, len(updates))
+    steps = torch.cat([torch.tensor([discarded.step]), figures.columns["step"]])
+    if len(backwards := (steps.diff() < 0).nonzero()):
+        earlier, later = steps[int(backwards[0]) :][:2].tolist()
+        raise ValueError(f"journal: an update at step {later} follows one at step {earlier}; it is damaged")
+    rows = _read_rows(state, targets, len(figures))
     valued = state["valued"]
     if not is_whole(valued) or not 0 <= valued <= len(rows):
         raise ValueError(f"journal: values of {valued!r} updates, but positions of {len(rows)}; it is damaged")
-    counts = _validate_rows(rows, updates[len(updates) - len(rows) :], targets, valued)
+    counts = _validate_rows(rows, figures.last(len(rows)), targets, valued)
     if valued:
         values = tuple(
             _read_values(state["values"], target.name, int(counts[:, position].sum()))
@@ -87,19 +88,14 @@ def read_state(state: Mapping[str, Any], targets: Sequence[Target], with_values:
         )
         if with_values:
             rows = rows.with_values(values, counts)
-    return discarded, updates, [(step, text) for step, text in state["notes"]], rows
-
-
-def _figures(update: Update) -> dict[str, Any]:
-    # dataclasses.asdict copies number by number, which takes a quarter of a second for a thousand updates.
-    return {key: dict(value) if isinstance(value, dict) else value for key, value in vars(update).items()}
+    return discarded, figures, [(step, text) for step, text in state["notes"]], rows
 
 
 def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> None:
     if not isinstance(state, Mapping):
         raise ValueError(f"journal: a {type(state).__name__} is not accepted; give a state_dict of a journal")
-    if type(state.get("version")) is not int or state["version"] != _VERSION:
-        raise ValueError(f"journal: a record of version {state.get('version')!r} cannot be read; expected {_VERSION}")
+    if type(version := state.get("version")) is not int or version not in (2, _VERSION):
+        raise ValueError(f"journal: a record of version {version!r} cannot be read; expected {_VERSION} or 2")
     if missing := [key for key in _KEYS if key not in state]:
         raise ValueError(f"journal: {missing[0]!r} is missing; the file is damaged")
     saved, own = state["targets"], {target.name: target.numel for target in targets}
@@ -111,8 +107,6 @@ def _validate_header(state: Mapping[str, Any], targets: Sequence[Target]) -> Non
             f"journal: it was recorded from other targets: {printable(str(name))} differs ({saved.get(name)} "
             f"connections in the state, {own.get(name)} in the model); resume with the targets of that run"
         )
-    if not isinstance(state["updates"], list):
-        raise ValueError("journal: 'updates' is not a list; the file is damaged")
     for note in state["notes"] if isinstance(state["notes"], list) else [None]:
         if not isinstance(note, (list, tuple)) or [type(part) for part in note] != [int, str]:
             raise ValueError(f"journal: the note {note!r} is not a step and a text; the file is damaged")
@@ -139,25 +133,26 @@ def _read_rows(state: Mapping[str, Any], targets: Sequence[Target], most_rows: i
     return PackedRows(recorded.cpu(), positions.cpu(), tuple(target.numel for target in targets))
 
 
-def _validate_rows(rows: PackedRows, updates: Sequence[Update], targets: Sequence[Target], valued: int) -> Tensor:
+def _validate_rows(rows: PackedRows, figures: Figures, targets: Sequence[Target], valued: int) -> Tensor:
     """Check each delta against the figures of its update; return the dropped connections of the last rows: int64."""
     counts = torch.zeros(valued, len(targets), dtype=torch.int64)
-    for number, (row, update) in enumerate(zip(rows, updates, strict=True), valued - len(rows)):
-        for position, (delta, target) in enumerate(zip(row, targets, strict=True)):
+    steps, *columns = (figures.columns[key] for key in ("step", "dropped", "grown"))
+    for number, (row, *both) in enumerate(zip(rows, *columns, strict=True), valued - len(rows)):
+        counted = zip(row, targets, *(each.tolist() for each in both), strict=True)
+        for position, (delta, target, dropped, grown) in enumerate(counted):
             delta.validate(target.name)
-            dropped = _dropped(update, delta, target.name)
+            dropped = _dropped(delta, dropped, grown, target.name, steps[number - valued])
             if number >= 0:
                 counts[number, position] = dropped
     return counts
 
 
-def _dropped(update: Update, delta: Delta, name: str) -> int:
+def _dropped(delta: Delta, dropped: int, grown: int, name: str, step: Tensor) -> int:
     """Return how many flips went from kept to pruned; the other flips are returned connections."""
-    dropped, grown = update.dropped[name], update.grown[name]
     # A connection dropped and grown by the same update counts in both figures, but does not flip.
     if not abs(dropped - grown) <= delta.flipped <= dropped + grown or (delta.flipped + dropped + grown) % 2:
         raise ValueError(
-            f"journal of {name}: {delta.flipped} flips at step {update.step} do not fit {dropped} dropped and "
+            f"journal of {name}: {delta.flipped} flips at step {int(step)} do not fit {dropped} dropped and "
             f"{grown} grown; it is damaged"
         )
     return (delta.flipped + dropped - grown) // 2

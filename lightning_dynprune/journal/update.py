@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from lightning_dynprune.base import is_number, is_whole
 
 
@@ -53,6 +55,20 @@ class DiscardedTotals:
         """Return the totals with one more update."""
         dropped, grown = sum(update.dropped.values()), sum(update.grown.values())
         return DiscardedTotals(self.updates + 1, self.dropped + dropped, self.grown + grown, update.step)
+
+    def plus_first(self, count: int, columns: Mapping[str, Tensor]) -> DiscardedTotals:
+        """Return the totals with the first updates of some.
+
+        Args:
+            count: number of those updates.
+            columns: figures of all of them: step ``(updates,)``, dropped and grown ``(updates, targets)``.
+        """
+        if not count:
+            return self
+        dropped, grown, step = (columns[key][:count] for key in ("dropped", "grown", "step"))
+        return DiscardedTotals(
+            self.updates + count, self.dropped + int(dropped.sum()), self.grown + int(grown.sum()), int(step[-1])
+        )
 
 
 def read_discarded_totals(entry: Any) -> DiscardedTotals:
@@ -104,4 +120,4 @@ def read_update(entry: Any, sizes: Mapping[str, int], where: str) -> Update:
 
 
 def _is_count(value: Any) -> bool:
-    return is_whole(value) and value >= 0
+    return is_whole(value) and 0 <= value < 2**63

@@ -171,7 +171,14 @@ def _resumed(name: str) -> bytes:
     return HOSTILE[name]()
 
 
-RESUMED = ("many_small_deltas", "one_update_in_many_places", "lists_in_ten_places", "list_in_itself")
+RESUMED = (
+    "many_small_deltas",
+    "many_updates_without_positions",
+    "many_small_deltas_of_version_2",
+    "one_update_in_many_places",
+    "lists_in_ten_places",
+    "list_in_itself",
+)
 
 ATTACKS: dict[str, dict[str, Callable[[], bytes]]] = {
     "checkpoint": CHECKPOINT,

@@ -63,23 +63,38 @@ def read(data: bytes, folder: Path) -> bool:
     return True
 
 
-def _many_updates(count: int, is_shared: bool) -> bytes:
-    """Return a journal of many updates that each dropped one connection of every target, and remember its value."""
+def _many_updates(count: int) -> dict[str, Any]:
+    """Return a state of many updates that each dropped one connection of every target, and remember its value."""
     state = {key: value for key, value in started(3).state_dict().items() if key != "checksum"}
     journal = state["journal"]
-    names = list(journal["targets"])
-
-    def update(step: int) -> dict[str, Any]:
-        counts = {"dropped": dict.fromkeys(names, 1), "grown": dict.fromkeys(names, 0)}
-        return {"step": step, "scheduled_sparsity": 0.5, "sparsity": 0.5, **counts, "churn": 0.1, "cuts": {}}
-
-    one = update(3)
-    journal["updates"] = [one if is_shared else update(3 + number) for number in range(count)]
+    last = {key: column[-1:] for key, column in journal["updates"].items()}
+    journal["updates"] = {key: column.repeat_interleave(count, 0) for key, column in last.items()}
+    journal["updates"]["dropped"].fill_(1)
     journal["recorded"] = torch.tensor([1, 1, 0, 0]).repeat(count * TARGETS, 1)
     journal["positions"] = torch.zeros(count * TARGETS, dtype=torch.uint8)
-    journal["valued"], journal["values"] = count, {name: torch.ones(count) for name in names}
-    # Where the entries are one, their checksum alone would take minutes.
-    return saved(state if is_shared else sealed(state))
+    journal["valued"], journal["values"] = count, {name: torch.ones(count) for name in journal["targets"]}
+    return state
+
+
+def _without_positions(state: dict[str, Any]) -> dict[str, Any]:
+    journal = state["journal"]
+    journal["recorded"], journal["positions"] = journal["recorded"][:0].clone(), journal["positions"][:0].clone()
+    journal["valued"], journal["values"] = 0, {}
+    return state
+
+
+def _version_2(count: int, is_shared: bool) -> dict[str, Any]:
+    """Return the same in the form of version 2: a mapping for each update, or one mapping in all places."""
+    state = _many_updates(count)
+    journal, names = state["journal"], list(state["journal"]["targets"])
+    figures = {"scheduled_sparsity": 0.5, "sparsity": 0.5, "churn": 0.1, "cuts": {}}
+
+    def update() -> dict[str, Any]:
+        return {"step": 3, **figures, "dropped": dict.fromkeys(names, 1), "grown": dict.fromkeys(names, 0)}
+
+    one = update()
+    journal["version"], journal["updates"] = 2, [one if is_shared else update() for _ in range(count)]
+    return state
 
 
 def _endless() -> bytes:
@@ -100,8 +115,11 @@ def _in_itself() -> bytes:
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "many_small_deltas": lambda: _many_updates(5_000, is_shared=False),
-    "one_update_in_many_places": lambda: _many_updates(60_000, is_shared=True),
+    "many_small_deltas": lambda: saved(sealed(_many_updates(5_000))),
+    "many_updates_without_positions": lambda: saved(sealed(_without_positions(_many_updates(50_000)))),
+    "many_small_deltas_of_version_2": lambda: saved(sealed(_version_2(1_000, is_shared=False))),
+    # Where the entries are one, their checksum alone would take minutes.
+    "one_update_in_many_places": lambda: saved(_version_2(20_000, is_shared=True)),
     "lists_in_ten_places": _endless,
     "list_in_itself": _in_itself,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -31,6 +32,27 @@ def loaded(journal: Journal, **settings) -> Journal:
     other.masks.load(other.masks.unpack(state["masks"]))
     other.load_state_dict(state["journal"])
     return other
+
+
+def same_figures(one, other) -> bool:
+    columns, others = one["updates"], other["updates"]
+    return list(columns) == list(others) and all(map(torch.equal, columns.values(), others.values()))
+
+
+def as_version_2(journal: Journal) -> dict:
+    """Return a state as it was written when the figures of updates were a list of mappings."""
+    updates = [dataclasses.asdict(update) for update in journal.updates]
+    return {**journal.state_dict(), "version": 2, "updates": updates}
+
+
+def test_a_record_of_version_2_comes_back_and_is_written_as_version_3():
+    first = recorded()
+    second = Journal(first.masks, cap=None, remember_values=True)
+    second.load_state_dict(as_version_2(first))
+    assert second.updates == first.updates
+    assert second.state_dict()["version"] == 3
+    assert same_figures(second.state_dict(), first.state_dict())
+    assert all(map(torch.equal, second.mask_at(2).values(), first.mask_at(2).values()))
 
 
 def test_all_comes_back_from_a_file():
@@ -108,12 +130,12 @@ def test_a_state_is_not_tied_to_the_journal_it_came_from_or_went_to():
     second.load_state_dict(state)
     state["positions"].fill_(7)
     state["values"]["a"].zero_()
-    state["updates"][0]["dropped"]["a"] = 0
+    state["updates"]["dropped"][0, 0] = 0
     for journal in (first, second):
         now = journal.state_dict()
         assert torch.equal(now["positions"], kept["positions"])
         assert torch.equal(now["values"]["a"], kept["values"]["a"])
-        assert now["updates"] == kept["updates"]
+        assert same_figures(now, kept)
 
 
 def changed(key, value):
@@ -141,22 +163,32 @@ def expanded(_):
 
 
 DAMAGES = {
-    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 2"),
+    "another version": (changed("version", 9), "a record of version 9 cannot be read; expected 3 or 2"),
     "a count that is none": (at("gone", "updates", value=-1), "'gone' does not hold counts"),
     "a key missing": (lambda state: state.pop("recorded"), "'recorded' is missing"),
     "another size": (at("targets", "b", value=78), "b differs .78 connections in the state, 77 in the model"),
     "another target": (at("targets", "c", value=5), "c differs .5 connections in the state, None in the model"),
     "another order": (changed("targets", {"b": 77, "a": 1200}), "their order differs"),
-    "updates no list": (changed("updates", {}), "'updates' is not a list"),
-    "an update no mapping": (at("updates", 0, value=3), "update 0: expected the figures"),
-    "a step as float": (at("updates", 1, "step", value=4.0), "update 1: step=4.0 is not a whole number"),
-    "steps out of order": (at("updates", 0, "step", value=5), "an update at step 4 follows one at step 5"),
-    "a sparsity not finite": (at("updates", 0, "sparsity", value=float("nan")), "update 0: sparsity=nan"),
-    "too many dropped": (at("updates", 0, "dropped", "b", value=78), "dropped of b is 78; it has 77 connections"),
-    "a target not counted": (at("updates", 0, "grown", value={"a": 0}), "grown does not hold one count per target"),
-    "a cut in words": (at("updates", 0, "cuts", value={"a": "x"}), "cuts=.* does not hold a number per target"),
+    "no figures": (changed("updates", {}), "'updates' does not hold the figures"),
+    "figures of another type": (at("updates", "step", value=torch.ones(4)), "step of the updates is no torch.int64"),
+    "figures of too few": (
+        lambda state: state["updates"].update(churn=torch.zeros(3).double()),
+        "churn of the updates",
+    ),
+    "figures that hold nothing": (
+        at("updates", "cuts", value=torch.zeros(1).double().expand(4, 2)),
+        r"cuts of the updates is no torch.float64 of shape \(4, 2\)",
+    ),
+    "steps out of order": (at("updates", "step", 0, value=5), "an update at step 4 follows one at step 5"),
+    "a sparsity not finite": (
+        at("updates", "sparsity", 0, value=float("nan")),
+        "update 0: sparsity=nan is not a number",
+    ),
+    "a churn below 0": (at("updates", "churn", 1, value=-0.5), "update 1: churn=-0.5 is not a number of at least 0"),
+    "too many dropped": (at("updates", "dropped", (0, 1), value=78), "dropped of b is 78; it has 77 connections"),
+    "fewer than none grown": (at("updates", "grown", (2, 0), value=-1), "update 2: grown of a is -1; it has 1200"),
     "counts that do not fit": (
-        at("updates", 0, "dropped", "b", value=0),
+        at("updates", "dropped", (0, 1), value=0),
         "of b: .* flips at step 2 do not fit 0",
     ),
     "a note without text": (changed("notes", [[1, 2]]), r"the note \[1, 2\] is not a step and a text"),
@@ -169,12 +201,38 @@ DAMAGES = {
     "an encoding unknown": (changed("recorded", lambda t: t + torch.tensor([0, 0, 7, 0])), "of a: encoding 8, 1"),
     "negative lengths": (changed("recorded", lambda t: t - torch.tensor([999, 0, 0, 0])), "are expected"),
     "a target too few": (changed("recorded", lambda t: t[:-1].clone()), "does not hold 4 figures per target"),
-    "an update too few": (changed("updates", lambda u: u[:-1]), "positions of 4 updates, but figures of 3"),
+    "an update too few": (
+        changed("updates", lambda u: {k: v[:-1] for k, v in u.items()}),
+        "positions of 4 updates, but figures of 3",
+    ),
     "values of too many": (changed("valued", 5), "values of 5 updates, but positions of 4"),
     "values of too few": (changed("valued", 3), "of a: its values are torch.float32 .* where floats of shape"),
     "values missing": (lambda state: state["values"].pop("b"), "of b: its values are missing"),
     "values whole numbers": (at("values", "b", value=torch.ones(3, dtype=torch.int64)), "of b: .*are torch.int64"),
 }
+
+
+DAMAGES_OF_VERSION_2 = {
+    "updates no list": (changed("updates", {}), "'updates' is not a list"),
+    "an update no mapping": (at("updates", 0, value=3), "update 0: expected the figures"),
+    "a step as float": (at("updates", 1, "step", value=4.0), "update 1: step=4.0 is not a whole number"),
+    "steps out of order": (at("updates", 0, "step", value=5), "an update at step 4 follows one at step 5"),
+    "a sparsity not finite": (at("updates", 0, "sparsity", value=float("nan")), "update 0: sparsity=nan"),
+    "too many dropped": (at("updates", 0, "dropped", "b", value=78), "dropped of b is 78; it has 77 connections"),
+    "a target not counted": (at("updates", 0, "grown", value={"a": 0}), "grown does not hold one count per target"),
+    "a cut in words": (at("updates", 0, "cuts", value={"a": "x"}), "cuts=.* does not hold a number per target"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES_OF_VERSION_2)
+def test_a_damaged_record_of_version_2_is_refused_and_nothing_changes(damage):
+    change, message = DAMAGES_OF_VERSION_2[damage]
+    journal = recorded()
+    state, before = as_version_2(journal), journal.state_dict()
+    change(state)
+    with pytest.raises(ValueError, match=rf"journal.*{message}"):
+        journal.load_state_dict(state)
+    assert same_figures(journal.state_dict(), before)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -187,7 +245,7 @@ def test_a_damaged_record_is_refused_and_nothing_changes(damage):
     with pytest.raises(ValueError, match=rf"journal.*{message}"):
         journal.load_state_dict(state)
     after = journal.state_dict()
-    assert after["updates"] == before["updates"]
+    assert same_figures(after, before)
     assert torch.equal(after["positions"], before["positions"])
 
 
