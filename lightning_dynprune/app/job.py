@@ -36,6 +36,10 @@ def main(cfg: DictConfig) -> float:
     from lightning_dynprune.app.runs import RunFolder
 
     folder = RunFolder.of_hydra(cfg)
+    if folder.sweep is not None:
+        from lightning_dynprune.app.sweeps import stop_with_sweep
+
+        stop_with_sweep()
     try:
         return run_job(cfg, folder) if cfg.get("task") is None else run_task(cfg, folder)
     except Exception as error:

@@ -26,7 +26,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _LONGEST = 600  # characters of a message
 _VALUE_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 # Launchers and sweepers of Hydra that are packages of their own.
-_PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher"}
+_PLUGINS = {
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
 
 
 def wants_traceback(arguments: Sequence[str]) -> bool:

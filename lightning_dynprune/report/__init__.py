@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from lightning_dynprune.report.deploy_tables import deploy_table, preflight_table
     from lightning_dynprune.report.figures import draw_pareto, draw_run
     from lightning_dynprune.report.run_tables import run_table
-    from lightning_dynprune.report.sweep_tables import SweepRow, progress_line, sweep_table, write_summary
+    from lightning_dynprune.report.sweep_rows import SweepRow
+    from lightning_dynprune.report.sweep_tables import progress_line, sweep_table, write_summary
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -21,7 +22,8 @@ else:
             "lightning_dynprune.report.deploy_tables": ["deploy_table", "preflight_table"],
             "lightning_dynprune.report.figures": ["draw_pareto", "draw_run"],
             "lightning_dynprune.report.run_tables": ["run_table"],
-            "lightning_dynprune.report.sweep_tables": ["SweepRow", "progress_line", "sweep_table", "write_summary"],
+            "lightning_dynprune.report.sweep_rows": ["SweepRow"],
+            "lightning_dynprune.report.sweep_tables": ["progress_line", "sweep_table", "write_summary"],
         },
     )
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lightning_dynprune.base import PALETTE, printable, write_atomically
-from lightning_dynprune.report.sweep_tables import SweepRow, per_input_figures
+from lightning_dynprune.report.sweep_rows import SweepRow, per_input_figures
 
 
 def draw_run(results: Mapping[str, Any], path: Path) -> None:

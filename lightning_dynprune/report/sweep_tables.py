@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from lightning_dynprune.base import write_atomically
+from lightning_dynprune.report.sweep_rows import SEED, Pooled, SweepRow, axes, per_input_figures, pool_seeds
 from lightning_dynprune.report.text import duration, percent, plain_text, titled_table
 
 FIGURES = (
@@ -25,49 +24,19 @@ FIGURES = (
     "compression",
     "seed",
 )
-_HEADINGS = ("target", "sparsity", "accuracy", "dense", "factor")
+_SHARES = {"target": "target_sparsity", "sparsity": "sparsity", "accuracy": "accuracy", "dense": "dense_accuracy"}
+_HEADINGS = (*_SHARES, "factor")
+_ROUNDED = 5e-5  # half of the last digit of a share in percent
 _PER_INPUT_HEADINGS = ("pruned", "dense", "accuracy", "adapted", "compute")
 # Of per-input pruning; empty without it.
 PER_INPUT_FIGURES = ("accuracy", "compute_mean", "compute_p5", "compute_p95", "rank_correlation")
 
 
-@dataclass(frozen=True)
-class SweepRow:
-    """One job of a sweep.
-
-    Args:
-        job: name of the job's folder in the sweep's folder.
-        overrides: the job's overrides.
-        results: the content of its ``results.json``; ``None`` for a failed job.
-        error: why it failed; ``None`` for a job that has finished or is not done.
-        started: whether the job has been started; its results and its error are ``None`` while it is not done.
-    """
-
-    job: str
-    overrides: Sequence[str]
-    results: Mapping[str, Any] | None = None
-    error: str | None = None
-    started: bool = True
-
-    @property
-    def is_left(self) -> bool:
-        """Whether the job has neither finished nor failed."""
-        return self.results is None and self.error is None
-
-    @property
-    def state(self) -> str:
-        """``finished``, ``failed: ...`` with the error, ``not finished`` or ``not started``."""
-        if self.results is not None:
-            return "finished"
-        if self.error is not None:
-            return f"failed: {self.error}"
-        return "not finished" if self.started else "not started"
-
-
 def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
-    """Return the table of a sweep with one row per job; the row of a failed job gives the error.
+    """Return the table of a sweep with one row for jobs that differ in the seed alone, and one for each other job.
 
-    Where a job prunes per input, target and factor make room for the accuracy and the mean compute of that.
+    Figures of several seeds are given as mean and standard deviation. A job without results has a row of its own, with
+    its error. Where a job prunes per input, target and factor make room for the accuracy and the mean compute of that.
 
     Args:
         rows: the jobs.
@@ -75,44 +44,75 @@ def sweep_table(rows: Sequence[SweepRow], folder: Path) -> RenderableType:
     """
     common = set.intersection(*(set(row.overrides) for row in rows)) if rows else set()
     shared = [text for text in rows[0].overrides if text in common] if rows else []
+    seeds = {row.settings.get(SEED) for row in rows}
     title = " ".join(["Sweep", *shared]) if len(rows) > 1 else "Sweep"
-    table = titled_table(title)
+    table = titled_table(f"{title}, mean and spread of {len(seeds)} seeds" if len(seeds) > 1 else title)
     table.add_column("job", justify="right")
-    table.add_column("settings", overflow="fold", min_width=20)
+    table.add_column("settings", overflow="fold", min_width=16)
     has_per_input = any(per_input_figures(row) for row in rows)
-    headings = _PER_INPUT_HEADINGS if has_per_input else _HEADINGS
+    headings = _PER_INPUT_HEADINGS if has_per_input else _headings(rows)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        settings = [text for text in row.overrides if len(rows) == 1 or text not in common]
-        if row.results is None:
-            state = plain_text(row.state, style="red" if row.error else "dim")
-            table.add_row(
-                plain_text(row.job), Text("\n").join([*map(plain_text, settings), state]), *["-"] * len(headings)
-            )
-            continue
-        cells = _per_input_cells(row) if has_per_input else _cells(row.results)
-        table.add_row(plain_text(row.job), Text("\n").join(map(plain_text, settings)), *cells)
+    for pooled in pool_seeds(rows):
+        finished = pooled.finished
+        if finished:
+            settings = [text for text in finished[0].overrides if len(rows) == 1 or text not in common]
+            if len(finished) > 1:
+                settings = [text for text in settings if not text.startswith(f"{SEED}=")]
+            cells = _per_input_cells(finished) if has_per_input else _cells(pooled, headings)
+            names = _job_names([row.job for row in finished])
+            table.add_row(plain_text(names), Text("\n").join(map(plain_text, settings)), *cells)
+        for row in pooled.rows:
+            if row.results is None:
+                settings = [text for text in row.overrides if len(rows) == 1 or text not in common]
+                state = plain_text(row.state, style="red" if row.error else "dim")
+                lines = Text("\n").join([*map(plain_text, settings), state])
+                table.add_row(plain_text(row.job), lines, *["-"] * len(headings))
     return Group(table, plain_text(f"  {folder}", style="dim"))
 
 
-def _cells(found: Mapping[str, Any]) -> list[str]:
-    shares = [percent(found[name]) for name in ("target_sparsity", "sparsity", "accuracy", "dense_accuracy")]
-    return [*shares, f"{found['compression']:.1f}x"]
+def _job_names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}" if len(names) > 2 else ",".join(names)
 
 
-def _per_input_cells(row: SweepRow) -> list[str]:
-    """Return the sparsity and the accuracies of a job, and the mean share of the multiply-adds of an input."""
-    assert row.results is not None
-    own = per_input_figures(row)
-    shares = [row.results[name] for name in ("sparsity", "dense_accuracy", "accuracy")]
-    return [percent(share) for share in (*shares, own.get("accuracy"), own.get("compute_mean"))]
+def _headings(rows: Sequence[SweepRow]) -> list[str]:
+    """Return the columns of figures, without the target sparsity where every job has reached its own."""
+    found = [row.results for row in rows if row.results is not None]
+    if found and all(abs(results["target_sparsity"] - results["sparsity"]) < _ROUNDED for results in found):
+        return [heading for heading in _HEADINGS if heading != "target"]
+    return list(_HEADINGS)
 
 
-def per_input_figures(row: SweepRow) -> Mapping[str, Any]:
-    """Return the figures of a job's per-input pruning; empty without it."""
-    adaptive = None if row.results is None else row.results.get("adaptive")
-    return {} if adaptive is None else adaptive["figures"]
+def _cells(pooled: Pooled, headings: Sequence[str]) -> list[str]:
+    factor = pooled.mean_and_spread("compression")
+    cells = {"factor": "-" if factor is None else f"{factor[0]:.1f}x"}
+    for heading, figure in _SHARES.items():
+        cells[heading] = percent_and_spread(pooled.mean_and_spread(figure))
+    return [cells[heading] for heading in headings]
+
+
+def _per_input_cells(rows: Sequence[SweepRow]) -> list[str]:
+    """Return the mean sparsity and accuracies of jobs, and the mean share of the multiply-adds of an input."""
+    shares: list[list[float | None]] = []
+    for row in rows:
+        assert row.results is not None
+        own = per_input_figures(row)
+        figures = [row.results[name] for name in ("sparsity", "dense_accuracy", "accuracy")]
+        shares.append([*figures, own.get("accuracy"), own.get("compute_mean")])
+    columns = [[value for value in column if value is not None] for column in zip(*shares, strict=True)]
+    return [percent(sum(column) / len(column) if column else None) for column in columns]
+
+
+def percent_and_spread(figure: tuple[float, float] | None) -> str:
+    """Return a mean in percent with its standard deviation, which is left out where it is zero.
+
+    Example:
+        >>> percent_and_spread((0.9766, 0.0012)), percent_and_spread((0.9, 0.0)), percent_and_spread(None)
+        ('97.66±0.12 %', '90.00 %', '-')
+    """
+    if figure is None or figure[1] == 0:
+        return percent(None if figure is None else figure[0])
+    return f"{100 * figure[0]:.2f}±{100 * figure[1]:.2f} %"
 
 
 def progress_line(
@@ -137,26 +137,27 @@ def progress_line(
 
 
 def write_summary(rows: Sequence[SweepRow], path: Path) -> None:
-    """Write a CSV file with one line per job: its overrides, its figures, and its error if it failed."""
+    """Write a CSV file with one line per job: the settings of its overrides, its figures, and its error if it failed.
+
+    Each setting has a column of its own name. The figures that would have the same names are ``reached_sparsity`` for
+    the sparsity at the end, and none for the seed where the sweep gives it.
+    """
+    settings = axes(rows)
+    figures = [name for name in FIGURES if name != SEED or SEED not in settings]
+    names = ["reached_sparsity" if name == "sparsity" else name for name in figures]
 
     def write(scratch: Path) -> None:
         with scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             per_input = [f"per_input_{name}" for name in PER_INPUT_FIGURES]
-            writer.writerow(["job", "overrides", *FIGURES, *per_input, "error"])
+            writer.writerow(["job", *map(_escape_formula, settings), *names, *per_input, "error"])
             for row in rows:
-                figures = row.results or {}
-                values = [figures.get(name) for name in FIGURES]
+                found = row.results or {}
+                values = [found.get(name) for name in figures]
                 values += [per_input_figures(row).get(name) for name in PER_INPUT_FIGURES]
-                texts = [
-                    _escape_formula(text)
-                    for text in (
-                        row.job,
-                        " ".join(row.overrides),
-                        "" if row.results else row.state.removeprefix("failed: "),
-                    )
-                ]
-                writer.writerow([*texts[:2], *values, texts[2]])
+                given = [_escape_formula(row.settings.get(key, "")) for key in settings]
+                error = "" if row.results else row.state.removeprefix("failed: ")
+                writer.writerow([_escape_formula(row.job), *given, *values, _escape_formula(error)])
 
     write_atomically(path, write)
 

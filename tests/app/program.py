@@ -46,6 +46,9 @@ def stop_at(phase, event, step, sent):
 
 def end(code):
     # As an interpreter ends, except that it does not take its modules apart one by one, which takes a second.
+    if "joblib.externals.loky.reusable_executor" in sys.modules:
+        # Its thread ends by a hook of the interpreter's own end.
+        sys.modules["joblib.externals.loky.reusable_executor"].get_reusable_executor().shutdown(kill_workers=True)
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

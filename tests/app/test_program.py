@@ -103,7 +103,8 @@ def test_a_sweep_names_the_job_that_failed_and_goes_on(tmp_path):
     folder = tmp_path / "sweep"
     with (folder / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["sparsity"] for row in rows] == ["0.5", "", "0.9"]
+    assert [row["sparsity"] for row in rows] == ["0.5", "1.5", "0.9"]
+    assert [row["reached_sparsity"] for row in rows] == ["0.5", "", "0.9"]
     assert "1.5 is not accepted; give a number in [0, 1)" in rows[1]["error"]
     assert "1.5 is not accepted" in words(sweep.stdout)
     assert (folder / "pareto.png").read_bytes().startswith(PNG)

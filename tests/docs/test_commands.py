@@ -65,6 +65,10 @@ OWN = f"dynprune {CONF} strategy=row_magnitude"
 OWN_BESIDE = "dynprune --config-dir conf strategy=row_magnitude"
 FUZZ = "python -m tests.fuzzing.harness compact --seconds 600"
 HERE = "tests/docs/test_commands.py"
+LAUNCHERS = "tests/app/sweeps/test_launchers.py"
+POOLED = f"{LAUNCHERS}::test_the_table_pools_the_seeds_and_the_summary_has_a_column_for_each_setting"
+EXAMPLE_TESTS = "tests/app/hydra_apps/test_example_program.py"
+OWN_PROGRAM = f"{EXAMPLE_TESTS}::test_the_example_prunes_as_its_settings_and_the_command_line_say"
 TESTED = {
     RESUME: f"{HERE}::test_a_killed_run_is_resumed_and_measured",
     DEPLOY: f"{HERE}::test_a_killed_run_is_resumed_and_measured",
@@ -75,6 +79,11 @@ TESTED = {
     FUZZ: f"{HERE}::test_the_fuzzer_runs",
     "python -m tests.fuzzing.memory": "tests/fuzzing/test_memory.py::test_the_measurement_sees_what_a_reader_takes",
     "export PYTHONPATH=docs/extending/examples": f"{HERE}::test_a_command_runs",
+    "dynprune -m sparsity=0.5,0.9 seed=0,1": POOLED,
+    "cd docs/examples/hydra_app": OWN_PROGRAM,
+    "python train.py": OWN_PROGRAM,
+    "python train.py dynprune/strategy=rigl dynprune.sparsity=0.8": OWN_PROGRAM,
+    "python train.py dynprune/pattern=n_m": OWN_PROGRAM,
     "dynprune --help": "tests/app/test_command_line.py::test_help_lists_the_groups_and_trains_nothing",
 }
 # Tools that CI itself calls, and the names that pip installs besides this package.

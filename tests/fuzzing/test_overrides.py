@@ -19,7 +19,11 @@ from lightning_dynprune.app.settings_folder import conf_dir
 from lightning_dynprune.app.tasks.pruning_settings import new_pruning
 from tests.fuzzing.settings import examples
 
-GROUPS = {path.name: sorted(file.stem for file in path.iterdir()) for path in conf_dir().iterdir() if path.is_dir()}
+GROUPS = {
+    path.name: sorted(file.stem for file in path.iterdir())
+    for path in conf_dir().iterdir()
+    if path.is_dir() and path.name != "hydra"
+}
 VALUES = (
     "0", "0.5", "0.9", "1.2", "-1", "1e400", "nan", "inf", "null", "true", "''", "abc", "[]", "[1,a]", "{a:1}", "1_0",
     "${seed}", "${nothing}", "${oc.env:DYNPRUNE_SECRET}", "\\", "'", "a=b", "é\u202e", "../x", "/x", "_target_",

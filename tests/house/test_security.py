@@ -190,9 +190,9 @@ def test_a_figure_shows_a_name_that_would_be_no_formula(tmp_path):
 
 
 def test_no_cell_of_the_summary_is_taken_for_a_formula(tmp_path):
-    rows = [SweepRow("0", ["+a=1"], None, "=cmd|' /C calc'!A0"), SweepRow("1", ["-b", "c"], None, "@x")]
+    rows = [SweepRow("0", ["+a==1+1"], None, "=cmd|' /C calc'!A0"), SweepRow("1", ["-b=@SUM(1)"], None, "@x")]
     write_summary(rows, tmp_path / "summary.csv")
     with (tmp_path / "summary.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
-    assert [row["overrides"] for row in read] == ["'+a=1", "'-b c"]
+    assert [(row["a"], row["'-b"]) for row in read] == [("'=1+1", ""), ("", "'@SUM(1)")]
     assert [row["error"] for row in read] == ["'=cmd|' /C calc'!A0", "'@x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import time
@@ -17,7 +18,8 @@ from rich.console import Console
 from lightning_dynprune.app.compat import jobs_of_sweep
 from lightning_dynprune.app.runs import check_no_links_of_sweep
 from lightning_dynprune.app.sweeps.jobs import REFUSED, read_jobs
-from lightning_dynprune.app.sweeps.sweep_record import SweepRecord
+from lightning_dynprune.app.sweeps.sweep_record import NAME, SweepRecord
+from lightning_dynprune.app.sweeps.sweeping_process import SweepingProcess
 from lightning_dynprune.base import printable
 from lightning_dynprune.report import SweepRow, progress_line, sweep_table, write_summary
 
@@ -30,10 +32,6 @@ class SweepReport(Callback):
 
     The process exits with status 1 if a job failed.
     """
-
-    def __init__(self) -> None:
-        self._began = 0.0
-        self._done_before = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Record the sweep's jobs in ``sweep.json``, or check that the folder holds this sweep and continue it."""
@@ -48,19 +46,19 @@ class SweepReport(Callback):
             # Hydra turns an Exception of a callback into a warning.
             raise SystemExit(f"dynprune: {printable(str(error))}") from None
         shutil.rmtree(folder / REFUSED, ignore_errors=True)
-        self._began = time.time()
-        self._done_before = len(_finished(read_jobs(folder, ended=False)))
+        SweepingProcess(os.getpid(), time.time(), len(_finished(read_jobs(folder, ended=False)))).announce()
         _running[:] = [folder]
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Print how many jobs of the sweep are done and about how long the others take."""
         folder = Path(config.hydra.sweep.dir)
-        if not self._began:
+        sweep = SweepingProcess.found()
+        if sweep is None or not (folder / NAME).is_file():
             return
         rows = read_jobs(folder, ended=False)
         done = sum(not row.is_left for row in rows)
-        new = len(_finished(rows)) - self._done_before
-        rate = (time.time() - self._began) / new if new > 0 else None
+        new = len(_finished(rows)) - sweep.done
+        rate = (time.time() - sweep.began) / new if new > 0 else None
         number = str(config.hydra.job.num)
         current = [row for row in rows if row.job == number]
         line = progress_line(current[0] if current else None, rows, done, rate)

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lightning_dynprune import DynamicPruning
+from lightning_dynprune import DynamicPruning, __version__
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
 from lightning_dynprune.app.runs import RunFolder, lock_run_folder
@@ -142,6 +142,7 @@ def journal_figures(pruning: DynamicPruning) -> dict[str, Any] | None:
 def write_weights(phase: Phase, folder: RunFolder, pruning: DynamicPruning) -> dict[str, int]:
     """Write the pruned weights as a plain and as a compact file; return the bytes of each file."""
     about = {
+        "lightning-dynprune": __version__,
         "model": json.dumps(folder.recorded["model"], sort_keys=True),
         "strategy": str(folder.recorded["strategy"].get("_target_")),
         "sparsity": f"{pruning.sparsity:.6f}",

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lightning_dynprune.base.checkpoints.compat import FORMAT_FILES, PICKLE_FILE, STORAGE_FOLDER
 from lightning_dynprune.base.checkpoints.checkpoint_pickle import validate_pickle
+from lightning_dynprune.base.checkpoints.compat import FORMAT_FILES, PICKLE_FILE, STORAGE_FOLDER
 from lightning_dynprune.base.zip_archive import open_archive
 
 _ALLOWANCE = 2**26 - 2**24  # bytes beyond twice the file, less what reading the archive itself takes

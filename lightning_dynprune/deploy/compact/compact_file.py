@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lightning_dynprune import __version__
 from lightning_dynprune.base import checksum, integer_view, parse_json, write_atomically
 from lightning_dynprune.deploy.compact.byte_planes import compress, decompress
 from lightning_dynprune.deploy.compact.contents import (
@@ -136,14 +135,14 @@ def load_compact(path: str | Path, *, limit: int | None = LIMIT) -> dict[str, Te
 def write_dense(weights: Mapping[str, Tensor], path: Path, about: Mapping[str, str] | None = None) -> int:
     """Write a state dict as a safetensors file, tied tensors under each of their names; return its size in bytes.
 
-    The file's metadata are ``format: pt``, which other libraries look for, and the version of this package.
+    The file's metadata are ``format: pt``, which other libraries look for, and those of ``about``.
 
     Args:
         weights: the state dict.
         path: the file.
-        about: texts that are added to the metadata.
+        about: texts for the metadata.
     """
-    metadata = {"format": "pt", "lightning-dynprune": __version__, **(about or {})}
+    metadata = {"format": "pt", **(about or {})}
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_atomically(path, lambda scratch: write_tensors(_without_shared_memory(whole), scratch, metadata))
     return path.stat().st_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_dynprune.app.tasks.pruning_settings import _schedule
+from lightning_dynprune.app.hydra_apps.from_settings import _schedule
 from lightning_dynprune.schedules import Linear, sparsity_schedule
 
 
