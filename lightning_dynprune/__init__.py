@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lightning_dynprune.base import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_dynprune.callback import DynamicPruning, InputAdaptivePruning, PrunedCheckpoint
+    from lightning_dynprune.callback import Distillation, DynamicPruning, InputAdaptivePruning, PrunedCheckpoint
     from lightning_dynprune.engine import AccuracyGuard, Pruner
     from lightning_dynprune.journal import Journal, Update
 else:
@@ -13,7 +13,12 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "lightning_dynprune.callback": ["DynamicPruning", "InputAdaptivePruning", "PrunedCheckpoint"],
+            "lightning_dynprune.callback": [
+                "Distillation",
+                "DynamicPruning",
+                "InputAdaptivePruning",
+                "PrunedCheckpoint",
+            ],
             "lightning_dynprune.engine": ["AccuracyGuard", "Pruner"],
             "lightning_dynprune.journal": ["Journal", "Update"],
         },
@@ -21,6 +26,7 @@ else:
 
 __all__ = [
     "AccuracyGuard",
+    "Distillation",
     "DynamicPruning",
     "InputAdaptivePruning",
     "Journal",

@@ -18,6 +18,22 @@ from lightning_dynprune.callback.compat import (
 from lightning_dynprune.engine import check_no_flat_parameters
 
 
+def check_trainer(trainer: Any, frozen: Sequence[str], slim: str | None) -> None:
+    """Raise if the Trainer's strategy or another callback does not go with pruning; no pruner is needed.
+
+    Args:
+        trainer: in ``on_fit_start``.
+        frozen: names of parameters that would be targets if they were not frozen.
+        slim: when pruned units are taken out of the model: "end", "update" or None.
+
+    Raises:
+        ValueError: naming the setting and what is accepted.
+    """
+    check_strategy(trainer)
+    check_finetuning(trainer, frozen)
+    check_averaging(trainer, slim)
+
+
 def check_strategy(trainer: Any) -> None:
     """Raise if the Trainer's strategy flattens parameters, so that none keeps its own shape.
 

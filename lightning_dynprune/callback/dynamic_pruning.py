@@ -13,12 +13,8 @@ from torch.optim import Optimizer
 
 from lightning_dynprune.callback.averages import AverageMasker
 from lightning_dynprune.callback.best_checkpoint import warn_of_best_while_pruning
-from lightning_dynprune.callback.callback_conflicts import (
-    check_averaging,
-    check_finetuning,
-    check_model_pruning,
-    check_strategy,
-)
+from lightning_dynprune.callback.callback_conflicts import check_model_pruning, check_trainer
+from lightning_dynprune.callback.distillation import Distillation, Distiller
 from lightning_dynprune.callback.evaluated import EvaluatedWeights, evaluated_weights
 from lightning_dynprune.callback.example_input import example_input_of, input_of_batch
 from lightning_dynprune.callback.fit_horizon import fit_horizon
@@ -27,7 +23,13 @@ from lightning_dynprune.callback.shortfall import warn_at_end
 from lightning_dynprune.callback.slim_during_fit import SlimDuringFit
 from lightning_dynprune.callback.sparsity_logger import SparsityLogger
 from lightning_dynprune.callback.step_watcher import StepWatcher
-from lightning_dynprune.callback.validation_guard import begin_guard, check_guard, journal_for_guard, judge_validation
+from lightning_dynprune.callback.validation_guard import (
+    begin_guard,
+    check_guard,
+    journal_for_guard,
+    judge_validation,
+    load_with_guard,
+)
 from lightning_dynprune.callback.width_rounding import WidthRounding
 from lightning_dynprune.callback.worker_results import (
     WorkerMessage,
@@ -73,6 +75,8 @@ class DynamicPruning(Callback):
         journal: record every update: True, False or the settings of :class:`~lightning_dynprune.journal.Journal`.
         guard: compares a validated metric with the dense network's, and pauses the pruning or restores earlier masks if
             it falls too far; the journal then remembers the values that are cut.
+        distill: adds the distance to a teacher's outputs to the loss, see
+            :class:`~lightning_dynprune.callback.Distillation`.
         slim: take pruned units out of the model: "end", after training, for pattern channel or head; "update", at every
             update, for pattern channel, so that memory and time of a step fall. With several processes both mean the
             end. The outputs on the example input are compared before and after; where they would change, a warning
@@ -127,6 +131,7 @@ class DynamicPruning(Callback):
         rewind: int | None = None,
         journal: bool | Mapping[str, Any] = True,
         guard: AccuracyGuard | None = None,
+        distill: Distillation | None = None,
         slim: str | None = None,
         seed: int = 0,
         example_input: Any = None,
@@ -161,7 +166,7 @@ class DynamicPruning(Callback):
         self._resume = ResumeState()
         self._steps, self._averages = StepWatcher(), AverageMasker()
         self._logger = SparsityLogger(name)
-        self._rounding = WidthRounding()
+        self._rounding, self._distiller = WidthRounding(), Distiller(distill)
         self._listener_id = listener_id(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -238,13 +243,15 @@ class DynamicPruning(Callback):
         self._evaluated = None
         if stage == "fit":
             self._slimming.setup(pl_module)
+            self._distiller.setup(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the Trainer, build the pruner, load its state and attach it to the optimizers."""
         ranks = Ranks(device=pl_module.device)
         with ranks.raise_together():
             self._check(trainer, pl_module)
-        check_same_settings(ranks, {"name": self.name, "slim": self._slimming.when, "guard": self.guard})
+        others = {"name": self.name, "slim": self._slimming.when, "guard": self.guard}
+        check_same_settings(ranks, {**others, "distill": self._distiller.settings})
         earlier = self._build(trainer, pl_module)
         result = self._resume.worker_result
         with loading_together(self._running()):
@@ -352,7 +359,8 @@ class DynamicPruning(Callback):
         if self.pruner is None or self._stage == "starting":
             return self._resume.waiting_state
         guarded = {} if self.guard is None else {"guard": self.guard.state_dict()}
-        return self.pruner.state_dict({"skipped": self._steps.skipped_steps, **guarded, **self._rounding.state()})
+        added = {**guarded, **self._rounding.state(), **self._distiller.state()}
+        return self.pruner.state_dict({"skipped": self._steps.skipped_steps, **added})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state of a checkpoint; it is validated against the model as soon as there is one."""
@@ -371,9 +379,7 @@ class DynamicPruning(Callback):
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check what needs no pruner: the Trainer's strategy and the other callbacks."""
         self._slimming.begin(trainer)
-        check_strategy(trainer)
-        check_finetuning(trainer, frozen_targets(pl_module, self._settings.targets, self._settings.exclude))
-        check_averaging(trainer, self.slim)
+        check_trainer(trainer, frozen_targets(pl_module, self._settings.targets, self._settings.exclude), self.slim)
 
     def _build(self, trainer: Trainer, pl_module: LightningModule) -> Pruner | None:
         """Build the pruner, which finds the targets and checks all settings; return that of the fit before."""
@@ -401,6 +407,7 @@ class DynamicPruning(Callback):
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch the optimizers' steps, and start the metrics."""
         self._stage = "fit"
+        self._distiller.begin(trainer, pl_module)
         self._steps.attach(trainer, self._running(), self, partial(self._tick, trainer))
         self._averages.reset()
         self._logger.begin(self._running(), pl_module.device)
@@ -424,14 +431,8 @@ class DynamicPruning(Callback):
 
     def _load(self, state: dict[str, Any]) -> None:
         """Load the state of a checkpoint into the guard, the pruner and the count of skipped steps."""
-        guard = state.get("guard")
-        if self.guard is not None and guard is not None:
-            self.guard.check_state_dict(guard)
-        self._running().load_state_dict(state)
-        if self.guard is not None and guard is not None:
-            self.guard.load_state_dict(guard)
-        elif self.guard is not None:
-            self.guard.begin_fit()
+        self._distiller.validate(state)
+        load_with_guard(self.guard, state, self._running())
         self._resume.is_resumed, self._steps.skipped_steps = True, state.get("skipped", 0)
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, was_skipped: bool) -> None:
@@ -449,6 +450,7 @@ class DynamicPruning(Callback):
         if stage in EVALUATION:
             return
         self._slimming.remove_hook()
+        self._distiller.end()
         self._steps.detach()
         if self.pruner is not None:
             self.pruner.close()

@@ -82,3 +82,24 @@ def judge_validation(guard: AccuracyGuard, trainer: Trainer, pruner: Pruner) -> 
     if decision:
         rank_zero_info(f"dynprune: {decision}")
     return bool(decision)
+
+
+def load_with_guard(guard: AccuracyGuard | None, state: Mapping[str, Any], pruner: Pruner) -> None:
+    """Load the state of a checkpoint into a pruner and its guard; nothing is changed if either part is damaged.
+
+    Args:
+        guard: of the pruning; None: there is none.
+        state: of the callback.
+        pruner: of the fit.
+
+    Raises:
+        ValueError: the state is damaged, or belongs to another pruning.
+    """
+    saved = state.get("guard")
+    if guard is not None and saved is not None:
+        guard.check_state_dict(saved)
+    pruner.load_state_dict(state)
+    if guard is not None and saved is not None:
+        guard.load_state_dict(saved)
+    elif guard is not None:
+        guard.begin_fit()

@@ -9,7 +9,6 @@ import pytest
 from lightning_dynprune.schedules import Clock, Cosine, Horizon, Linear, OneShot, resolve_settings, settings_at
 from lightning_dynprune.schedules.base import Schedule
 
-
 TEN = Horizon(steps=10)
 
 

@@ -14,15 +14,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import nn
 
 from lightning_dynprune import DynamicPruning, __version__
 from lightning_dynprune.app.data import InMemoryImages
 from lightning_dynprune.app.interrupt import StopRequest
-from lightning_dynprune.app.runs import RunFolder, lock_run_folder
+from lightning_dynprune.app.runs import RunFolder, dense_file, load_weights, lock_run_folder
 from lightning_dynprune.app.tasks.adaptive_pruning import adaptive_figures, new_adaptive
 from lightning_dynprune.app.tasks.dense_baseline import get_dense_baseline
 from lightning_dynprune.app.tasks.pruning_settings import check_pruning, new_pruning
-from lightning_dynprune.app.tasks.training_phase import Phase, train_phase
+from lightning_dynprune.app.tasks.training_phase import Phase, new_classifier, train_phase
 from lightning_dynprune.base import write_json
 from lightning_dynprune.deploy.compact import save_compact, write_dense
 from lightning_dynprune.report import draw_run, run_table
@@ -66,6 +67,8 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
 
     dense = get_dense_baseline(cfg, data, folder, stop) if cfg.dense else None
     if dense is not None:
+        if cfg.distill:
+            pruning = new_pruning(cfg, dense_network(cfg, folder))
         set_guard_reference(pruning, dense)
     pruned = train_phase("pruned", cfg, data, folder, stop, pruning, adaptive)
     if dense is not None:
@@ -98,6 +101,24 @@ def _run_locked(cfg: DictConfig, folder: RunFolder, stop: StopRequest) -> float:
         Console().print(run_table(results, folder.path, folder.files))
     objective: float = results[cfg.objective]
     return objective
+
+
+def dense_network(cfg: DictConfig, folder: RunFolder) -> nn.Module:
+    """Return the trained dense control of a run.
+
+    Args:
+        cfg: the settings.
+        folder: the run's folder, with the control's weights or its sweep's.
+
+    Raises:
+        FileNotFoundError: the weights are gone.
+    """
+    network: nn.Module = new_classifier(cfg).network
+    file = dense_file(folder.path)
+    if file is None:
+        raise FileNotFoundError(f"distill=dense: {folder.path} has no weights of the dense control; remove dense.json")
+    load_weights(network, file)
+    return network.eval()
 
 
 def set_guard_reference(pruning: DynamicPruning, dense: Mapping[str, Any]) -> None:
