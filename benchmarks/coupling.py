@@ -33,6 +33,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
+from lightning_dynprune.app.models import ConvNet
 from lightning_dynprune.coupling import Narrowing, coupled_groups
 from lightning_dynprune.deploy import slim
 
@@ -85,6 +86,7 @@ def tokens() -> dict[str, torch.Tensor]:
 CASES = {
     "U-Net": Case(UNet, lambda: torch.randn(1, 3, 64, 64)),
     "MobileNetV2": Case(MobileNetV2, lambda: torch.randn(1, 3, 224, 224)),
+    "ConvNet": Case(lambda: ConvNet((1, 28, 28), 10), lambda: torch.randn(1, 1, 28, 28)),
     "ResNet-18": Case(resnet_18, lambda: torch.randn(1, 3, 32, 32)),
     "ResNeXt-50": Case(ResNeXt, lambda: torch.randn(1, 3, 64, 64)),
     "ShuffleNetV2": Case(ShuffleNetV2, lambda: torch.randn(1, 3, 64, 64)),

@@ -81,7 +81,7 @@ class Narrowing:
             tensor = self.tensors[name]
             data, grad = tensor.data, tensor.grad
             positions_kept[name] = {}
-            for dim, positions in dims.items():
+            for dim, positions in sorted(dims.items()):  # whole rows first, which are the fastest to copy
                 stays = torch.ones(data.shape[dim], dtype=torch.bool).index_fill_(0, positions, False)
                 positions_kept[name][dim] = stays.nonzero().flatten()
                 data = select_along(data, dim, positions_kept[name][dim])
