@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,29 @@ def test_a_strategy_of_the_users_own_runs_from_a_folder_of_settings(tmp_path):
     assert done.returncode == 0, done.stderr
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert sum(int((w == 0).sum()) for w in weights.values()) == 45_180
+
+
+def test_the_weights_say_what_they_are_of(run):
+    from safetensors import safe_open
+
+    with safe_open(run[0] / "model.safetensors", framework="pt") as file:
+        about = file.metadata()
+    assert about["format"] == "pt"
+    assert about["sparsity"] == "0.900000"
+    assert json.loads(about["model"])["_target_"].endswith("LeNet300100")
+
+
+def test_files_have_the_mode_of_the_users_umask(run):
+    modes = {path.stat().st_mode & 0o777 for path in run[0].iterdir() if path.is_file()}
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert modes == {0o666 & ~mask}
+
+
+def test_the_pattern_n_m_brings_its_sparsity_along(tmp_path):
+    done = dynprune(*SHORT, "pattern=n_m", "dense=false", "hydra.run.dir=run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["sparsity"] == 0.5
 
 
 @pytest.mark.parametrize(

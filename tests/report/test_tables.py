@@ -172,7 +172,7 @@ def test_a_summary_has_a_line_a_job_with_empty_figures_for_a_failed_one(tmp_path
     assert first["accuracy"] == "0.91"
     assert first["target_sparsity"] == "0.8"
     assert first["error"] == ""
-    assert (first["sparsity"], first["reached_sparsity"]) == ("0.8", "0.8")
+    assert (first["sparsity"], first["reached_sparsity"]) == ("0.8", "0.75")
     assert (second["sparsity"], second["reached_sparsity"]) == ("[2]", "")
     assert second["accuracy"] == ""
     assert second["error"] == "ValueError: sparsity=2 is [not] accepted"

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     )
     from lightning_dynprune.app.runs.rng_state import random_state, restore_random_state
     from lightning_dynprune.app.runs.run_folder import PHASES, RunFolder
-    from lightning_dynprune.app.runs.run_lock import FolderInUse, check_not_in_use, lock_run_folder, wait_for_lock
+    from lightning_dynprune.app.runs.run_lock import (
+        FolderInUse,
+        check_not_in_use,
+        lock_run_folder,
+        lock_sweep_folder,
+        wait_for_lock,
+    )
     from lightning_dynprune.app.runs.run_weights import (
         attach_per_input,
         dense_file,
@@ -74,6 +80,7 @@ else:
                 "FolderInUse",
                 "check_not_in_use",
                 "lock_run_folder",
+                "lock_sweep_folder",
                 "wait_for_lock",
             ],
             "lightning_dynprune.app.runs.run_weights": [
@@ -103,6 +110,7 @@ __all__ = [
     "is_curve",
     "load_weights",
     "lock_run_folder",
+    "lock_sweep_folder",
     "per_input_file",
     "quote_path",
     "random_state",

@@ -62,6 +62,34 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def lock_sweep_folder(folder: Path) -> Iterator[None]:
+    """Lock a sweep's folder inside the ``with`` block, so that no second sweep runs in it.
+
+    Args:
+        folder: the sweep's folder; it must exist.
+
+    Raises:
+        FolderInUse: another sweep holds the lock.
+    """
+    lock = FileLock(folder / NAME, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUse(
+            f"{folder}: another sweep runs in this folder at this moment; wait until it has ended, or give another "
+            "folder by hydra.sweep.dir"
+        ) from None
+    except OSError as error:
+        warnings.warn(f"{str(folder)!r} cannot be locked ({error.strerror}); let no two sweeps run in it", stacklevel=3)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_not_in_use(folder: Path) -> None:
     """Raise if a run writes to the folder at this moment; nothing is created in it.
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lightning_dynprune.app.compat import jobs_of_sweep
-from lightning_dynprune.app.runs import check_no_links_of_sweep
+from lightning_dynprune.app.runs import FolderInUse, check_no_links_of_sweep, lock_sweep_folder
 from lightning_dynprune.app.sweeps.jobs import REFUSED, read_jobs
 from lightning_dynprune.app.sweeps.sweep_record import NAME, SweepRecord
 from lightning_dynprune.app.sweeps.sweeping_process import SweepingProcess
@@ -25,6 +26,7 @@ from lightning_dynprune.report import SweepRow, progress_line, sweep_table, writ
 
 # The sweeps that this process has begun and not reported yet: none or one, as a command is one sweep.
 _running: list[Path] = []
+_locks = ExitStack()  # holds the lock of that sweep's folder
 
 
 class SweepReport(Callback):
@@ -41,8 +43,9 @@ class SweepReport(Callback):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             check_no_links_of_sweep(folder)
+            _locks.enter_context(lock_sweep_folder(folder))
             SweepRecord(overrides, config_dirs, jobs_of_sweep(config)).write(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, FolderInUse) as error:
             # Hydra turns an Exception of a callback into a warning.
             raise SystemExit(f"dynprune: {printable(str(error))}") from None
         shutil.rmtree(folder / REFUSED, ignore_errors=True)
@@ -71,6 +74,7 @@ class SweepReport(Callback):
         rows = read_jobs(folder)
         Console().print(sweep_table(rows, folder))
         _write_files(rows, folder)
+        _locks.close()
         if any(row.error for row in rows):
             raise SystemExit(1)
 

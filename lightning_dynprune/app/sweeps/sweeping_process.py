@@ -48,6 +48,9 @@ class SweepingProcess:
             return None
 
 
+_watching = threading.Event()  # set once this process watches the one that started it
+
+
 def stop_with_sweep() -> None:
     """Let this process save and stop, as by SIGTERM, once the process that runs the sweep and started it has ended.
 
@@ -55,11 +58,16 @@ def stop_with_sweep() -> None:
     command continues the sweep. Workers on other machines, which the process did not start itself, are left alone.
     """
     sweep = SweepingProcess.found()
-    if sweep is None or sweep.pid == os.getpid() or os.getppid() != sweep.pid:
+    if sweep is None or sweep.pid == os.getpid():
         return
-    if any(thread.name == VARIABLE for thread in threading.enumerate()):
+    if os.getppid() != sweep.pid:
+        if _watching.is_set():
+            # The job before this one has saved and stopped; nobody waits for what the worker would do next.
+            os._exit(1)
         return
-    threading.Thread(target=_watch, args=(sweep.pid,), name=VARIABLE, daemon=True).start()
+    if not _watching.is_set():
+        _watching.set()
+        threading.Thread(target=_watch, args=(sweep.pid,), name=VARIABLE, daemon=True).start()
 
 
 def _watch(pid: int) -> None:

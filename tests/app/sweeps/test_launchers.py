@@ -83,3 +83,15 @@ def test_jobs_of_submitits_local_executor_are_reported_from_their_folders(unbrok
     assert done.returncode == 0, done.stderr
     rows = summary(tmp_path)
     assert [row["accuracy"] for row in rows] == [row["accuracy"] for row in summary(unbroken[0]) if row["seed"] == "0"]
+
+
+def test_a_second_sweep_in_a_folder_where_one_runs_is_refused_and_leaves_it_alone(tmp_path):
+    running = started(*SWEEP, "dense=false", folder=tmp_path)
+    try:
+        running.wait_for(tmp_path / "sweep" / "0" / "last.ckpt")
+        second = dynprune(*SWEEP, "dense=false", folder=tmp_path)
+    finally:
+        running.send(signal.SIGKILL)
+    assert second.returncode == 1
+    assert "another sweep runs in this folder at this moment" in second.stderr
+    assert not list(tmp_path.rglob("error.json"))
