@@ -74,9 +74,10 @@ class ConstantInputs:
     def _measure(self, example_input: Any) -> None:
         with isolated(self._model), self._replaced():
             self._run(example_input, None)
-            suspects = self._suspects(1, {number: self._written(number) for number in range(len(self._groups))})
+            # A layer behind a pooling has seen a single value of each channel, however many went into it: so no channel
+            # has seen enough yet.
+            suspects = self._suspects(0, {number: self._written(number) for number in range(len(self._groups))})
             runs = 1
-            # A layer behind a pooling may have seen a single value.
             if suspects:
                 self._run(example_input, None)
                 runs += 1

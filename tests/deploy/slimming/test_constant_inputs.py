@@ -92,3 +92,11 @@ def test_noise_has_both_signs_and_all_sizes_or_one_level():
     level = noise.of_shape((1000,), torch.empty(0, dtype=torch.float64))
     assert level.dtype == torch.float64
     assert -3.0 <= level.min() < level.max() <= -1.0
+
+
+@pytest.mark.parametrize("size", [4, 8, 32])
+def test_one_pooled_value_of_one_example_is_no_constant_however_large_the_image(size):
+    net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)).eval()
+    example = torch.ones(1, 1, size, size)
+    groups = coupled_groups(net, example).groups
+    assert ConstantInputs(net, example, groups).of("4").isnan().all()
