@@ -13,15 +13,11 @@ import hydra
 from omegaconf import DictConfig
 
 from lightning_dynprune.app.interrupt import Stopped, stop_on_interrupt
-from lightning_dynprune.app.refusals import refusal
+from lightning_dynprune.app.refusals import JobFailed, refusal
 from lightning_dynprune.app.settings_folder import conf_dir
 
 if TYPE_CHECKING:
     from lightning_dynprune.app.runs import RunFolder
-
-
-class JobFailed(BaseException):
-    """A single run has raised its ``__cause__``; not an ``Exception``, to which Hydra adds a line of its own."""
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")

@@ -23,8 +23,8 @@ def run() -> None:
         check_flags(arguments)
     except ValueError as error:
         raise SystemExit(f"dynprune: {error}") from None
-    from lightning_dynprune.app.job import JobFailed, main
-    from lightning_dynprune.app.refusals import FULL_ERROR, refusal, wants_traceback
+    from lightning_dynprune.app.job import main
+    from lightning_dynprune.app.refusals import FULL_ERROR, JobFailed, refusal, wants_traceback
     from lightning_dynprune.app.runs import expand_checkpoint, expand_resume
     from lightning_dynprune.app.sweeps import continue_sweep, report_stopped_sweep
 

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lightning_dynprune.app.refusals import JobFailed
 from lightning_dynprune.app.runs import FolderInUse, RunFolder, check_no_links, check_not_in_use
 from lightning_dynprune.app.settings_check import check_settings
 from lightning_dynprune.base import printable
@@ -41,7 +42,7 @@ class OutputFolderCheck(Callback):
         try:
             check_settings(config)
         except (ValueError, TypeError, ImportError) as error:
-            raise SystemExit(f"dynprune: {printable(str(error))}") from None
+            raise JobFailed from error
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         check_writable(folder, "hydra.run.dir")
         _made[:] = missing

@@ -34,6 +34,14 @@ _PLUGINS = {
 }
 
 
+class JobFailed(BaseException):
+    """A single run has raised its ``__cause__``.
+
+    It is no ``Exception``: to those of a job Hydra adds a line of its own, and it turns those of a callback into
+    warnings.
+    """
+
+
 def wants_traceback(arguments: Sequence[str]) -> bool:
     """Return whether the user asked for tracebacks, by ``HYDRA_FULL_ERROR=1`` or ``hydra.verbose=...``."""
     verbose = [argument for argument in arguments if argument.startswith("hydra.verbose=")]

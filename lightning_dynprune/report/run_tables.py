@@ -30,6 +30,8 @@ def run_table(results: Mapping[str, Any], folder: Path, files: Sequence[str] = (
 
 def _next(folder: Path, files: Sequence[str]) -> list[RenderableType]:
     """Return the files of a run, and the command that measures what its pruning saves."""
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     command = shlex.join(["dynprune", "task=deploy", f"checkpoint={folder}"])
     return [
         plain_text(f"Files in {folder}:", style="bold"),

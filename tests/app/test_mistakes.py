@@ -64,8 +64,9 @@ def test_a_mistake_ends_in_one_sentence_and_leaves_no_folder(mistake, tmp_path):
 
 
 @pytest.mark.parametrize("wish", ["hydra.verbose=true", "HYDRA_FULL_ERROR"])
-def test_a_traceback_is_printed_where_it_is_asked_for(wish, tmp_path, monkeypatch):
-    arguments = ["strategy=rigll"]
+@pytest.mark.parametrize("mistake", ["strategy=rigll", "sparsity=90"])
+def test_a_traceback_is_printed_where_it_is_asked_for(mistake, wish, tmp_path, monkeypatch):
+    arguments = [mistake]
     if wish == "HYDRA_FULL_ERROR":
         monkeypatch.setenv(wish, "1")
     else:
