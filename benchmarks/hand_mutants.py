@@ -55,6 +55,41 @@ MUTANTS = [
         ("tests/engine/updates", FAULTS),
     ),
     Mutant(
+        "living connections are read with stale scratch bits",
+        "engine/updates/score_reader.py",
+        "lives = without_scratch_bit(piece.mask)",
+        "lives = piece.mask",
+        ("tests/engine/updates",),
+    ),
+    Mutant(
+        "a pass keeps the scratch bits of an earlier one",
+        "selection/bracket_search.py",
+        "scratch.bitwise_and_(1).bitwise_or_(",
+        "scratch.bitwise_or_(",
+        ("tests/selection",),
+    ),
+    Mutant(
+        "scratch bits stay after an exchange that failed",
+        UPDATE,
+        "        masks.clear_scratch_bits()\n        masks.write_each(",
+        "        masks.write_each(",
+        ("tests/engine/updates", FAULTS),
+    ),
+    Mutant(
+        "the masks before an exchange hold scratch bits",
+        UPDATE,
+        "before = [without_scratch_bit(mask) for mask in masks.tensors]",
+        "before = [mask.clone() for mask in masks.tensors]",
+        ("tests/engine/updates",),
+    ),
+    Mutant(
+        "the mask before an update holds scratch bits",
+        UPDATE,
+        "before = without_scratch_bit(masks.tensors[i]) if remember else None",
+        "before = masks.tensors[i].clone() if remember else None",
+        ("tests/engine/updates",),
+    ),
+    Mutant(
         "an exchange that failed leaves the first half",
         UPDATE,
         "        masks.write_each((i, [before[i].reshape(-1)], kept_before[i]) for i in every)\n        raise",
@@ -149,6 +184,27 @@ MUTANTS = [
         ("tests/callback/test_validation_guard.py",),
     ),
     Mutant(
+        "a schedule computes its curve at the end of its span",
+        "schedules/base.py",
+        "        if now >= span.end:\n            return self.final",
+        "        if now > span.end:\n            return self.final",
+        ("tests/schedules",),
+    ),
+    Mutant(
+        "a schedule of phases ends dense",
+        "schedules/acdc.py",
+        "if sparse or now >= span.end else",
+        "if sparse or now > span.end else",
+        ("tests/schedules",),
+    ),
+    Mutant(
+        "a group counts where one of its weights is a target",
+        "engine/coupled/coupled_masks.py",
+        "return bool(made) and all(axis.name in self._positions for axis in made)",
+        "return bool(made) and any(axis.name in self._positions for axis in made)",
+        ("tests/engine/coupled", "tests/patterns/test_channel.py"),
+    ),
+    Mutant(
         "-0.0 is smaller than 0.0 in the radix selection",
         "selection/radix.py",
         "number = (piece.to(dtype) + 0.0).view(kind)",
@@ -233,7 +289,10 @@ MUTANTS = [
         ("tests/processes/test_rank_errors.py",),
     ),
 ]
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "scratch bits stay after an exchange that failed": "the masks before are written over every byte right after; "
+    "it matters only if that is interrupted by a second error",
+}
 
 
 def is_killed(mutant: Mutant, copy: Path) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dynprune.engine.updates.mask_update import Changes, UpdateRequest, update_masks
+from lightning_dynprune.engine.updates.score_reader import scores_of
 from lightning_dynprune.masks import MaskSet
 from lightning_dynprune.patterns import Element, TargetPattern
 from lightning_dynprune.selection import Cut, Scores, bracket_search
@@ -183,6 +184,36 @@ def random_masks(pruned: bool = True) -> tuple[MaskSet, Tensor]:
     weight = torch.rand(4096, generator=torch.Generator().manual_seed(0)) + 0.1
     gone = (torch.rand(4096, generator=torch.Generator().manual_seed(1)) < 0.3).nonzero().view(-1).tolist()
     return masked(weight, grads=[weight.flip(0).tolist()], pruned=[gone] if pruned else []), weight
+
+
+@pytest.mark.parametrize(("among", "candidates"), [("living", [1, 1, 0, 0]), ("pruned", [0, 0, 1, 1])])
+def test_scratch_bits_do_not_change_which_units_are_candidates(among, candidates):
+    masks = masked([1.0, 2.0, 0.0, 0.0], pruned=[[2, 3]])
+    masks.scratch_bits(0).copy_(torch.tensor([1, 3, 0, 2], dtype=torch.uint8))
+    view = masks.targets[0].view(masks.tensors[0])
+    scores = scores_of(masks.targets[0], view, Magnitude().score, Element(), 2, elementwise=True, among=among)
+    ((_, chosen),) = scores.pieces()
+    assert chosen.view(torch.uint8).tolist() == candidates
+
+
+@dataclass(frozen=True)
+class AnyByGrad(ByGrad):
+    """Keeps by the gradient, among pruned connections too."""
+
+    latent: ClassVar[bool] = True
+
+    def score(self, target: TargetView) -> Tensor:
+        return target.gradient()
+
+
+@pytest.mark.usefixtures("_brackets")
+@pytest.mark.parametrize("strategy", [ByGrad(), AnyByGrad()])
+@pytest.mark.parametrize("exchange", [0.0, 0.3])
+def test_the_mask_before_is_told_without_scratch_bits(strategy, exchange):
+    masks, _ = random_masks()
+    before, seen = bytes_of(masks), []
+    update(masks, 0.5, strategy, exchange=exchange, seen=seen, remember=True)
+    assert [mask.view(torch.uint8).reshape(-1).tolist() for _, mask in seen] == before
 
 
 @pytest.mark.usefixtures("_brackets")
