@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
+from lightning_dynprune.base import name_some
 from lightning_dynprune.calibration import InputCapture
 from lightning_dynprune.engine.attachment import check_not_owned
 from lightning_dynprune.engine.exchange_count import warn_if_few_exchanges
@@ -15,7 +16,7 @@ from lightning_dynprune.engine.gradients import check_gradients
 from lightning_dynprune.engine.settings import Settings
 from lightning_dynprune.engine.sharding_limits import check_no_flat_parameters, check_supports_sharding
 from lightning_dynprune.engine.updates import check_reachable
-from lightning_dynprune.masks import optimizer_holds
+from lightning_dynprune.masks import KEEPS_SQUARED_GRADIENTS, optimizer_holds
 from lightning_dynprune.patterns import Pattern, TargetPattern, check_units
 from lightning_dynprune.schedules import Clock, Horizon, Schedule, resolve_settings, sparsity_schedule
 from lightning_dynprune.strategies import Strategy
@@ -135,6 +136,8 @@ class Plan:
 
     def _check_optimizers(self) -> None:
         strategy = type(self.strategy).__name__
+        if self.strategy.needs_squared_gradients:
+            self._check_squared_gradients(strategy)
         if (self.strategy.accumulates or self.strategy.latent) and not self.optimizers:
             raise ValueError(
                 f"strategy={strategy} watches every step, so it needs the optimizer; "
@@ -144,6 +147,28 @@ class Plan:
             raise ValueError(
                 f"strategy={strategy} keeps latent weights, which LBFGS cannot train: it estimates the curvature from "
                 "gradients taken at w * m, but moves w by it; give another optimizer, or a strategy with hard masks"
+            )
+
+    def _check_squared_gradients(self, strategy: str) -> None:
+        """Raise unless the optimizers keep averages of all targets by the time the first update reads them."""
+        keeps = ", ".join(kind.__name__ for kind in KEEPS_SQUARED_GRADIENTS)
+        with_average = {
+            position
+            for optimizer, positions in zip(self.optimizers, self.trained_by, strict=True)
+            if isinstance(optimizer, KEEPS_SQUARED_GRADIENTS)
+            for position in positions
+        }
+        without = [target.name for i, target in enumerate(self.targets) if i not in with_average]
+        if without:
+            given = ", ".join(sorted({type(optimizer).__name__ for optimizer in self.optimizers})) or "none"
+            raise ValueError(
+                f"strategy={strategy} reads the running average of squared gradients that {keeps} keep; optimizer="
+                f"{given} keeps none for {name_some(without)}; give one of these, or strategy='taylor'"
+            )
+        if self.schedule.is_due_at_start(Clock()) or (self.schedule.span is not None and self.schedule.span.begin == 0):
+            raise ValueError(
+                f"strategy={strategy} reads averages that exist after the first step, and the schedule begins at 0; "
+                "give a later begin"
             )
 
 

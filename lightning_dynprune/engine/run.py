@@ -82,7 +82,7 @@ class PruningRun:
         masks = MaskSet(plan.targets, ranks)
         progress, held_errors = Progress(plan.schedule), HeldErrors(ranks)
         snapshot = GradientSnapshot(plan.targets, plan.trained_by)
-        views = TargetViews(masks, strategy, snapshot, progress, settings.seed)
+        views = TargetViews(masks, strategy, snapshot, progress, plan.optimizers, settings.seed)
         pattern = plan.pattern
         rewind = None if settings.rewind is None else Rewind(plan.model, settings.rewind)
         if rewind is not None:

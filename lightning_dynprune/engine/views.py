@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
+from torch.optim import Optimizer
 
 from lightning_dynprune.engine.gradients import GradientSnapshot
 from lightning_dynprune.engine.progress import Progress
-from lightning_dynprune.masks import MaskSet
+from lightning_dynprune.masks import MaskSet, squared_gradients
 from lightning_dynprune.strategies import Strategy
 from lightning_dynprune.targets import Target, TargetView
 
@@ -21,6 +23,7 @@ class TargetViews:
         strategy: reads gradients where it declares ``needs_gradients``.
         snapshot: the gradients that an update reads.
         progress: counts steps and updates.
+        optimizers: whose running averages of squared gradients are read where it declares ``needs_squared_gradients``.
         seed: of random strategies.
 
     Attributes:
@@ -28,10 +31,17 @@ class TargetViews:
     """
 
     def __init__(
-        self, masks: MaskSet, strategy: Strategy, snapshot: GradientSnapshot, progress: Progress, seed: int
+        self,
+        masks: MaskSet,
+        strategy: Strategy,
+        snapshot: GradientSnapshot,
+        progress: Progress,
+        optimizers: Sequence[Optimizer],
+        seed: int,
     ) -> None:
         self._masks, self._snapshot, self._progress = masks, snapshot, progress
         self._needs_gradients = strategy.needs_gradients
+        self._optimizers = optimizers if strategy.needs_squared_gradients else ()
         self.seed = seed
         self._seeded: tuple[int, int] | None = None
         self._seeds: list[tuple[int, int]] = []
@@ -45,6 +55,8 @@ class TargetViews:
             view.grad = self._snapshot.of(position)
         elif view.grad is not None and view.grad.layout != torch.strided:
             view.grad = None
+        if self._optimizers:
+            view.squared_gradients = squared_gradients(self._optimizers, self._masks.targets[position].parameter)
         return view
 
     def all(self) -> list[TargetView]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Size, Tensor, nn
-from torch.optim import LBFGS, Adafactor, Adagrad, Optimizer, Rprop
+from torch.optim import LBFGS, Adafactor, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop, Rprop
 
 from lightning_dynprune.distributed import local_part
 from lightning_dynprune.masks.compat import reset_lbfgs
@@ -31,6 +31,26 @@ def slots(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Iterator[
         for name, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 yield local_part(value), _start(optimizer, parameter, name)
+
+
+# Slots that hold a running average, or the sum, of squared gradients, by the optimizers that keep them.
+_SQUARED = {"exp_avg_sq": (Adam, AdamW, NAdam, RAdam), "square_avg": (RMSprop,), "sum": (Adagrad,)}
+KEEPS_SQUARED_GRADIENTS = tuple(kind for kinds in _SQUARED.values() for kind in kinds)
+
+
+def squared_gradients(optimizers: Sequence[Optimizer], parameter: nn.Parameter) -> Tensor | None:
+    """Return the running average of squared gradients that an optimizer keeps for a parameter; None if none does.
+
+    Args:
+        optimizers: torch optimizers.
+        parameter: the parameter; of a sharded one the local part is returned.
+    """
+    for optimizer in optimizers:
+        state = optimizer.state.get(parameter, {})
+        for name, kinds in _SQUARED.items():
+            if isinstance(optimizer, kinds) and isinstance(slot := state.get(name), Tensor):
+                return local_part(slot)
+    return None
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Imports schedules, selection, targets and base.
 
 from lightning_dynprune.strategies.base import STRATEGIES, Strategy
 from lightning_dynprune.strategies.default_parts import with_default
+from lightning_dynprune.strategies.fisher import Fisher
 from lightning_dynprune.strategies.magnitude import Magnitude
 from lightning_dynprune.strategies.movement import Movement
 from lightning_dynprune.strategies.random import Random, uniform_scores
@@ -22,6 +23,7 @@ __all__ = [
     "SET",
     "SNIP",
     "STRATEGIES",
+    "Fisher",
     "Magnitude",
     "Movement",
     "Random",

@@ -24,6 +24,8 @@ class Strategy(ABC):
         elementwise: whether the score of a connection depends on that connection alone, so that a target can be scored
             in pieces.
         needs_gradients: whether ``score`` or ``grow`` reads ``target.grad``.
+        needs_squared_gradients: whether it reads ``target.squared_gradients``, the optimizer's running average of
+            squared gradients; optimizers that keep none, and updates before the first step, are refused.
         needs_activations: whether ``observe_inputs`` has to be called with the inputs of the targets' modules.
         summed_state: names of the state tensors that are summed over processes, as ``observe_inputs`` fills them.
         accumulates: whether ``observe`` has to be called before every optimizer step.
@@ -45,6 +47,7 @@ class Strategy(ABC):
 
     elementwise: ClassVar[bool] = True
     needs_gradients: ClassVar[bool] = False
+    needs_squared_gradients: ClassVar[bool] = False
     needs_activations: ClassVar[bool] = False
     summed_state: ClassVar[tuple[str, ...]] = ()
     accumulates: ClassVar[bool] = False

@@ -92,6 +92,8 @@ class TargetView:
         weight: detached values; for a latent strategy including those behind the mask.
         grad: the last gradient; None if there is none.
         mask: bool, True = kept.
+        squared_gradients: the optimizer's running average of squared gradients, where the strategy declares
+            ``needs_squared_gradients``; None elsewhere, and before the first step.
         state: tensors that the strategy keeps, as created by its ``init_state`` and written by ``observe``.
         seed: differs between targets, updates and runs, and is the same on every rank.
         run_seed: differs between targets and runs only.
@@ -114,6 +116,7 @@ class TargetView:
     start: int = 0
     index: Tensor | None = None
     shard: Shard | None = None
+    squared_gradients: Tensor | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -137,6 +140,19 @@ class TargetView:
             )
         return self.grad
 
+    def averaged_squares(self) -> Tensor:
+        """Return ``squared_gradients``.
+
+        Raises:
+            RuntimeError: the optimizer has not stepped this target yet, so that it keeps no average.
+        """
+        if self.squared_gradients is None:
+            raise RuntimeError(
+                f"{self.name}: its optimizer keeps no running average of squared gradients yet, and the strategy reads "
+                "it; let the optimizer step the target before the first update, or exclude the target"
+            )
+        return self.squared_gradients
+
     def flat(self) -> TargetView:
         """Return the same entries in one dimension; copied only if the layout is not contiguous."""
         return self._map(lambda tensor: tensor.reshape(-1), start=self.start)
@@ -151,7 +167,15 @@ class TargetView:
 
     def _map(self, change: Callable[[Tensor], Tensor], start: int = 0, index: Tensor | None = None) -> TargetView:
         grad = None if self.grad is None else change(self.grad)
+        squares = None if self.squared_gradients is None else change(self.squared_gradients)
         state = {key: change(value) for key, value in self.state.items()}
         return dataclasses.replace(
-            self, weight=change(self.weight), grad=grad, mask=change(self.mask), state=state, start=start, index=index
+            self,
+            weight=change(self.weight),
+            grad=grad,
+            mask=change(self.mask),
+            state=state,
+            start=start,
+            index=index,
+            squared_gradients=squares,
         )

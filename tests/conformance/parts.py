@@ -10,6 +10,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "magnitude": {"name": "magnitude"},
     "sigmoid": {"name": "sigmoid"},
     "taylor": {"name": "taylor"},
+    "fisher": {"name": "fisher"},
     "random": {"name": "random"},
     "rigl": {"name": "rigl", "exchange": 0.3},
     "set": {"name": "set"},
@@ -66,6 +67,8 @@ SCOPES = ("global", "uniform", "erk")
 def goes_together(strategy: str, threshold: str, schedule: str, pattern: str) -> bool:
     """Return whether a combination is allowed, and tested: those of single connections all are."""
     strategies, schedules = REFUSED.get(pattern, ((), ()))
+    if strategy == "fisher" and schedule == "acdc":  # which begins before the first step
+        return False
     if strategy in strategies or schedule in schedules:
         return False
     if pattern == "element":

@@ -41,6 +41,7 @@ FRESH: dict[str, tuple[tuple[str, ...], str]] = {
         SPARSE_ONLY,
         "multirun/*/*/pareto.png",
     ),
+    "dynprune distill=dense distill.alpha=0.7": (SMALL, "outputs/*/*/results.json"),
     "dynprune --cfg job": ((), ""),
     "dynprune -m sparsity=0.5,0.8,0.9,0.95 strategy=magnitude,taylor": (SMALL, "multirun/*/*/summary.csv"),
     "dynprune -m sparsity=0.9,0.95,0.98 data=mnist model=lenet_300_100 trainer.max_epochs=20": (

@@ -14,6 +14,7 @@ from lightning_dynprune.strategies import STRATEGIES
 ROWS, COLUMNS = 32, 64
 # The mask's byte included. Wanda keeps one float32 a column and a count, for all rows together.
 BYTES: dict[str, tuple[float, str]] = {
+    "fisher": (1, "1 byte per connection"),
     "magnitude": (1, "Memory: the mask, 1 byte per connection."),
     "sigmoid": (1, "Memory: the mask, 1 byte per connection."),
     "random": (1, "Memory: the mask, 1 byte per connection."),
@@ -60,18 +61,20 @@ def test_every_strategy_is_in_the_table():
 @pytest.mark.parametrize("strategy", BYTES)
 def test_a_strategy_keeps_the_bytes_that_its_docstring_states(strategy):
     net = nn.Linear(COLUMNS, ROWS, bias=False)
-    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    kind = torch.optim.Adam if STRATEGIES[strategy].needs_squared_gradients else torch.optim.SGD
+    optimizer = kind(net.parameters(), lr=0.1)
     schedule = {"name": "constant", "begin": 1, "end": 4, "every": 2}
-    pruner = Pruner(net, sgd, sparsity=0.5, strategy=strategy, schedule=schedule, journal=False, total_steps=8)
+    pruner = Pruner(net, optimizer, sparsity=0.5, strategy=strategy, schedule=schedule, journal=False, total_steps=8)
     for _ in range(6):
         if pruner.needs_layer_inputs:
             pruner.calibrate([torch.randn(4, COLUMNS)])
-        sgd.zero_grad()
+        optimizer.zero_grad()
         net(torch.randn(8, COLUMNS)).square().mean().backward()
-        sgd.step()
+        optimizer.step()
         pruner.tick()
     assert pruner.updates
-    own = {net.weight.untyped_storage().data_ptr(), net.weight.grad.untyped_storage().data_ptr()}
+    slots = [slot for slot in optimizer.state[net.weight].values() if isinstance(slot, torch.Tensor)]
+    own = {tensor.untyped_storage().data_ptr() for tensor in (net.weight, net.weight.grad, *slots)}
     held = sum(size for address, size in storages(pruner).items() if address not in own)
     expected, said = BYTES[strategy]
     assert held == expected * ROWS * COLUMNS
