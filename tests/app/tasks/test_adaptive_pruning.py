@@ -89,6 +89,34 @@ def test_a_run_that_is_killed_while_heads_are_fitted_resumes_to_the_same_end(run
         assert (tmp_path / "run" / name).read_bytes() == (run[0] / name).read_bytes()
 
 
+OTHERS = {
+    "prefix_width": (
+        "model=convnet",
+        "model.width=8",
+        "adaptive=prefix_width",
+        "adaptive.widths=[0.5]",
+        "adaptive.budget=0.9",
+    ),
+    "channel_gate": ("model=convnet", "model.width=16", "adaptive=channel_gate", "adaptive.density=0.5"),
+    "activation_threshold": ("adaptive=activation_threshold", "adaptive.density=0.7"),
+}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_run_that_is_killed_while_another_method_is_fitted_resumes_to_the_same_end(method, tmp_path):
+    fitted = ("adaptive.epochs=1",) if method != "activation_threshold" else ()
+    settings = (*SHORT, "dense=false", "sparsity=0.5", "strategy=magnitude", *OTHERS[method], *fitted)
+    done = dynprune(*settings, "hydra.run.dir=whole", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = results(tmp_path / "whole")["steps"]
+    ended = stopped("pruned", "on_fit_end", steps, *settings, "hydra.run.dir=run", folder=tmp_path)
+    assert ended.returncode == -9, ended.stderr
+    done = dynprune(f"resume={tmp_path / 'run'}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("model.safetensors", "adaptive.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
