@@ -20,7 +20,7 @@ def zeros(folder: Path) -> dict[str, int]:
 def test_help_lists_the_groups_and_trains_nothing(tmp_path):
     done = dynprune_afresh("--help", folder=tmp_path)
     assert done.returncode == 0
-    assert "strategy:   magnitude, movement, random, rigl, set" in done.stdout
+    assert "strategy:   fisher, magnitude, movement, random, rigl, set" in done.stdout
     assert "sparsity: 0.9          # share of the connections to prune" in done.stdout
     assert not list(tmp_path.iterdir())
 

@@ -159,7 +159,7 @@ def test_the_pattern_n_m_brings_its_sparsity_along(tmp_path):
     [
         (["sparsity=1.2"], "sparsity=1.2 is not accepted; give a number in [0, 1)"),
         (["sparsity=much"], "sparsity='much' is not a number"),
-        (["strategy=nope"], "strategy=nope is unknown; known: magnitude, movement"),
+        (["strategy=nope"], "strategy=nope is unknown; known: fisher, magnitude, movement"),
         (["schedule.end=100000"], "lies after training, which ends at 30 steps"),
         (["targets.include='nope.*'"], "'nope.*' matches no parameter"),
         (["+trainer.max_steps=10"], "trainer.max_steps=10 is not accepted"),

@@ -21,7 +21,7 @@ def test_a_part_is_built_from_each_form():
 @pytest.mark.parametrize(
     ("registry", "message"),
     [
-        (STRATEGIES, "strategy='nope' is unknown; known: magnitude, movement, random"),
+        (STRATEGIES, "strategy='nope' is unknown; known: fisher, magnitude, movement, random"),
         (THRESHOLDS, "threshold='nope' is unknown; known: fixed, topk, hysteresis"),
         (SCHEDULES, "schedule='nope' is unknown; known: acdc, constant, one_shot"),
         (PATTERNS, "pattern='nope' is unknown; known: block, channel, element, head, n_m"),

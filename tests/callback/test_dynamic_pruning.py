@@ -77,7 +77,7 @@ def test_another_callback_may_prune_the_model_after_a_fit(tmp_path):
         ({"sparsity": 1.2}, ValueError, r"sparsity=1.2 is not accepted; give a number in \[0, 1\)"),
         ({"sparsity": "much"}, TypeError, "sparsity='much' is not a number"),
         ({}, ValueError, "sparsity=None: no final sparsity is given"),
-        ({"sparsity": 0.5, "strategy": "nope"}, ValueError, "strategy='nope' is unknown; known: magnitude"),
+        ({"sparsity": 0.5, "strategy": "nope"}, ValueError, "strategy='nope' is unknown; known: fisher, magnitude"),
         ({"sparsity": 0.5, "threshold": "nope"}, ValueError, "threshold='nope' is unknown; known:"),
         ({"sparsity": 0.5, "schedule": "nope"}, ValueError, "schedule='nope' is unknown; known:"),
         (

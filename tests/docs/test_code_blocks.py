@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
+from omegaconf import OmegaConf
 
 from lightning_dynprune import DynamicPruning
 from tests.callback.runs import Data, Net
-from tests.docs.documents import EXAMPLES, PAGES, blocks, name
+from tests.docs.documents import DOCS, EXAMPLES, PAGES, blocks, name
 
 # Pages whose blocks need a package that not every installation has.
 NEEDS = {
@@ -42,12 +43,15 @@ def test_the_python_blocks_of_a_page_run_in_order_and_print_what_they_say(page, 
                 assert expected in lines, f"{block.place} does not print {expected!r}:\n{printed.getvalue()}"
 
 
+YAML = [block for page in PAGES for block in blocks(page, "yaml")]
+
+
 # Lightning itself still calls jsonargparse by names that this one has deprecated.
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 @pytest.mark.parametrize(
-    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: block.place
+    "block", [block for block in YAML if "class_path" in block.text], ids=lambda block: block.place
 )
-def test_a_yaml_block_configures_a_run_of_lightning_cli(block, tmp_path, monkeypatch):
+def test_a_yaml_block_of_classes_configures_a_run_of_lightning_cli(block, tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
     short = {"max_epochs": 2, "accelerator": "cpu", "logger": "false", "enable_checkpointing": "false"}
     quiet = {"enable_progress_bar": "false", "enable_model_summary": "false", "default_root_dir": tmp_path}
@@ -56,6 +60,19 @@ def test_a_yaml_block_configures_a_run_of_lightning_cli(block, tmp_path, monkeyp
     cli = LightningCLI(Net, Data, save_config_callback=None, seed_everything_default=0)
     (pruning,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, DynamicPruning))
     assert f"sparsity: {pruning.sparsity}\n" in block.text
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in YAML if "class_path" not in block.text], ids=lambda block: block.place
+)
+def test_any_other_yaml_block_is_settings_of_hydra(block):
+    settings = OmegaConf.create(block.text)
+    if "defaults" in settings:  # tests/app/hydra_apps runs the program of these settings
+        example = OmegaConf.load(DOCS / "examples" / "hydra_app" / "conf" / "config.yaml")
+        assert set(settings) <= set(example)
+        assert settings.defaults[0] in example.defaults
+    else:
+        assert set(settings) == {"_target_"}
 
 
 def test_the_readme_and_every_page_of_the_guide_have_python_or_commands():
